@@ -1,0 +1,81 @@
+"""The command line: `python -m budgetrun sampler=is budget=0.3 aug=ricap`. Hydra stays in here and in sweep.py.
+
+Nothing that takes long to import is imported at the top: `--help` answers without torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from budgetrun.help import help_page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# in a checkout conf/ lies beside the package, in an installed wheel inside it
+PACKAGE = Path(__file__).resolve().parent
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+WANTS_TRACEBACK = "HYDRA_FULL_ERROR" in os.environ
+# without it Hydra prints errors itself and exits; it is asked to raise them instead, for main to explain
+os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+
+
+def task(cfg: DictConfig) -> float:
+    """One run, as Hydra's launchers call it; the test accuracy, for sweepers that optimise."""
+    from budgetrun.config import experiment
+    from budgetrun.contracts import UserError
+    from budgetrun.train import run
+
+    logging.getLogger("budgetrun").setLevel(logging.INFO)
+    try:
+        result = run(experiment(cfg, HydraConfig.get().runtime.choices))
+    except UserError as error:
+        if HydraConfig.get().mode is hydra.types.RunMode.MULTIRUN:
+            logging.getLogger("budgetrun").error("failed: %s", error)
+            raise  # Hydra goes on with the other runs
+        if WANTS_TRACEBACK:
+            raise
+        sys.exit(f"budgetrun: {error}")
+    return float(result["test_accuracy"])
+
+
+def main() -> int:
+    """Run the command line; the exit code: 0, 1 where something failed, 130 or 143 where it was interrupted."""
+    OmegaConf.register_new_resolver("budgetrun.help", lambda: help_page(CONF), replace=True)
+    app: Callable[[], Any] = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
+    try:
+        if is_sweep(sys.argv[1:]):
+            from budgetrun.sweep import sweep
+
+            return sweep(sys.argv[1:], CONF, app)
+        app()
+        return 0
+    except KeyboardInterrupt as interrupt:
+        print(f"budgetrun: interrupted; {interrupt or 'nothing was under way that could be saved'}", file=sys.stderr)
+        return 128 + getattr(interrupt, "signum", 2)
+    except Exception as error:
+        if WANTS_TRACEBACK:
+            raise
+        from budgetrun.explain import explain
+
+        sentence = explain(error, sys.argv[1:], CONF)
+        if sentence is None:  # a bug of ours: the traceback is what helps
+            raise
+        print(f"budgetrun: {sentence}", file=sys.stderr)
+        return 1
+
+
+def is_sweep(arguments: list[str]) -> bool:
+    return any(a in ("-m", "--multirun") for a in arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""RandAugment: random operations of one common strength, each image with its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from budgetrun.contracts import Batch, Random
+
+Operation = tuple[str, float, bool]  # name, value, whether the value's sign is random
+
+
+def arazo2021(magnitude: float, height: int, width: int) -> list[Operation]:
+    """The 16 operations of the code that Arazo et al. 2021 use: ranges for ImageNet, applied to 32-pixel images.
+
+    value = magnitude / 30 x (max - min) + min. At magnitude 4: rotations of 4 degrees but shifts of 13.3 pixels,
+    a solarize threshold of 34 (inverts nearly everything) and posterize to 1 bit: a low magnitude is not mild.
+    """
+    ranges: list[tuple[str, float, float, bool]] = [
+        ("autocontrast", 0, 1, False), ("equalize", 0, 1, False), ("invert", 0, 1, False),
+        ("rotate", 0, 30, True), ("posterize", 0, 4, False), ("solarize", 0, 256, False),
+        ("solarize_add", 0, 110, False), ("color", 0.1, 1.9, False), ("contrast", 0.1, 1.9, False),
+        ("brightness", 0.1, 1.9, False), ("sharpness", 0.1, 1.9, False), ("shear_x", 0, 0.3, True),
+        ("shear_y", 0, 0.3, True), ("cutout", 0, 40, False), ("translate_x", 0, 100, True),
+        ("translate_y", 0, 100, True),
+    ]  # fmt: skip
+    values = [(name, magnitude / 30 * (high - low) + low, signed) for name, low, high, signed in ranges]
+    # fewer than one bit cannot be shown: their posterize keeps at least 1
+    return [(name, max(1, int(value)) if name == "posterize" else value, signed) for name, value, signed in values]
+
+
+def torchvision(magnitude: float, height: int, width: int) -> list[Operation]:
+    """The 14 operations of torchvision.transforms.RandAugment: ranges scale with the image, 0 is no change."""
+    part = magnitude / 30
+    return [
+        ("identity", 0, False), ("shear_x", 0.3 * part, True), ("shear_y", 0.3 * part, True),
+        ("translate_x", 150 / 331 * width * part, True), ("translate_y", 150 / 331 * height * part, True),
+        ("rotate", 30 * part, True), ("brightness", 0.9 * part, True), ("color", 0.9 * part, True),
+        ("contrast", 0.9 * part, True), ("sharpness", 0.9 * part, True),
+        ("posterize", 8 - round(magnitude / (30 / 4)), False), ("solarize", 255 * (1 - part), False),
+        ("autocontrast", 0, False), ("equalize", 0, False),
+    ]  # fmt: skip
+
+
+RANGES: dict[str, Callable[[float, int, int], list[Operation]]] = {"arazo2021": arazo2021, "torchvision": torchvision}
+
+
+@dataclass
+class RandAugment:
+    """`operations` operations an image, drawn with replacement, all at strength `magnitude` of 30.
+
+    Source: Cubuk et al. 2020. ranges: "arazo2021" or "torchvision", see the functions of these names.
+    Every image draws operations and signs of its own (torchvision's transform draws once for a whole batch). The
+    draw is made on the host, so that the device never waits to learn how many images an operation gets.
+    """
+
+    operations: int
+    magnitude: float
+    ranges: str
+
+    def __post_init__(self) -> None:
+        if self.operations < 0:
+            raise ValueError(f"operations={self.operations} must be at least 0")
+        if not 0 <= self.magnitude <= 30:
+            raise ValueError(f"magnitude={self.magnitude} must be in [0, 30]")
+        if self.ranges not in RANGES:
+            raise ValueError(f"ranges={self.ranges} is not one of {', '.join(RANGES)}")
+
+    def __call__(self, batch: Batch, random: Random) -> Batch:
+        count, _, height, width = batch.images.shape
+        space = RANGES[self.ranges](self.magnitude, height, width)
+        images = batch.images.clone()
+        for _ in range(self.operations):
+            choice = random.host.integers(len(space), size=count)
+            sign = random.host.choice([-1, 1], size=count)
+            for number, (name, value, signed) in enumerate(space):
+                for direction in (-1, 1) if signed else (1,):
+                    chosen = np.flatnonzero((choice == number) & ((sign == direction) | (not signed)))
+                    if len(chosen) and name != "identity":
+                        rows = torch.from_numpy(chosen).to(images.device, non_blocking=True)
+                        change = 1 + direction * value if self.ranges == "torchvision" else value
+                        images[rows] = apply(name, images[rows], direction * value, change, random)
+        batch.images = images
+        return batch
+
+
+def apply(name: str, images: Tensor, value: float, factor: float, random: Random) -> Tensor:
+    """One operation on uint8 images [B, C, H, W]: `factor` for the four colour operations, `value` for the others."""
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional as tv
+
+    def affine(
+        angle: float = 0.0, x: float = 0.0, y: float = 0.0, shear_x: float = 0.0, shear_y: float = 0.0
+    ) -> Tensor:
+        shear = [float(np.degrees(np.arctan(shear_x))), float(np.degrees(np.arctan(shear_y)))]
+        # whole pixels and the top left corner as the shear's fixed point, as PIL's affine transform has it
+        centre = [0.0, 0.0] if shear_x or shear_y else None
+        shift = [int(x), int(y)]
+        nearest = InterpolationMode.NEAREST
+        return tv.affine(images, angle, shift, 1.0, shear, interpolation=nearest, fill=[0.0], center=centre)
+
+    match name:
+        case "rotate":
+            return affine(angle=value)
+        case "shear_x":
+            return affine(shear_x=value)
+        case "shear_y":
+            return affine(shear_y=value)
+        case "translate_x":
+            return affine(x=value)
+        case "translate_y":
+            return affine(y=value)
+        case "brightness":
+            return tv.adjust_brightness(images, factor)
+        case "color":
+            return tv.adjust_saturation(images, factor)
+        case "contrast":
+            return tv.adjust_contrast(images, factor)
+        case "sharpness":
+            return tv.adjust_sharpness(images, factor)
+        case "posterize":
+            return tv.posterize(images, int(value))
+        case "solarize":
+            return tv.solarize(images, value)
+        case "solarize_add":
+            added = (images.int() + int(value)).clamp(max=255).to(torch.uint8)
+            return torch.where(images < 128, added, images)
+        case "autocontrast":
+            return tv.autocontrast(images)
+        case "equalize":
+            return tv.equalize(images)
+        case "invert":
+            return tv.invert(images)
+        case "cutout":
+            return cutout(images, value, random)
+    raise AssertionError(name)
+
+
+def cutout(images: Tensor, side: float, random: Random) -> Tensor:
+    """A grey square of `side` pixels around a uniform point of each image, cut off at the border."""
+    count, channels, height, width = images.shape
+    centre = random.host.uniform(0, [[height], [width]], (2, count))
+    top, left = np.maximum(0, centre - side / 2).astype(np.int64)
+    bottom = np.minimum(height, top + side)
+    right = np.minimum(width, left + side)
+    y0, x0, y1, x1 = torch.from_numpy(np.stack([top, left, bottom, right])).to(images.device, non_blocking=True)
+    rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
+    down = (rows >= y0[:, None]) & (rows <= y1[:, None])
+    across = (columns >= x0[:, None]) & (columns <= x1[:, None])
+    # the colour of the published code, near ImageNet's mean; one-channel images take its mean
+    grey = images.new_tensor([125, 123, 114] if channels == 3 else [121] * channels)[:, None, None]
+    return torch.where((down[:, :, None] & across[:, None, :])[:, None], grey, images)

@@ -1,0 +1,60 @@
+"""RICAP: random image cropping and patching, four images in one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from budgetrun.contracts import Batch, Random
+
+
+@dataclass
+class RICAP:
+    """Four crops of four images fill the quadrants around a random point; the shares are the quadrants' areas.
+
+    The point is (round(W x), round(H y)) with x, y ~ Beta(beta, beta); each quadrant shows a crop of its size, at a
+    uniform place, of an image from a random permutation of the batch of its own: row i of the batch is in mixed
+    image i only by chance.
+    Source: Takahashi et al. 2018; beta 0.3, one point and one place a quadrant for the whole batch, as there and
+    in Arazo et al. 2021.
+    draw: "batch" as published, "image" for a point and places of each image's own.
+    """
+
+    beta: float
+    draw: str
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta < float("inf"):
+            raise ValueError(f"beta={self.beta} must be greater than 0")
+        if self.draw not in ("batch", "image"):
+            raise ValueError(f"draw={self.draw} is not one of batch, image")
+
+    def __call__(self, batch: Batch, random: Random) -> Batch:
+        count, _, height, width = batch.images.shape
+        device = batch.images.device
+        draws = count if self.draw == "image" else 1
+        cut_x = np.round(width * random.host.beta(self.beta, self.beta, (draws, 1))).astype(np.int64)
+        cut_y = np.round(height * random.host.beta(self.beta, self.beta, (draws, 1))).astype(np.int64)
+        # the quadrants in reading order, [draws, 4]: their sizes, and how far from its own place a pixel reads
+        widths = np.concatenate([cut_x, width - cut_x] * 2, axis=1)
+        heights = np.concatenate([cut_y, cut_y, height - cut_y, height - cut_y], axis=1)
+        shift_x = random.host.integers(width - widths + 1) - cut_x * [0, 1, 0, 1]
+        shift_y = random.host.integers(height - heights + 1) - cut_y * [0, 0, 1, 1]
+        plan = np.concatenate([cut_x, cut_y, shift_x, shift_y], axis=1)
+        moved = torch.from_numpy(plan).to(device, non_blocking=True)
+        partners = [torch.randperm(count, generator=random.device, device=device) for _ in range(4)]
+
+        row, column = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+        quadrant = (column >= moved[:, 0, None, None]).long() + 2 * (row >= moved[:, 1, None, None])
+
+        def of_pixel(values: Tensor) -> Tensor:
+            """[m, 4], a value for each quadrant, to [m, H, W], the value of each pixel's quadrant."""
+            return values.gather(1, quadrant.flatten(1).expand(len(values), -1)).view(-1, height, width)
+
+        y, x = row + of_pixel(moved[:, 6:10]), column + of_pixel(moved[:, 2:6])
+        images = batch.images[of_pixel(torch.stack(partners, dim=1)), :, y, x].permute(0, 3, 1, 2)
+        area = torch.from_numpy(widths * heights / (width * height)).float()
+        return batch.mixed(images, partners, area.to(device, non_blocking=True).expand(count, 4))

@@ -1,0 +1,188 @@
+"""The types that every part of an experiment shares: Data, Batch, and what a component has to offer.
+
+A component (dataset, model, sampler, augmentation, noise) is a dataclass in a file of its own. Its fields are
+its parameters: the YAML file of the same group gives their values, the type annotations are checked before any
+data is touched, and ``__post_init__`` checks the ranges. Components import this module and torch, never each
+other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class UserError(Exception):
+    """Something the user can mend: shown as one sentence, without a traceback, with an exit code that is not 0."""
+
+
+@dataclass
+class Data:
+    """A data set in memory.
+
+    images, test_images: uint8 [N, C, H, W]; labels, test_labels: int64 [N] in 0 .. classes-1.
+    mean, std: one number a channel, of pixels scaled to [0, 1].
+    flip: whether a mirrored image keeps its label. padding: pixels of zero padding for random crops.
+    """
+
+    images: Tensor
+    labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    mean: list[float]
+    std: list[float]
+    flip: bool
+    padding: int
+    classes: int
+    val_images: Tensor | None = None
+    val_labels: Tensor | None = None
+    corrupted: Tensor | None = None  # bool [N], for diagnosis only: no sampler is given it
+
+    def to(self, device: torch.device) -> Data:
+        """The same data with every tensor on `device`."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Data(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
+
+
+@dataclass
+class Batch:
+    """B images, each made of K sources: K=1 plain, 2 mixup and CutMix, 4 RICAP.
+
+    images: [B, C, H, W] in pixel values 0 .. 255, uint8 or float32.
+    index, label: int64 [B, K], the training examples an image is made of and their labels.
+    share: float32 [B, K], how much of the image each source is; a row sums to 1.
+    drawn: int64 [B], the example that the sampler drew for the row, before any mixing.
+    weight: float32 [B] or None (all 1), the factor of each image's loss in the batch's mean.
+    """
+
+    images: Tensor
+    index: Tensor
+    label: Tensor
+    share: Tensor
+    drawn: Tensor
+    weight: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.drawn)
+
+    def __getitem__(self, rows: Tensor | slice) -> Batch:
+        """The chosen rows as a batch of their own."""
+        return Batch(**{k: None if v is None else v[rows] for k, v in vars(self).items()})
+
+    def mixed(self, images: Tensor, partners: list[Tensor], share: Tensor) -> Batch:
+        """Images made of K rows of this (K=1) batch each: image i has `share[i, k]` of row `partners[k][i]`."""
+        assert self.index.shape[1] == 1, "mixtures cannot be mixed again"
+        rows = torch.stack(partners, dim=1)
+        return replace(self, images=images, index=self.index[rows, 0], label=self.label[rows, 0], share=share)
+
+    @staticmethod
+    def cat(batches: list[Batch]) -> Batch:
+        """The rows of all `batches`, in order."""
+        columns = {k: [getattr(b, k) for b in batches] for k in vars(batches[0])}
+        return Batch(**{k: None if v[0] is None else torch.cat(v) for k, v in columns.items()})
+
+
+@dataclass
+class Random:
+    """The randomness of one purpose: `device` for draws on the training device, `host` for plain numbers."""
+
+    device: torch.Generator
+    host: np.random.Generator
+
+    @staticmethod
+    def seeded(seed: int, purpose: str, device: torch.device) -> Random:
+        """Independent streams for every (seed, purpose); the same on every machine for the same device type."""
+        sequence = np.random.SeedSequence([seed, *purpose.encode()])
+        for_device, for_host = sequence.spawn(2)
+        state = int(for_device.generate_state(1, np.uint64)[0]) >> 1  # torch takes a signed 64-bit seed
+        return Random(torch.Generator(device).manual_seed(state), np.random.Generator(np.random.PCG64(for_host)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"device": self.device.get_state(), "host": self.host.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.device.set_state(state["device"].cpu())
+        self.host.bit_generator.state = state["host"]
+
+
+@dataclass
+class Context:
+    """What a sampler is given: the facts of the training and the only two ways to reach the data.
+
+    n, classes: number of training examples and of classes. labels: int64 [n], as the training sees them.
+    batch_size: images an update. fraction: the budget, in (0, 1]. epoch: updates of one full pass.
+    view(index): augmented images of the examples `index` [B]; costs nothing.
+    look(batch): the losses [B] and logits [B, classes] of a batch under the current model, in evaluation mode and
+        without gradients; each image is charged to the budget as one forward pass.
+    progress(): how much of the budget is spent: 0 at the first update, 1 at the last.
+    """
+
+    n: int
+    classes: int
+    labels: Tensor
+    batch_size: int
+    fraction: float
+    epoch: int
+    device: torch.device
+    random: Random
+    view: Callable[[Tensor], Batch]
+    look: Callable[[Batch], tuple[Tensor, Tensor]]
+    progress: Callable[[], float]
+
+    def permutation(self) -> Tensor:
+        """All examples in a new random order, int64 [n]."""
+        return torch.randperm(self.n, generator=self.random.device, device=self.device)
+
+
+class Dataset(Protocol):
+    def load(self, folder: str) -> Data:
+        """Read the data, downloading it into `folder` if need be. Raises UserError where it cannot be had."""
+        ...
+
+
+class Model(Protocol):
+    def build(self, channels: int, classes: int) -> nn.Module:
+        """A network that maps float images [B, channels, H, W] to logits [B, classes]."""
+        ...
+
+
+class Augmentation(Protocol):
+    def __call__(self, batch: Batch, random: Random) -> Batch:
+        """A changed batch of the same length; on the device, without waiting for the host."""
+        ...
+
+
+class Noise(Protocol):
+    def apply(self, labels: Tensor, classes: int, random: Random) -> tuple[Tensor, Tensor]:
+        """New labels [N] and the mask bool [N] of those that were corrupted."""
+        ...
+
+
+class Sampler(Protocol):
+    """Chooses what the next update trains on.
+
+    The loop calls `start` once, then for every update `draw`, the forward pass, `observe`, the backward pass.
+    A parameter of the method is a dataclass field; what it learns on the way goes through `state_dict`.
+    """
+
+    def start(self, context: Context) -> None: ...
+
+    def draw(self) -> Batch:
+        """The next training batch, at most `context.batch_size` images, with `weight` set where the method has one."""
+        ...
+
+    def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
+        """Learn from the training forward pass: losses [B] and logits [B, classes], detached, float32.
+
+        It comes before the backward pass, so it may still set `batch.weight`.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...

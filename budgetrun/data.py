@@ -1,0 +1,71 @@
+"""From a data set's files to what a run trains on: held-out part, fingerprint, noise."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from budgetrun.config import Experiment
+from budgetrun.contracts import Data, Random, UserError
+
+
+def prepare(experiment: Experiment) -> tuple[Data, str]:
+    """The data of a run, on the CPU, and the fingerprint of its clean training and test examples."""
+    settings = experiment.settings
+    data = experiment.dataset.load(settings.data_dir)
+    if settings.validation > 0:
+        data = hold_out(data, settings.validation)
+    if len(data.labels) < settings.batch_size:
+        raise UserError(
+            f"batch_size={settings.batch_size} is more than the {len(data.labels)} training examples; set it to fewer"
+        )
+    print_of_data = fingerprint(data)
+    if experiment.noise is not None:
+        random = Random.seeded(settings.seed, "noise", torch.device("cpu"))
+        labels, corrupted = experiment.noise.apply(data.labels, data.classes, random)
+        data = replace(data, labels=labels, corrupted=corrupted)
+    return data, print_of_data
+
+
+def hold_out(data: Data, part: float) -> Data:
+    """Move round(part x its examples) of every class to the validation set: the same ones for every seed."""
+    order = np.random.Generator(np.random.PCG64(0)).permutation(len(data.labels))
+    shuffled = data.labels[order].numpy()
+    held = np.zeros(len(order), dtype=bool)
+    for c in range(data.classes):
+        of_class = order[shuffled == c]
+        held[of_class[: round(part * len(of_class))]] = True
+    if not held.any():
+        raise UserError(f"validation={part} holds out no example of this data set; set it higher, or to 0")
+    return replace(
+        data,
+        images=data.images[~held],
+        labels=data.labels[~held],
+        val_images=data.images[held],
+        val_labels=data.labels[held],
+    )
+
+
+def fingerprint(data: Data) -> str:
+    """16 hexadecimal digits that change with any pixel, label, or the order of the examples."""
+    digest = hashlib.sha256()
+    for tensor in (data.images, data.labels, data.test_images, data.test_labels):
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+class Normalize:
+    """Pixel values [B, C, H, W] in 0 .. 255 to float32 with the data set's mean and standard deviation removed."""
+
+    def __init__(self, data: Data, device: torch.device) -> None:
+        mean, std = (torch.tensor(v, device=device)[None, :, None, None] for v in (data.mean, data.std))
+        self.scale, self.shift = 1 / (255 * std), -mean / std
+
+    def __call__(self, images: Tensor) -> Tensor:
+        # channels last: 1.4 to 1.8 times faster convolutions, measured with cnn at 28x28 on two CPU cores
+        return (images.contiguous(memory_format=torch.channels_last) * self.scale).add_(self.shift)

@@ -1,0 +1,81 @@
+"""Getting a data set's files: one download for all jobs, whole or not at all, checked before use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from budgetrun.contracts import UserError
+
+
+def broken(path: Path, why: str) -> UserError:
+    """The sentence for a file that must not be trained on."""
+    return UserError(
+        f"{path} is broken or half-downloaded ({path.stat().st_size} bytes; {why}); "
+        "delete it to download it again, or put a good copy in its place"
+    )
+
+
+def check(path: Path, md5: str) -> None:
+    """Raise UserError if the file is there but does not have its MD5 sum."""
+    from torchvision.datasets.utils import calculate_md5
+
+    if path.exists() and (found := calculate_md5(path)) != md5:
+        raise broken(path, f"MD5 {found} instead of {md5}")
+
+
+def fetch(
+    folder: Path, archives: list[str], read: Callable[[Path], Any], download: Callable[[Path], Any], url: str
+) -> Any:
+    """What `read(folder)` returns, after `download(scratch)` has put the files there if need be.
+
+    read: raises FileNotFoundError or RuntimeError where files are missing (torchvision's data sets raise the latter),
+    UserError where they are broken. archives, url: for the user who puts files there by hand: their paths below
+    `folder`, and where they come from.
+    The download goes into a scratch folder under a lock and is moved into place when it is complete, so that
+    parallel jobs download once and a killed download leaves nothing that could be taken for data.
+    Raises UserError where the data cannot be had.
+    """
+    from filelock import FileLock
+
+    missing = (FileNotFoundError, RuntimeError)
+    try:
+        try:
+            return read(folder)
+        except missing:
+            folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".download.lock"):
+            try:
+                return read(folder)  # another job brought it meanwhile
+            except missing:
+                pass
+            scratch = folder / ".download"
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            try:
+                for path in filter(Path.exists, (folder / name for name in archives)):
+                    # what was put there by hand is unpacked, not downloaded
+                    (scratch / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+                    os.link(path, scratch / path.relative_to(folder))
+                download(scratch)
+                merge(scratch, folder)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+        return read(folder)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"the data set cannot be read from, or downloaded into, {folder} ({reason}); without a network, get it "
+            f"from {url} and put it there by hand: {', '.join(str(folder / name) for name in archives)}"
+        ) from error
+
+
+def merge(source: Path, target: Path) -> None:
+    """Move every file below `source` to the same place below `target`, each in one step."""
+    for path in sorted(p for p in source.rglob("*") if p.is_file()):
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)

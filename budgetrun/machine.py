@@ -1,0 +1,123 @@
+"""The machine a run is on: device, precision, determinism, interruption."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+
+from budgetrun.contracts import UserError
+
+
+def find_device(name: str) -> torch.device:
+    """The device that `name` means here; raises UserError where there is no such device."""
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda", 0) if there else torch.device("cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= there:
+        has = f"it has {there} CUDA device{'s' * (there > 1)}" if there else "it has no CUDA device"
+        raise UserError(f"device={name} is not on this machine: {has}; set device=auto or device=cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device={name} is not supported; set device=auto, cpu, or cuda")
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@dataclass
+class GlobalRandom:
+    """torch's global generators, which dropout draws from, as a part of a run's state."""
+
+    device: torch.device
+
+    def state_dict(self) -> dict[str, Any]:
+        on_device = {"device": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}
+        return {"cpu": torch.get_rng_state(), **on_device}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        torch.set_rng_state(state["cpu"].cpu())
+        if "device" in state and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["device"].cpu(), self.device)
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether the model runs under bf16 autocast."""
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "bf16"
+
+
+@contextlib.contextmanager
+def profile(deterministic: bool) -> Iterator[None]:
+    """Set torch's global flags for a run, and put them back."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    if deterministic:
+        # cuBLAS reads it when it is first used; the alternative value :16:8 is slower
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic  # batches have one shape: search the fastest kernel once
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Device and versions, for the record."""
+    import importlib.metadata
+
+    def version(package: str) -> str | None:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    packages = ("budgetrun", "torch", "torchvision", "numpy", "hydra-core", "omegaconf")
+    versions = {"python": platform.python_version(), **{package: version(package) for package in packages}}
+    return {"device": f"{device.type} ({name})", "threads": torch.get_num_threads(), "versions": versions}
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop, and its state is saved. `signum` is the signal that asked."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+
+class Interruption:
+    """While active, Ctrl-C and SIGTERM only set `signum`, for the loop to see; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum is not None and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signum = signum
+
+    def __enter__(self) -> Interruption:
+        self.before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self.before[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self.before.items():
+            signal.signal(signum, handler)

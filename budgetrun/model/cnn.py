@@ -1,0 +1,33 @@
+"""A small convolutional network for the small data sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass
+class CNN:
+    """Three 3x3 convolutions of width, 2 width, 4 width channels with BatchNorm and ReLU, pooled between and after.
+
+    Fits images of at least 4 x 4 pixels.
+    """
+
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"width={self.width} must be at least 1 channel")
+
+    def build(self, channels: int, classes: int) -> nn.Module:
+        def block(into: int, out: int) -> list[nn.Module]:
+            return [nn.Conv2d(into, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+
+        w = self.width
+        return nn.Sequential(
+            *block(channels, w), nn.MaxPool2d(2),
+            *block(w, 2 * w), nn.MaxPool2d(2),
+            *block(2 * w, 4 * w), nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(), nn.Linear(4 * w, classes),
+        )  # fmt: skip

@@ -1,0 +1,36 @@
+"""unif-SGD: a uniform draw an epoch, without replacement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from budgetrun.contracts import Batch, Context
+from budgetrun.stream import Stream
+
+
+@dataclass
+class Uniform:
+    """Each epoch draws int(n x budget) examples uniformly without replacement, independent of other epochs.
+
+    Source: Arazo et al. 2021, unif-SGD. Cost of an update: b (F + B). At budget 1 it is scan-SGD.
+    """
+
+    def start(self, context: Context) -> None:
+        self.context = context
+        self.count = max(1, int(context.n * context.fraction))
+        self.stream = Stream(lambda: context.permutation()[: self.count])
+
+    def draw(self) -> Batch:
+        return self.context.view(self.stream.take(self.context.batch_size))
+
+    def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.stream.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.stream.load_state_dict(state)

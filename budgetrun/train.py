@@ -1,0 +1,290 @@
+"""THE experiment: every method is trained by this one loop.
+
+The step, in order: plan, look, choose, augment (all in the sampler's `draw`), forward, observe, weigh, backward,
+charge. A sampler cannot look without paying: `look` charges the budget.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import statistics
+import time
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from budgetrun import machine
+from budgetrun.budget import Budget, model_flops
+from budgetrun.config import Experiment
+from budgetrun.contracts import Batch, Context, Random, UserError
+from budgetrun.data import Normalize, prepare
+from budgetrun.progress import shown
+from budgetrun.record import Diverged, Record
+from budgetrun.results import FINISHED, RunFolder, commit
+
+log = logging.getLogger("budgetrun")
+READ_EVERY = 200  # updates after which a loss that is not a number is noticed at the latest
+
+
+def run(experiment: Experiment) -> dict[str, Any]:
+    """The result of an experiment: the one that is there, else trained, from its checkpoint where it has one."""
+    settings = experiment.settings
+    folder = RunFolder(settings.output_dir, experiment.run_id)
+    with folder.opened():
+        if not settings.force and (result := folder.finished()):
+            log.info("finished before, not run again (force=true does)")
+        else:
+            if settings.force:
+                folder.start_over()
+            try:
+                with machine.profile(settings.deterministic):
+                    result = train(experiment, folder)
+            except Diverged as error:
+                raise UserError(f"{error}; {folder.last_checkpoint()}; try a smaller lr") from error
+        log.info(
+            "test accuracy %.4f after %d updates: %s images trained on, %s forward passes, %.4g FLOPs, %.1f s\n%s",
+            result["test_accuracy"], result["updates"], f"{result['examples_backward']:,}",
+            f"{result['examples_forward']:,}", result["flops"], result["seconds"], folder.result_path,
+        )  # fmt: skip
+        return result
+
+
+def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
+    """Train to the end of the budget, and write the result into the run's folder."""
+    began = time.perf_counter()
+    settings = experiment.settings
+    device = machine.find_device(settings.device)
+
+    # ---- data, on the device as uint8
+    data, fingerprint = prepare(experiment)
+    data = data.to(device)
+    n, shape = len(data.labels), tuple(data.images.shape[1:])
+    normalize = Normalize(data, device)
+    whole = torch.ones(settings.batch_size, 1, device=device)
+
+    # ---- randomness: one stream a purpose, so that no method changes another's draws
+    torch.manual_seed(settings.seed)  # initial weights and dropout
+    random, aug_random = (Random.seeded(settings.seed, purpose, device) for purpose in ("sampler", "aug"))
+
+    def view(index: Tensor, random: Random = aug_random) -> Batch:
+        share = whole if len(index) == len(whole) else whole.new_ones(len(index), 1)
+        batch = Batch(data.images[index], index[:, None], data.labels[index][:, None], share, drawn=index)
+        for step in experiment.aug:
+            batch = step(batch, random)
+        return batch
+
+    # ---- model
+    net = experiment.model.build(shape[0], data.classes)
+    flops_forward, flops_update = model_flops(net, shape)
+    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    bf16 = machine.uses_bf16(settings.precision, device)
+
+    def forward(net: nn.Module, images: Tensor) -> Tensor:
+        """Logits in float32, whatever the model computes in."""
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            return net(normalize(images)).float()
+
+    def update(net: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, observe: Observe) -> Tensor:
+        """One step on a batch; the loss [] that it was made on."""
+        logits = forward(net, batch.images)
+        losses = cross_entropy(logits, batch)
+        observe(batch, losses.detach(), logits.detach())
+        loss = losses.mean() if batch.weight is None else (losses * batch.weight).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def evaluate(images: Tensor, labels: Tensor) -> tuple[float, float]:
+        """Accuracy in [0, 1] and mean cross-entropy."""
+        net.eval()
+        logits = torch.cat([forward(net, part) for part in images.split(1000)])
+        net.train()
+        return (logits.argmax(1) == labels).float().mean().item(), F.cross_entropy(logits, labels).item()
+
+    optimizer = experiment.optimizer(net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    model: Any = torch.compile(net) if settings.compile else net
+    if settings.compile:
+        compile_now(model, lambda: forward(model, view(torch.arange(settings.batch_size, device=device)).images))
+
+    # ---- budget
+    epoch = n // settings.batch_size
+    full = int(settings.epochs * epoch)
+    updates = round(settings.budget * full)
+    if updates < 1:
+        raise UserError(
+            f"budget={settings.budget:g} of {full} updates is not even one; set a larger budget or more epochs"
+        )
+    full_seconds = settings.full_seconds or 0.0
+    if settings.budget_unit == "seconds" and not full_seconds:
+
+        def uniform_update(net: nn.Module, optimizer: torch.optim.Optimizer, random: Random) -> None:
+            index = torch.randint(n, (settings.batch_size,), generator=random.device, device=device)
+            update(net, optimizer, view(index, random), lambda batch, losses, logits: None)
+
+        full_seconds = full * seconds_of(uniform_update, net, experiment, device)
+        log.info(
+            "a full training takes %.1f s here, as measured; full_seconds sets it for runs to compare", full_seconds
+        )
+    cost_of_one = {
+        "updates": 1, "examples": settings.batch_size, "flops": settings.batch_size * flops_update,
+        "seconds": full_seconds / full,
+    }[settings.budget_unit]  # fmt: skip
+    budget = Budget(settings.budget_unit, updates * cost_of_one, cost_of_one, flops_forward, flops_update, device)
+
+    # ---- sampler
+    @torch.no_grad()
+    def look(batch: Batch) -> tuple[Tensor, Tensor]:
+        model.eval()
+        logits = forward(model, batch.images)
+        model.train()
+        budget.charge_look(len(batch))
+        return cross_entropy(logits, batch), logits
+
+    sampler = experiment.sampler
+    sampler.start(
+        Context(
+            n=n, classes=data.classes, labels=data.labels, batch_size=settings.batch_size, fraction=settings.budget,
+            epoch=epoch, device=device, random=random, view=view, look=look, progress=lambda: budget.progress,
+        )
+    )  # fmt: skip
+
+    # ---- on from where it was interrupted
+    record = Record()
+    here = {"dataset fingerprint": fingerprint, "device type": device.type}  # what a run cannot change on the way
+    before = 0.0  # seconds in all, of earlier processes
+    parts: dict[str, Stateful] = {
+        "model": net, "optimizer": optimizer, "sampler": sampler, "budget": budget, "record": record,
+        "random": random, "aug_random": aug_random, "global_random": machine.GlobalRandom(device),
+    }  # fmt: skip
+
+    def save() -> None:
+        budget.stop()
+        states = {name: part.state_dict() for name, part in parts.items()}
+        if not all(bool(p.isfinite().all()) for p in net.parameters()):
+            raise Diverged(
+                f"the weights became infinite or not a number by update {budget.updates} (learning rate {lr:.3g})"
+            )
+        folder.write_checkpoint({**states, **here, "seconds_total": before + time.perf_counter() - began})
+
+    if state := folder.read_checkpoint(device):
+        for what, now in here.items():
+            if state[what] != now:
+                made = f"{folder.checkpoint_path} was made with {what} {state[what]}"
+                raise UserError(f"{made}, and here it is {now}; force=true starts over")
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        before = state["seconds_total"]
+        log.info("%s goes on from update %d", folder.path, budget.updates)
+    folder.write_config(experiment.resolved)
+    folder.write_metrics(record.metrics)
+
+    # ---- the loop
+    saved = time.perf_counter()
+    lr = settings.lr
+    with machine.Interruption() as interruption, shown(budget) as progress:
+        budget.start()
+        while budget.spent < budget.allowed:
+            lr = experiment.schedule(settings.lr, budget.progress)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            batch = sampler.draw()
+            record.add(update(model, optimizer, batch, sampler.observe), lr)
+            budget.charge_update(len(batch))
+            progress.step()
+
+            share = min(1.0, budget.spent / budget.allowed)
+            if (due := int(settings.evaluations * share)) > record.evaluations:
+                budget.stop()
+                record.evaluations = due
+                line = {"progress": share, "lr": lr, "train_loss": record.mean_loss()}
+                line["test_accuracy"], line["test_loss"] = evaluate(data.test_images, data.test_labels)
+                if data.val_images is not None and data.val_labels is not None:
+                    line["val_accuracy"], line["val_loss"] = evaluate(data.val_images, data.val_labels)
+                line |= budget.realised()
+                record.metrics.append(line)
+                folder.append_metrics(line)
+                progress.evaluated(line)
+                budget.start()
+            elif budget.updates % READ_EVERY == 0:
+                record.read()
+            if interruption.signum is not None:
+                save()
+                raise machine.Interrupted(
+                    f"saved at update {budget.updates}; run the same command again to go on", interruption.signum
+                )
+            if time.perf_counter() - saved > settings.checkpoint_every:
+                save()
+                saved = time.perf_counter()
+                budget.start()
+        save()
+
+    # ---- the result
+    last = record.metrics[-1]
+    source, dirty = commit()
+    result = {
+        "run_id": experiment.run_id, "status": FINISHED, "names": experiment.names, "config": experiment.resolved,
+        **{key: last[key] for key in ("test_accuracy", "test_loss", "val_accuracy", "val_loss") if key in last},
+        **budget.realised(),
+        "seconds_total": before + time.perf_counter() - began,
+        "n_parameters": sum(p.numel() for p in net.parameters()),
+        "n_corrupted": 0 if data.corrupted is None else int(data.corrupted.sum()),
+        "dataset_fingerprint": fingerprint, "commit": source, "dirty": dirty, **machine.describe(device),
+    }  # fmt: skip
+    folder.finish(result)
+    return result
+
+
+class Observe(Protocol):
+    def __call__(self, batch: Batch, losses: Tensor, logits: Tensor) -> None: ...
+
+
+class Stateful(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
+class UniformUpdate(Protocol):
+    def __call__(self, net: nn.Module, optimizer: torch.optim.Optimizer, random: Random) -> None: ...
+
+
+def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    """-sum_k share_k log p(label_k), [B]."""
+    if batch.label.shape[1] == 1:
+        return F.cross_entropy(logits, batch.label[:, 0], reduction="none")
+    return -(batch.share * logits.log_softmax(1).gather(1, batch.label)).sum(1)
+
+
+def compile_now(model: Any, once: Any) -> None:
+    """Compile the model for training and for looking, and leave its weights, buffers and randomness as they were."""
+    began = time.perf_counter()
+    state, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    once().sum().backward()
+    with torch.no_grad():
+        model.eval()
+        once()
+        model.train()
+    model.zero_grad()
+    model.load_state_dict(state)
+    torch.set_rng_state(random)
+    log.info("compiled in %.1f s, outside the budget", time.perf_counter() - began)
+
+
+def seconds_of(uniform_update: UniformUpdate, net: nn.Module, experiment: Experiment, device: torch.device) -> float:
+    """The median time of a uniform update, measured on a copy of the model."""
+    settings = experiment.settings
+    twin = copy.deepcopy(net)
+    optimizer = experiment.optimizer(twin.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    random = Random.seeded(settings.seed, "calibration", device)
+    times = []
+    for _ in range(35):
+        began = time.perf_counter()
+        uniform_update(twin, optimizer, random)
+        machine.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[5:])
