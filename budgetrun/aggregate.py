@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,66 +14,80 @@ import pandas as pd
 from budgetrun.contracts import UserError
 from budgetrun.results import FINISHED
 
-FORMATS = ("md", "csv", "latex")
 # what may differ between the runs of one cell without a word: repetitions, and where they ran
 REPEATS = ("seed", "device", "data_dir", "output_dir", "checkpoint_every", "force", "dataset.system")
+MISSING = "—"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("aggregate", description="mean ± standard deviation (ddof=1) and n of finished runs")
-    parser.add_argument("folders", nargs="*", default=["outputs"], help="searched for result.json (default: outputs)")
-    parser.add_argument("--rows", default="sampler,aug", help="comma-separated columns of the results, as in sampler,aug")
-    parser.add_argument("--cols", default="budget", help="the same for the table's columns")
-    parser.add_argument("--metric", default="test_accuracy", help="any number in result.json")
-    parser.add_argument("--where", default="", help="only runs with these values, as in dataset=digits,noise=none")
-    parser.add_argument("--format", default="md", choices=FORMATS, help="md, csv (one line a cell) or latex")
+    """The command line; the exit code."""
+    parser = argparse.ArgumentParser("aggregate", description="Tables of finished runs: mean ± sd (ddof=1) and n.")
+    parser.add_argument("folders", nargs="*", default=["outputs"], help="searched for runs (default: outputs)")
+    parser.add_argument("--rows", default="sampler,aug", help="settings, as named on the command line of a run")
+    parser.add_argument("--cols", default="budget", help="the same for the columns")
+    parser.add_argument("--metric", default="test_accuracy", help="any number of result.json")
+    parser.add_argument("--where", default="", help="only runs with these settings, as in dataset=digits,noise=none")
+    parser.add_argument("--format", default="md", choices=("md", "csv", "latex"), help="csv has one line a cell")
     options = parser.parse_args(arguments)
     try:
-        runs, skipped = read([Path(folder) for folder in options.folders])
-        for reason in skipped:
+        runs = read([Path(folder) for folder in options.folders])
+        for reason in runs.skipped:
             print(f"skipped {reason}", file=sys.stderr)
-        runs = select(runs, options.where)
+        runs.table = select(runs.table, options.where)
         rows, columns = options.rows.split(","), options.cols.split(",")
-        for note in mixtures(runs, {*rows, *columns}):
+        found = cells(runs.table, rows, columns, options.metric)
+        for note in mixed(runs, [*rows, *columns]):
             print(f"note: {note}", file=sys.stderr)
-        print(table(cells(runs, rows, columns, options.metric), rows, columns, options.metric, options.format))
+        print(text(found, rows, columns, options.metric, options.format))
     except UserError as error:
         print(f"aggregate: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def read(folders: list[Path]) -> tuple[pd.DataFrame, list[str]]:
-    """One row a run with the columns of its configuration and result, and what was skipped, with the reason.
+@dataclass
+class Runs:
+    """table: one row a run. settings: its columns that are configuration. skipped: what was left out, and why.
 
     A column is named as on the command line: `sampler` is the chosen option, `sampler.pool` one of its values.
     """
+
+    table: pd.DataFrame
+    settings: list[str]
+    skipped: list[str]
+
+
+def read(folders: list[Path]) -> Runs:
+    """All finished runs below the folders, each once."""
     rows: dict[str, dict[str, Any]] = {}
+    settings: dict[str, None] = {}  # in order of appearance
     skipped: list[str] = []
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder; name the folders that hold the runs")
-        for config in sorted(folder.rglob("config.yaml")):
-            if not config.with_name("result.json").exists():
-                skipped.append(f"{config.parent}: not finished")
+        for path in sorted(folder.rglob("config.yaml")):
+            if not path.with_name("result.json").exists():
+                skipped.append(f"{path.parent}: not finished")
         for path in sorted(folder.rglob("result.json")):
             try:
                 result = json.loads(path.read_text())
                 if result["status"] != FINISHED:
-                    raise ValueError(f"status is {result['status']}")
-                row = {**flat(result.pop("config")), **result.pop("names"), **flat(result)}
+                    raise ValueError(f"its status is {result['status']}")
+                configuration = {**flat(result.pop("config")), **result.pop("names")}
+                row = {**configuration, **flat(result), "path": str(path)}
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 skipped.append(f"{path}: not a result ({type(error).__name__}: {error})")
                 continue
-            if row["run_id"] in rows:
-                skipped.append(f"{path}: the same run as {rows[row['run_id']]['path']}")
+            if (known := rows.get(row["run_id"])) is not None:
+                skipped.append(f"{path}: the same run as {known['path']}")
                 continue
-            rows[row["run_id"]] = {**row, "path": str(path)}
-    return pd.DataFrame(list(rows.values())), skipped
+            rows[row["run_id"]] = row
+            settings |= dict.fromkeys(configuration)
+    return Runs(pd.DataFrame(list(rows.values())), list(settings), skipped)
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with dotted keys; lists as text, so that they can be compared."""
+    """Nested dictionaries as one with dotted keys; lists as text, so that they can be compared."""
     result: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
@@ -82,46 +97,99 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def select(runs: pd.DataFrame, where: str) -> pd.DataFrame:
+def select(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    """The runs for which every `setting=value` of `where` holds; raises UserError where none is left."""
     for condition in filter(None, where.split(",")):
         column, _, value = condition.partition("=")
-        need(runs, [column])
-        runs = runs[runs[column].map(lambda v, value=value: same(v, value))]
-    if runs.empty:
+        need(table, [column])
+        table = table[[same(v, value) for v in table[column]]]
+    if table.empty:
         raise UserError("there is no finished run to tabulate" + (f" with {where}" if where else ""))
-    return runs
+    return table
 
 
-def same(value: Any, text: str) -> bool:
+def same(value: Any, typed: str) -> bool:
     try:
-        return float(value) == float(text)
+        return float(value) == float(typed)
     except (TypeError, ValueError):
-        return str(value) == text
+        return str(value) == typed
 
 
-def need(runs: pd.DataFrame, columns: list[str]) -> None:
+def need(table: pd.DataFrame, columns: list[str]) -> None:
     for column in columns:
-        if column not in runs.columns:
-            raise UserError(f"no run has a column {column}; there are {', '.join(sorted(map(str, runs.columns)))}")
+        if column not in table.columns:
+            raise UserError(f"no run has {column}; there are {', '.join(sorted(map(str, table.columns)))}")
 
 
-def mixtures(runs: pd.DataFrame, shown: set[str]) -> list[str]:
-    """A sentence for everything but the seed that differs between runs and is averaged over unseen."""
-    need(runs, [*shown, "config_columns"] if False else [*shown])
-    groups = {column.split(".")[0] for column in shown}  # a group's own values go with its option
+def mixed(runs: Runs, shown: list[str]) -> list[str]:
+    """A sentence for every setting, the seed aside, that differs inside a cell and is averaged over unseen."""
+    groups = runs.table.groupby(shown, dropna=False)
     notes = []
-    for column in runs.columns:
-        settable = column in SETTABLE or ("." in column and column.split(".")[0] in SETTABLE)
-        if not settable or column in shown or column in REPEATS or column.split(".")[0] in groups:
+    for column in runs.settings:
+        if column in REPEATS or column in shown or column.endswith("._target_"):
             continue
-        values = sorted({str(v) for v in runs[column].dropna()})
-        if len(values) > 1:
-            notes.append(f"the cells average over {column} = {', '.join(values)}; add it to --rows or --where")
+        if (groups[column].nunique(dropna=False) > 1).any():
+            values = ", ".join(sorted(map(str, runs.table[column].unique())))
+            notes.append(f"cells average over {column} ({values}); add it to --rows or --cols, or choose with --where")
     return notes
 
 
-def cells(runs: pd.DataFrame, rows: list[str], columns: list[str], metric: str) -> pd.DataFrame:
-    """mean, std (ddof=1) and n of the metric for every combination of rows and columns that has a run."""
-    need(runs, [*rows, *columns, metric])
-    grouped = runs.groupby([*rows, *columns], dropna=False, sort=True)[metric]
+def cells(table: pd.DataFrame, rows: list[str], columns: list[str], metric: str) -> pd.DataFrame:
+    """mean, std (ddof=1) and n of the metric for every combination of settings that has a run."""
+    need(table, [*rows, *columns, metric])
+    grouped = table.groupby([*rows, *columns], dropna=False)[metric]
     return grouped.agg(mean="mean", std="std", n="count").reset_index()
+
+
+def text(cells: pd.DataFrame, rows: list[str], columns: list[str], metric: str, style: str) -> str:
+    """The cells as a table with a caption (md, latex), or one line a cell (csv)."""
+    if style == "csv":
+        return cells.to_csv(index=False).rstrip()
+    scale = 100 if metric.endswith("accuracy") else 1
+    unit = ", %" if scale == 100 else ""
+    runs = sorted({int(n) for n in cells["n"]})
+    caption = f"{metric}{unit}: mean ± standard deviation (ddof=1) of n = {', '.join(map(str, runs))} runs"
+    entry = cells.assign(entry=[
+        show(mean, std, int(n), scale, with_n=len(runs) > 1)
+        for mean, std, n in cells[["mean", "std", "n"]].itertuples(index=False)
+    ])  # fmt: skip
+    wide = entry.pivot(index=rows, columns=columns, values="entry")
+    if wide.isna().any(axis=None):
+        caption += f"; {MISSING} is missing"
+        wide = wide.fillna(MISSING)
+    if style == "latex":
+        named = wide.reset_index()
+        named.columns = pd.Index([*rows, *(heading(columns, key) for key in wide.columns)])
+        body = named.map(escape).rename(columns=escape).style.hide(axis="index")
+        return body.to_latex(hrules=True, caption=escape(caption), position_float="centering")
+    keys = [key if isinstance(key, tuple) else (key,) for key in wide.index]
+    lines = [[*rows, *(heading(columns, key) for key in wide.columns)]]
+    lines += [[*map(plain, key), *values] for key, values in zip(keys, wide.to_numpy().tolist(), strict=True)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    lines.insert(1, ["-" * width for width in widths])
+    drawn = ("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
+    return "\n".join([*drawn, "", caption])
+
+
+def show(mean: float, std: float, n: int, scale: int, with_n: bool) -> str:
+    digits = ".2f" if scale == 100 else ".4g"
+    spread = f" ± {std * scale:{digits}}" if n > 1 else ""
+    return f"{mean * scale:{digits}}{spread}" + (f" (n={n})" if with_n else "")
+
+
+def heading(columns: list[str], key: Any) -> str:
+    values = key if isinstance(key, tuple) else (key,)
+    return ", ".join(f"{column}={plain(value)}" for column, value in zip(columns, values, strict=True))
+
+
+def plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def escape(cell: Any) -> str:
+    latex = {"%": r"\%", "_": r"\_", "±": r"$\pm$", MISSING: "---", "&": r"\&", "#": r"\#"}
+    return "".join(latex.get(character, character) for character in plain(cell))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -102,7 +102,7 @@ class Budget:
             setattr(self, name, value)
 
 
-def model_flops(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
+def model_flops(model: nn.Module, shape: torch.Size) -> tuple[int, int]:
     """FLOPs of one image [C, H, W]: of the forward pass, and of the forward and backward pass.
 
     Counted by torch on the meta device (a multiplication and an addition are two), so it takes no time and no

@@ -9,7 +9,7 @@ other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,8 +45,8 @@ class Data:
 
     def to(self, device: torch.device) -> Data:
         """The same data with every tensor on `device`."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Data(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Batch:
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
         """The chosen rows as a batch of their own."""
-        return Batch(**{k: None if v is None else v[rows] for k, v in vars(self).items()})
+        return replace(self, **{k: v[rows] for k, v in vars(self).items() if v is not None})
 
     def mixed(self, images: Tensor, partners: list[Tensor], share: Tensor) -> Batch:
         """Images made of K rows of this (K=1) batch each: image i has `share[i, k]` of row `partners[k][i]`."""
@@ -83,8 +83,8 @@ class Batch:
     @staticmethod
     def cat(batches: list[Batch]) -> Batch:
         """The rows of all `batches`, in order."""
-        columns = {k: [getattr(b, k) for b in batches] for k in vars(batches[0])}
-        return Batch(**{k: None if v[0] is None else torch.cat(v) for k, v in columns.items()})
+        columns = [k for k, v in vars(batches[0]).items() if v is not None]
+        return replace(batches[0], **{k: torch.cat([getattr(b, k) for b in batches]) for k in columns})
 
 
 @dataclass

@@ -48,10 +48,10 @@ def keys(conf: Path, arguments: list[str]) -> list[str]:
     def walk(node: DictConfig, path: str) -> list[str]:
         found: list[str] = []
         for key in node:
-            found.append(f"{path}{key}")
+            found.append(path + str(key))
             child = node._get_node(key)
             if isinstance(child, DictConfig) and not child._is_none():
-                found += walk(child, f"{path}{key}.")
+                found += walk(child, f"{path}{key!s}.")
         return found
 
     return [*groups, *walk(cfg, "")]

@@ -59,7 +59,7 @@ def check(jobs: list[list[str]], conf: Path) -> list[Experiment]:
         for job in jobs:
             try:
                 cfg = compose("config", overrides=job, return_hydra_config=True)
-                own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+                own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
                 found.append(experiment(own, cfg.hydra.runtime.choices))
             except Exception as error:
                 sentence = explain(error, job, conf)

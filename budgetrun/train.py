@@ -61,7 +61,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     # ---- data, on the device as uint8
     data, fingerprint = prepare(experiment)
     data = data.to(device)
-    n, shape = len(data.labels), tuple(data.images.shape[1:])
+    n, shape = len(data.labels), data.images.shape[1:]
     normalize = Normalize(data, device)
     whole = torch.ones(settings.batch_size, 1, device=device)
 
@@ -226,7 +226,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     # ---- the result
     last = record.metrics[-1]
     source, dirty = commit()
-    result = {
+    result: dict[str, Any] = {
         "run_id": experiment.run_id, "status": FINISHED, "names": experiment.names, "config": experiment.resolved,
         **{key: last[key] for key in ("test_accuracy", "test_loss", "val_accuracy", "val_loss") if key in last},
         **budget.realised(),
