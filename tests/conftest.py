@@ -1,0 +1,82 @@
+"""Small builders that several test files share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from budgetrun.__main__ import CONF
+from budgetrun.config import Experiment, experiment
+from budgetrun.contracts import Batch, Context, Random
+
+CPU = torch.device("cpu")
+
+
+def refuses_to_look(batch: Batch) -> tuple[Tensor, Tensor]:
+    raise AssertionError("this sampler was not expected to look")
+
+
+@pytest.fixture(scope="session")
+def context_for() -> Callable[..., Context]:
+    """Contexts over `n` random 8x8 images whose labels go round the classes; aug: steps that `view` applies."""
+
+    def make(
+        n: int, batch_size: int, *, fraction: float = 1.0, classes: int = 4, seed: int = 0,
+        look: Callable[[Batch], tuple[Tensor, Tensor]] = refuses_to_look, aug: tuple[Any, ...] = (),
+        aug_random: Random | None = None,
+    ) -> Context:  # fmt: skip
+        images = torch.randint(256, (n, 3, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+        labels = torch.arange(n) % classes
+        aug_random = aug_random or Random.seeded(seed, "aug", CPU)
+
+        def view(index: Tensor) -> Batch:
+            one = torch.ones(len(index), 1)
+            batch = Batch(images[index], index[:, None], labels[index][:, None], one, drawn=index)
+            for step in aug:
+                batch = step(batch, aug_random)
+            return batch
+
+        return Context(
+            n=n, classes=classes, labels=labels, batch_size=batch_size, fraction=fraction, epoch=n // batch_size,
+            device=CPU, random=Random.seeded(seed, "sampler", CPU), view=view, look=look, progress=lambda: 0.0,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def experiment_for(tmp_path: Any) -> Callable[..., Experiment]:
+    """The checked experiment of a command line, with its outputs in a temporary folder."""
+
+    def make(*overrides: str) -> Experiment:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            overrides = (*overrides, f"output_dir={tmp_path}", "device=cpu")
+            cfg = compose("config", overrides=list(overrides), return_hydra_config=True)
+        own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+        return experiment(own, cfg.hydra.runtime.choices)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def coded_batch() -> Callable[..., Batch]:
+    """Batches whose pixels say where they are from: channel 0 is the row, 1 the y and 2 the x of the pixel.
+
+    The example in row i is number 1000 + 7 i, of class 3 i mod 5.
+    """
+
+    def make(count: int, height: int, width: int) -> Batch:
+        assert count <= 256
+        coordinates = torch.meshgrid(torch.arange(count), torch.arange(height), torch.arange(width), indexing="ij")
+        images = torch.stack(coordinates, dim=1).to(torch.uint8)
+        index = 1000 + 7 * torch.arange(count)
+        label = 3 * torch.arange(count) % 5
+        return Batch(images, index[:, None], label[:, None], torch.ones(count, 1), drawn=index)
+
+    return make

@@ -1,0 +1,557 @@
+"""What augmentations do to the pixels, and whether labels and shares say the truth about it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+from scipy.stats import beta as beta_distribution
+from scipy.stats import chisquare, ks_2samp, kstest
+from torch import Tensor
+from torchvision.transforms import RandAugment as TorchvisionRandAugment
+
+from budgetrun.aug import randaugment
+from budgetrun.aug.crop import Crop
+from budgetrun.aug.cutmix import CutMix
+from budgetrun.aug.flip import Flip
+from budgetrun.aug.mixup import Mixup
+from budgetrun.aug.randaugment import RandAugment
+from budgetrun.aug.ricap import RICAP
+from budgetrun.contracts import Batch, Random
+from budgetrun.train import cross_entropy
+
+CPU = torch.device("cpu")
+PLAUSIBLE = 1e-3  # a fixed seed either passes always or never; a wrong distribution is far below
+
+
+def seeded(seed: int = 0) -> Random:
+    return Random.seeded(seed, "aug", CPU)
+
+
+def plain(images: Tensor) -> Batch:
+    index = torch.arange(len(images))
+    return Batch(images, index[:, None], index[:, None] % 10, torch.ones(len(images), 1), drawn=index)
+
+
+def assert_sources_are_described(mixed: Batch, batch: Batch) -> None:
+    """Labels belong to the sources, every column is a permutation of the batch, and the drawn examples stay."""
+    assert torch.equal(mixed.label, 3 * ((mixed.index - 1000) // 7) % 5)
+    for column in mixed.index.T:
+        assert sorted(column.tolist()) == batch.drawn.tolist()
+    assert torch.equal(mixed.drawn, batch.drawn)
+    assert mixed.share.dtype == torch.float32
+    torch.testing.assert_close(mixed.share.sum(1), torch.ones(len(batch)))
+    assert mixed.share.min() >= 0
+
+
+# ---- crop and flip
+
+
+@pytest.mark.parametrize("padding", [0, 1, 3])
+def test_crop_is_a_window_of_the_padded_image_at_a_uniform_place_of_each_image_s_own(coded_batch, padding):
+    corners = []
+    for seed in range(8):
+        batch = coded_batch(250, 6, 8)
+        original = np.pad(batch.images.numpy() + 1, [(0, 0), (0, 0), (padding, padding), (padding, padding)])
+        batch.images = batch.images + 1  # so that 0 is padding and nothing else
+        cropped = Crop(padding)(batch, seeded(seed)).images.numpy()
+        for i in range(250):
+            assert cropped[i, 0].max() == i + 1
+            y, x = np.argwhere(cropped[i, 0])[0]
+            top, left = cropped[i, 1, y, x] - 1 - y + padding, cropped[i, 2, y, x] - 1 - x + padding
+            np.testing.assert_array_equal(cropped[i], original[i, :, top : top + 6, left : left + 8])
+            corners.append(top * (2 * padding + 1) + left)
+    counts = np.bincount(corners, minlength=(2 * padding + 1) ** 2)
+    assert len(counts) == (2 * padding + 1) ** 2
+    assert chisquare(counts).pvalue > PLAUSIBLE or padding == 0
+
+
+def test_flip_mirrors_about_half_of_the_images_and_leaves_the_others_alone(coded_batch):
+    flipped = 0
+    for seed in range(8):
+        batch = coded_batch(250, 4, 5)
+        images = batch.images.clone()
+        after = Flip(allowed=True)(batch, seeded(seed)).images
+        same = (after == images).flatten(1).all(1)
+        mirrored = (after == torch.from_numpy(images.numpy()[..., ::-1].copy())).flatten(1).all(1)
+        assert (same ^ mirrored).all()
+        flipped += int(mirrored.sum())
+    assert 900 < flipped < 1100  # 4.5 standard deviations of 2000 coin flips
+
+
+def test_flip_does_nothing_where_mirrored_images_change_their_meaning(coded_batch):
+    batch = coded_batch(250, 4, 5)
+    images = batch.images.clone()
+    assert torch.equal(Flip(allowed=False)(batch, seeded()).images, images)
+
+
+# ---- mixup
+
+
+@pytest.mark.parametrize("draw", ["batch", "image"])
+def test_mixup_is_the_mean_of_two_images_weighted_by_their_shares(coded_batch, draw):
+    batch = coded_batch(100, 6, 8)
+    mixed = Mixup(alpha=0.3, draw=draw)(batch, seeded())
+    assert_sources_are_described(mixed, batch)
+    assert torch.equal(mixed.index[:, 0], batch.index[:, 0])
+    pixels = batch.images.double()
+    for i in range(100):
+        first, second = ((mixed.index[i] - 1000) // 7).tolist()
+        expected = float(mixed.share[i, 0]) * pixels[first] + float(mixed.share[i, 1]) * pixels[second]
+        torch.testing.assert_close(mixed.images[i].double(), expected, atol=1e-3, rtol=0)
+    assert len(set(mixed.share[:, 0].tolist())) == (1 if draw == "batch" else 100)
+
+
+@pytest.mark.parametrize("draw", ["batch", "image"])
+def test_mixup_s_shares_follow_the_beta_distribution_and_are_not_folded(coded_batch, draw):
+    random, mixup = seeded(), Mixup(alpha=0.3, draw=draw)
+    if draw == "image":
+        shares = torch.cat([mixup(coded_batch(250, 1, 1), random).share[:, 0] for _ in range(8)])
+    else:
+        shares = torch.stack([mixup(coded_batch(2, 1, 1), random).share[0, 0] for _ in range(2000)])
+    assert len(shares) == 2000
+    assert kstest(shares.double().numpy(), beta_distribution(0.3, 0.3).cdf).pvalue > PLAUSIBLE
+
+
+def test_mixup_s_partners_change_from_batch_to_batch(coded_batch):
+    random = seeded()
+    batch = coded_batch(50, 1, 1)
+    partners = [tuple(Mixup(alpha=0.3, draw="batch")(batch, random).index[:, 1].tolist()) for _ in range(5)]
+    assert len(set(partners)) == 5
+
+
+# ---- CutMix
+
+
+@pytest.mark.parametrize("draw", ["batch", "image"])
+@pytest.mark.parametrize("alpha", [1.0, 0.3])
+def test_cutmix_pastes_a_rectangle_in_place_and_shares_are_the_visible_areas(coded_batch, draw, alpha):
+    random, shares = seeded(), set()
+    for _ in range(8):
+        batch = coded_batch(60, 7, 10)
+        mixed = CutMix(alpha=alpha, draw=draw, probability=1.0)(batch, random)
+        assert_sources_are_described(mixed, batch)
+        assert torch.equal(mixed.index[:, 0], batch.index[:, 0])
+        assert torch.equal(mixed.images[:, 1:], batch.images[:, 1:])  # every pixel stays at its place
+        for i in range(60):
+            partner = int(mixed.index[i, 1] - 1000) // 7
+            if partner == i:
+                assert torch.equal(mixed.images[i], batch.images[i])
+                continue
+            pasted = (mixed.images[i, 0] == partner).numpy()
+            assert (pasted | (mixed.images[i, 0] == i).numpy()).all()
+            np.testing.assert_array_equal(pasted, np.outer(pasted.any(1), pasted.any(0)))
+            for side in (pasted.any(1), pasted.any(0)):  # without holes
+                assert np.abs(np.diff(side.astype(int))).sum() <= 2
+                assert pasted.sum() == 0 or np.ptp(np.flatnonzero(side)) + 1 == side.sum()
+            assert float(mixed.share[i, 1]) == pytest.approx(pasted.sum() / 70, abs=1e-6)
+        if draw == "batch":
+            assert len(set(mixed.share[:, 1].tolist())) == 1
+        shares |= set(mixed.share[:, 1].tolist())
+    assert len(shares) > 5
+
+
+def test_cutmix_s_boxes_have_the_published_sizes_and_places(coded_batch):
+    """Against a loop over algorithm A1: side sqrt(1 - lambda), a uniform centre, and a cut at the border."""
+    size, generator = 16, np.random.default_rng(5)
+    areas, coverage = [], np.zeros(size)
+    for _ in range(8000):
+        side = int(size * np.sqrt(1 - generator.beta(1, 1)))
+        cy, cx = generator.integers(size, size=2)
+        ys = [y for y in range(cy - side // 2, cy - side // 2 + side) if 0 <= y < size]
+        xs = [x for x in range(cx - side // 2, cx - side // 2 + side) if 0 <= x < size]
+        areas.append(len(ys) * len(xs) / size**2)
+        coverage[ys] += len(xs) / size / 8000
+    random, shares, ours = seeded(), [], np.zeros(size)
+    for _ in range(16):
+        mixed = CutMix(alpha=1.0, draw="image", probability=1.0)(coded_batch(250, size, size), random)
+        own = mixed.images[:, 0] == torch.arange(250)[:, None, None]
+        others = mixed.index[:, 0] != mixed.index[:, 1]
+        shares += mixed.share[:, 1].tolist()
+        ours += (~own[others]).double().mean((0, 2)).numpy() / 16
+    assert ks_2samp(areas, shares).pvalue > PLAUSIBLE
+    np.testing.assert_allclose(ours, coverage, atol=0.03)  # 4 standard errors of 4000 boxes
+    assert coverage[size // 2] > 1.3 * coverage[0]  # boxes at the border are cut, so it is covered less
+
+
+def test_cutmix_mixes_as_many_batches_as_its_probability_says(coded_batch):
+    random = seeded()
+    batch = coded_batch(4, 16, 16)
+    unmixed = CutMix(alpha=1.0, draw="image", probability=0.0)(batch, random)
+    assert torch.equal(unmixed.images, batch.images)
+    assert torch.equal(unmixed.share, torch.tensor([[1.0, 0.0]]).expand(4, 2))
+    half = CutMix(alpha=1.0, draw="image", probability=0.5)
+    mixed = sum(bool((half(batch, random).share[:, 1] > 0).any()) for _ in range(400))
+    assert 155 < mixed < 245  # 4.5 standard deviations
+
+
+# ---- RICAP
+
+
+def quadrants(mixed: Batch, i: int, height: int, width: int):
+    """The four regions (rows, columns) of image i as its shares imply them."""
+    a, b, c, _ = mixed.share[i].double().tolist()
+    x, y = round((a + c) * width), round((a + b) * height)
+    return [(slice(0, y), slice(0, x)), (slice(0, y), slice(x, width)),
+            (slice(y, height), slice(0, x)), (slice(y, height), slice(x, width))]  # fmt: skip
+
+
+@pytest.mark.parametrize("draw", ["batch", "image"])
+@pytest.mark.parametrize(("height", "width"), [(6, 9), (8, 8)])
+def test_ricap_s_quadrants_are_whole_crops_of_the_named_sources_and_the_shares_their_areas(
+    coded_batch, draw, height, width
+):
+    random, points = seeded(), set()
+    for _ in range(8):
+        batch = coded_batch(60, height, width)
+        mixed = RICAP(beta=0.3, draw=draw)(batch, random)
+        assert_sources_are_described(mixed, batch)
+        layouts = set()
+        for i in range(60):
+            layout = []
+            for k, (rows, columns) in enumerate(quadrants(mixed, i, height, width)):
+                patch = mixed.images[i, :, rows, columns].long()
+                area = patch.shape[1] * patch.shape[2]
+                assert float(mixed.share[i, k]) == pytest.approx(area / (height * width), abs=1e-6)
+                layout.append((rows.start, columns.start, *patch.shape))
+                if area:
+                    source = int(mixed.index[i, k] - 1000) // 7
+                    y, x = int(patch[1, 0, 0]), int(patch[2, 0, 0])
+                    crop = batch.images[source, :, y : y + patch.shape[1], x : x + patch.shape[2]]
+                    assert torch.equal(patch, crop.long())
+                    layout.append((y, x))
+            layouts.add(tuple(layout))
+        assert (len(layouts) == 1) == (draw == "batch")
+        points |= layouts
+    assert len(points) > 5
+
+
+def test_ricap_takes_its_four_sources_from_permutations_of_their_own(coded_batch):
+    mixed = RICAP(beta=0.3, draw="batch")(coded_batch(250, 4, 4), seeded())
+    for k in range(4):
+        assert (mixed.index[:, k] == mixed.drawn).float().mean() < 0.05
+        for other in range(k):
+            assert (mixed.index[:, k] == mixed.index[:, other]).float().mean() < 0.05
+
+
+def test_ricap_s_point_and_places_have_the_published_distributions(coded_batch):
+    """The point is round(size x Beta(0.3, 0.3)) on both axes, a crop's place is uniform where it fits."""
+    height, width, random = 5, 8, seeded()
+    xs, ys, lefts, tops = [], [], [], []
+    for _ in range(20):
+        mixed = RICAP(beta=0.3, draw="image")(coded_batch(250, height, width), random)
+        for i in range(250):
+            rows, columns = quadrants(mixed, i, height, width)[3]
+            xs.append(columns.start)
+            ys.append(rows.start)
+            patch = mixed.images[i, :, rows, columns]
+            if patch.numel() and columns.start == 4:
+                lefts.append(int(patch[2, 0, 0]))
+            if patch.numel() and rows.start == 2:
+                tops.append(int(patch[1, 0, 0]))
+    for points, size in ((xs, width), (ys, height)):
+        edges = beta_distribution(0.3, 0.3).cdf((np.arange(size + 2) - 0.5) / size)
+        assert chisquare(np.bincount(points, minlength=size + 1), np.diff(edges) * 5000).pvalue > PLAUSIBLE
+    assert len(lefts) > 100
+    assert chisquare(np.bincount(lefts, minlength=5)).pvalue > PLAUSIBLE  # 4 columns fit at 0 .. 4
+    assert len(tops) > 100
+    assert chisquare(np.bincount(tops, minlength=3)).pvalue > PLAUSIBLE  # 3 rows fit at 0 .. 2
+
+
+# ---- the loss of mixed images
+
+
+@pytest.mark.parametrize("sources", [1, 2, 4])
+def test_the_loss_of_shares_is_the_cross_entropy_with_probability_targets(sources):
+    generator = torch.Generator().manual_seed(sources)
+    logits = 5 * torch.randn(200, 6, generator=generator)
+    label = torch.randint(6, (200, sources), generator=generator)
+    share = torch.rand(200, sources, generator=generator)
+    share = share / share.sum(1, keepdim=True)
+    target = torch.zeros(200, 6)
+    for i in range(200):
+        for k in range(sources):
+            target[i, label[i, k]] += share[i, k]
+    batch = Batch(torch.zeros(200, 1, 1, 1), label, label, share, drawn=label[:, 0])
+    torch.testing.assert_close(cross_entropy(logits, batch), F.cross_entropy(logits, target, reduction="none"))
+
+
+# ---- RandAugment: the tables
+
+
+def test_the_operations_of_arazo_at_magnitude_4_are_those_of_the_facts():
+    table = {name: (value, signed) for name, value, signed in randaugment.arazo2021(4, 32, 32)}
+    expected = {
+        "rotate": (4.0, True), "shear_x": (0.04, True), "shear_y": (0.04, True), "translate_x": (40 / 3, True),
+        "translate_y": (40 / 3, True), "cutout": (16 / 3, False), "color": (0.34, False), "contrast": (0.34, False),
+        "brightness": (0.34, False), "sharpness": (0.34, False), "solarize_add": (44 / 3, False),
+        "solarize": (1024 / 30, False), "posterize": (1, False),
+    }  # fmt: skip
+    for name, (value, signed) in expected.items():
+        assert table[name] == (pytest.approx(value), signed), name
+    assert set(table) - set(expected) == {"autocontrast", "equalize", "invert"}
+    assert len(randaugment.arazo2021(4, 32, 32)) == 16
+
+
+@given(magnitude=st.floats(0, 30), size=st.integers(8, 96))
+def test_arazo_s_values_grow_in_a_straight_line_and_ignore_the_size_of_the_image(magnitude, size):
+    low, high, here = (
+        {name: value for name, value, _ in randaugment.arazo2021(m, size, size)} for m in (0, 30, magnitude)
+    )
+    for name in set(here) - {"posterize"}:
+        assert here[name] == pytest.approx(low[name] + magnitude / 30 * (high[name] - low[name]), abs=1e-9)
+    assert here["posterize"] == max(1, int(4 * magnitude / 30))
+    assert (low["color"], high["color"], high["translate_x"], high["cutout"]) == pytest.approx((0.1, 1.9, 100, 40))
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (8, 28)])
+def test_the_other_table_is_torchvision_s_at_every_magnitude(height, width):
+    theirs = TorchvisionRandAugment()._augmentation_space(31, (height, width))
+    for magnitude in range(31):
+        ours = {
+            name.replace("_", ""): (v, signed) for name, v, signed in randaugment.torchvision(magnitude, height, width)
+        }
+        assert list(ours) == [name.lower() for name in theirs]
+        for name, (values, signed) in theirs.items():
+            value = float(values[magnitude]) if values.ndim else 0.0
+            assert ours[name.lower()] == (pytest.approx(value, rel=1e-5, abs=1e-5), signed), (name, magnitude)
+
+
+# ---- RandAugment: the operations
+
+
+def pictures(channels: int, size: int = 32) -> Tensor:
+    """Smooth pictures and pure noise, uint8."""
+    generator = torch.Generator().manual_seed(channels)
+    coarse = 255 * torch.rand(3, channels, 6, 6, generator=generator)
+    smooth = F.interpolate(coarse, (size, size), mode="bilinear").to(torch.uint8)
+    noise = torch.randint(256, (3, channels, size, size), generator=generator, dtype=torch.uint8)
+    return torch.cat([smooth, noise])
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    array = image.permute(1, 2, 0).numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def from_pil(image: Image.Image) -> Tensor:
+    array = np.array(image)
+    return torch.from_numpy(array[:, :, None] if array.ndim == 2 else array).permute(2, 0, 1)
+
+
+def published(name: str, image: Image.Image, value: float) -> Image.Image:
+    """The operation as the code behind Arazo et al. 2021 states it, on PIL images."""
+    affine = Image.Transform.AFFINE
+    match name:
+        case "autocontrast":
+            return ImageOps.autocontrast(image)
+        case "equalize":
+            return ImageOps.equalize(image)
+        case "invert":
+            return ImageOps.invert(image)
+        case "rotate":
+            return image.rotate(value)
+        case "posterize":
+            return ImageOps.posterize(image, max(1, int(value)))
+        case "solarize":
+            return ImageOps.solarize(image, value)
+        case "solarize_add":
+            added = np.clip(np.array(image).astype(int) + value, 0, 255).astype(np.uint8)
+            return ImageOps.solarize(Image.fromarray(added), 128)
+        case "color":
+            return ImageEnhance.Color(image).enhance(value)
+        case "contrast":
+            return ImageEnhance.Contrast(image).enhance(value)
+        case "brightness":
+            return ImageEnhance.Brightness(image).enhance(value)
+        case "sharpness":
+            return ImageEnhance.Sharpness(image).enhance(value)
+        case "shear_x":
+            return image.transform(image.size, affine, (1, value, 0, 0, 1, 0))
+        case "shear_y":
+            return image.transform(image.size, affine, (1, 0, 0, value, 1, 0))
+        case "translate_x":
+            return image.transform(image.size, affine, (1, 0, value, 0, 1, 0))
+        case "translate_y":
+            return image.transform(image.size, affine, (1, 0, 0, 0, 1, value))
+    raise AssertionError(name)
+
+
+ARAZO = [(name, signed) for name, _, signed in randaugment.arazo2021(4, 32, 32) if name != "cutout"]
+# rotations and shears round a pixel halfway between two to either: one pixel in 64 at a shear of 0.04;
+# where PIL computes colours in whole numbers and torchvision in fractions, they differ by at most one step
+ROUNDED = {"rotate": 1 / 256, "shear_x": 1 / 48, "shear_y": 1 / 48}
+ONE_STEP = {"autocontrast", "color", "contrast", "brightness", "sharpness"}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("name", "signed"), ARAZO)
+def test_an_operation_changes_pixels_as_pil_does_for_arazo(name, signed, channels):
+    """The sign of the angle or the shift is free, as it is drawn at random: only the pair has to be PIL's pair."""
+    images = pictures(channels)
+    for magnitude in (0, 1, 4, 5, 9, 14, 21, 29, 30):
+        value = next(v for n, v, _ in randaugment.arazo2021(magnitude, 32, 32) if n == name)
+        signs = (1, -1) if signed else (1,)
+        ours = [randaugment.apply(name, images, sign * value, value, seeded()).int() for sign in signs]
+        theirs = [
+            torch.stack([from_pil(published(name, to_pil(image), sign * value)) for image in images]).int()
+            for sign in signs
+        ]
+        orders = [theirs, theirs[::-1]]
+        differences = [
+            torch.stack([(a - b).abs() for a, b in zip(ours, order, strict=True)]).double() for order in orders
+        ]
+        difference = min(differences, key=lambda d: float(d.sum()))
+        limit = 1 if name in ONE_STEP else 0
+        wrong = float((difference > limit).double().mean())
+        assert wrong <= ROUNDED.get(name, 0), f"at magnitude {magnitude}"
+
+
+@pytest.mark.parametrize("magnitude", [1, 9, 30])
+def test_an_operation_changes_pixels_as_torchvision_does_for_its_own_table(magnitude):
+    """torchvision's transform applies one operation to a whole batch, so each of its operations is known by name."""
+    from torchvision.transforms.autoaugment import InterpolationMode, _apply_op
+
+    titles = {name.lower(): name for name in TorchvisionRandAugment()._augmentation_space(31, (32, 32))}
+    images = pictures(3)
+    for name, value, signed in randaugment.torchvision(magnitude, 32, 32):
+        for sign in (1, -1) if signed else (1,):
+            if name == "identity":
+                continue
+            title = titles[name.replace("_", "")]
+            ours = randaugment.apply(name, images, sign * value, 1 + sign * value, seeded())
+            # rotate turns the other way round from affine's angle
+            turn = -1 if name == "rotate" else 1
+            theirs = _apply_op(images, title, turn * sign * value, InterpolationMode.NEAREST, fill=None)
+            difference = (ours.int() - theirs.int()).abs()
+            limit = 1 if name in ONE_STEP else 0
+            wrong = float((difference > limit).double().mean())
+            assert wrong <= ROUNDED.get(name, 0), (name, sign)
+
+
+@pytest.mark.parametrize("magnitude", [3, 4, 15])
+def test_cutout_draws_pil_s_grey_rectangle_at_a_uniform_place(magnitude):
+    side = next(v for n, v, _ in randaugment.arazo2021(magnitude, 32, 32) if n == "cutout")
+    images = torch.zeros(3000, 3, 32, 32, dtype=torch.uint8)
+    cut = randaugment.apply("cutout", images, side, side, seeded())
+    grey = (cut == torch.tensor([125, 123, 114])[:, None, None]).all(1)
+    assert torch.equal(grey, (cut != 0).any(1))
+    corners = np.array([np.argwhere(g)[0] for g in grey.numpy()])
+    for (top, left), image in zip(corners[:300], cut, strict=False):
+        canvas = Image.new("RGB", (32, 32))
+        box = (left, top, min(32, left + side), min(32, top + side))
+        ImageDraw.Draw(canvas).rectangle([float(v) for v in box], (125, 123, 114))
+        assert torch.equal(image, from_pil(canvas))
+    # the corner is int(max(0, U(0, 32) - side / 2))
+    edges = np.clip(np.arange(1, 34) + side / 2, None, 32)
+    chances = np.diff(edges, prepend=0)[: int(np.ceil(32 - side / 2))] / 32
+    for axis in (0, 1):
+        assert chisquare(np.bincount(corners[:, axis], minlength=len(chances)), 3000 * chances).pvalue > PLAUSIBLE
+
+
+def outcomes(ranges: str, picture: Tensor, magnitude: int) -> dict[tuple[str, int], Tensor]:
+    """What becomes of one picture under each operation and sign."""
+    height, width = picture.shape[1:]
+    table = randaugment.RANGES[ranges](magnitude, height, width)
+    found = {}
+    for name, value, signed in table:
+        for sign in (1, -1) if signed else (1,):
+            factor = value if ranges == "arazo2021" else 1 + sign * value
+            if name not in ("cutout", "identity"):
+                found[name, sign] = randaugment.apply(name, picture[None], sign * value, factor, seeded())[0]
+    return found
+
+
+@pytest.mark.parametrize("ranges", ["arazo2021", "torchvision"])
+def test_every_image_gets_an_operation_and_a_sign_of_its_own_all_equally_often(ranges):
+    picture = pictures(3)[0]
+    images = picture.expand(4000, 3, 32, 32).contiguous()
+    after = RandAugment(operations=1, magnitude=9, ranges=ranges)(plain(images), seeded()).images
+    results, rest, counts = outcomes(ranges, picture, 9), torch.ones(4000, dtype=torch.bool), {}
+    assert len({image.numpy().tobytes() for image in results.values()}) == len(results)
+    for key, image in results.items():
+        same = (after == image).flatten(1).all(1)
+        counts[key] = int(same.sum())
+        rest &= ~same
+    if ranges == "torchvision":
+        assert torch.equal(after[rest], images[rest])
+    names = {name for name, _ in results}
+    per_name = [sum(counts.get((name, sign), 0) for sign in (1, -1)) for name in names] + [int(rest.sum())]
+    assert len(per_name) == (16 if ranges == "arazo2021" else 14)
+    assert chisquare(per_name).pvalue > PLAUSIBLE
+    for name in names:
+        if (name, -1) in counts:
+            assert chisquare([counts[name, 1], counts[name, -1]]).pvalue > PLAUSIBLE
+
+
+def test_two_operations_follow_one_another(coded_batch):
+    """With 14 x 14 pairs of torchvision's operations, every outcome is one operation after another."""
+    picture = pictures(3)[1]
+    images = picture.expand(60, 3, 32, 32).contiguous()
+    after = RandAugment(operations=2, magnitude=9, ranges="torchvision")(plain(images), seeded(2)).images
+    once = [picture, *outcomes("torchvision", picture, 9).values()]
+    twice = {image.numpy().tobytes() for first in once
+             for image in [first, *outcomes("torchvision", first, 9).values()]}  # fmt: skip
+    assert all(image.numpy().tobytes() in twice for image in after)
+    assert len({image.numpy().tobytes() for image in after}) > 30
+
+
+def test_randaugment_without_operations_changes_nothing_and_never_changes_labels():
+    images = pictures(3)
+    batch = RandAugment(operations=0, magnitude=4, ranges="arazo2021")(plain(images.clone()), seeded())
+    assert torch.equal(batch.images, images)
+    batch = RandAugment(operations=2, magnitude=4, ranges="arazo2021")(plain(images.clone()), seeded())
+    assert torch.equal(batch.label, plain(images).label)
+    assert torch.equal(batch.share, torch.ones(6, 1))
+    assert batch.images.dtype == torch.uint8
+
+
+def test_every_magnitude_can_be_used_with_every_operation():
+    images = pictures(1, size=8)
+    for ranges in ("arazo2021", "torchvision"):
+        for magnitude in (0, 15, 30):
+            batch = plain(images.repeat(40, 1, 1, 1))
+            changed = RandAugment(operations=2, magnitude=magnitude, ranges=ranges)(batch, seeded()).images
+            assert changed.shape == (240, 1, 8, 8)
+            assert not torch.equal(changed, images.repeat(40, 1, 1, 1))
+
+
+# ---- all of them
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 9), height=st.integers(1, 9), width=st.integers(1, 9))
+@pytest.mark.parametrize(
+    "mixing",
+    [Mixup(0.3, "batch"), Mixup(0.3, "image"), CutMix(1.0, "batch", 1.0), CutMix(1.0, "image", 1.0),
+     RICAP(0.3, "batch"), RICAP(0.3, "image")],
+)  # fmt: skip
+def test_every_pixel_and_share_comes_from_the_named_sources_at_any_size(
+    coded_batch, mixing, seed, count, height, width
+):
+    """The mean number of the sources' rows over the pixels is their mean by share: true for areas and for mixtures."""
+    batch = coded_batch(count, height, width)
+    mixed = mixing(batch, seeded(seed))
+    assert_sources_are_described(mixed, batch)
+    rows = ((mixed.index - 1000) // 7).float()
+    torch.testing.assert_close(
+        mixed.images[:, 0].float().mean((1, 2)), (rows * mixed.share).sum(1), atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "step",
+    [Crop(2), Flip(True), Mixup(0.3, "image"), CutMix(1.0, "image", 0.7), RICAP(0.3, "image"),
+     RandAugment(2, 9, "arazo2021"), RandAugment(2, 9, "torchvision")],
+    ids=lambda step: type(step).__name__ + getattr(step, "ranges", ""),
+)  # fmt: skip
+def test_the_same_seed_gives_the_same_images_and_another_seed_others(step):
+    def images(seed: int) -> Tensor:
+        return step(plain(pictures(3).repeat(4, 1, 1, 1)), seeded(seed)).images
+
+    assert torch.equal(images(1), images(1))
+    assert not torch.equal(images(1), images(2))
