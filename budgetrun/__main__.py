@@ -49,6 +49,8 @@ def task(cfg: DictConfig) -> float:
 
 def main() -> int:
     """Run the command line; the exit code: 0, 1 where something failed, 130 or 143 where it was interrupted."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # for components of the user's own, as `python -m` does by itself
     OmegaConf.register_new_resolver("budgetrun.help", lambda: help_page(CONF), replace=True)
     app: Callable[[], Any] = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
     try:

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from budgetrun.contracts import UserError
+from budgetrun.picture import draw
 from budgetrun.results import FINISHED
 
 # what may differ between the runs of one cell without a word: repetitions, and where they ran
@@ -28,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--metric", default="test_accuracy", help="any number of result.json")
     parser.add_argument("--where", default="", help="only runs with these settings, as in dataset=digits,noise=none")
     parser.add_argument("--format", default="md", choices=("md", "csv", "latex"), help="csv has one line a cell")
+    parser.add_argument("--plot", type=Path, help="also draw the cells: a .svg, .png or .pdf file")
     options = parser.parse_args(arguments)
     try:
         runs = read([Path(folder) for folder in options.folders])
@@ -38,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         found = cells(runs.table, rows, columns, options.metric)
         for note in mixed(runs, [*rows, *columns]):
             print(f"note: {note}", file=sys.stderr)
+        if options.plot is not None:
+            draw(found, rows, columns[0], options.metric, options.plot)
         print(text(found, rows, columns, options.metric, options.format))
     except UserError as error:
         print(f"aggregate: {error}", file=sys.stderr)

@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from budgetrun.composing import composer, overrides_of
 from budgetrun.config import one_line, unknown
 from budgetrun.contracts import UserError
 
@@ -35,15 +37,12 @@ def explain(error: BaseException, arguments: list[str], conf: Path) -> str | Non
 
 def keys(conf: Path, arguments: list[str]) -> list[str]:
     """All keys that a command line can set, under the options that it chooses where they exist."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import DictConfig
-
-    groups = {p.name: {o.stem for o in p.glob("*.yaml")} for p in conf.iterdir() if p.is_dir()}
-    chosen = [a for a in arguments if a.partition("=")[2] in groups.get(a.partition("=")[0], ())]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        cfg = compose("config", overrides=chosen)
+    groups = [p.name for p in conf.iterdir() if p.is_dir()]
+    with composer(arguments, conf) as compose:
+        try:
+            cfg = compose([o for o in overrides_of(arguments) if o.partition("=")[0] in groups])
+        except (HydraException, OmegaConfBaseException):  # one of these is wrong too
+            cfg = compose([])
 
     def walk(node: DictConfig, path: str) -> list[str]:
         found: list[str] = []

@@ -7,13 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from budgetrun.composing import composer, overrides_of
 from budgetrun.config import Experiment, experiment
 from budgetrun.contracts import UserError
 from budgetrun.explain import explain
@@ -24,8 +22,7 @@ log = logging.getLogger("budgetrun")
 
 def sweep(arguments: list[str], conf: Path, app: Callable[[], Any]) -> int:
     """Check all jobs of the command line, hand it to Hydra's launcher, report; the exit code."""
-    overrides = get_args_parser().parse_args(arguments).overrides
-    experiments = check(jobs(overrides), conf)
+    experiments = check(arguments, conf)
     folders = {e.run_id: RunFolder(e.settings.output_dir, e.run_id) for e in experiments}
     finished = sum(folder.finished() is not None for folder in folders.values())
     print(f"{len(folders)} runs, {finished} of them finished already", flush=True)
@@ -45,28 +42,25 @@ def sweep(arguments: list[str], conf: Path, app: Callable[[], Any]) -> int:
     raise UserError(f"{len(left)} of {len(folders)} runs did not finish; the first failure: {failure}")
 
 
-def jobs(overrides: list[str]) -> list[list[str]]:
-    """The command lines of a sweep's jobs."""
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    return BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+def check(arguments: list[str], conf: Path) -> list[Experiment]:
+    """All jobs of the command line as checked experiments.
 
-
-def check(jobs: list[list[str]], conf: Path) -> list[Experiment]:
-    """All jobs as checked experiments. Raises UserError that names the first jobs that make no sense, and why."""
+    Raises UserError that names the first job that makes no sense, and why.
+    """
+    overrides = OverridesParser.create().parse_overrides(overrides_of(arguments))
     found, wrong = [], []
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        for job in jobs:
+    with composer(arguments, conf) as compose:
+        for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]:
             try:
-                cfg = compose("config", overrides=job, return_hydra_config=True)
+                cfg = compose(job)
                 own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
                 found.append(experiment(own, cfg.hydra.runtime.choices))
             except Exception as error:
-                sentence = explain(error, job, conf)
-                if sentence is None:
-                    raise
-                wrong.append(f"{' '.join(job)}: {sentence}")
+                wrong.append((job, error))
     if wrong:
+        job, first = wrong[0]
+        if (sentence := explain(first, [*arguments, *job], conf)) is None:
+            raise first
         more = f" (and {len(wrong) - 1} more jobs)" if len(wrong) > 1 else ""
-        raise UserError(f"no job was started, because this one cannot run: {wrong[0]}{more}")
+        raise UserError(f"no job was started, because this one cannot run: {' '.join(job)}: {sentence}{more}")
     return found
