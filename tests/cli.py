@@ -1,0 +1,130 @@
+"""The command line as the tests use it: `here` in this process (cheap), `process` in one of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+CONF = CHECKOUT / "conf"
+SAMPLERS = sorted(p.stem for p in (CONF / "sampler").glob("*.yaml"))
+AUGS = sorted(p.stem for p in (CONF / "aug").glob("*.yaml"))
+OPTIONS = sorted((p.parent.name, p.stem) for p in CONF.glob("*/*.yaml"))
+TRAINING = 1438  # digits
+
+
+@dataclass
+class Done:
+    """A command that ended: exit code, what it printed, and the folder that it ran in."""
+
+    code: int
+    out: str
+    err: str
+    cwd: Path
+
+    @property
+    def folder(self) -> Path:
+        """The one run folder under outputs/."""
+        (folder,) = (p for p in (self.cwd / "outputs").iterdir() if p.is_dir())
+        return folder
+
+    @property
+    def result(self) -> dict[str, Any]:
+        result: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
+        return result
+
+
+def here(line: str, cwd: Path) -> Done:
+    """Run a command line in this process, and end it as the interpreter would."""
+    from budgetrun.__main__ import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        contextlib.chdir(cwd),
+        mock.patch.object(sys, "argv", ["budgetrun", *shlex.split(line)]),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("default")  # as in a process of its own; what is printed is what is tested
+        try:
+            code = main()
+        except SystemExit as leaving:
+            if isinstance(leaving.code, str):
+                print(leaving.code, file=sys.stderr)
+            code = 1 if isinstance(leaving.code, str) else leaving.code or 0
+        except Exception:
+            traceback.print_exc()
+            code = 1
+    return Done(code, out.getvalue(), err.getvalue(), cwd)
+
+
+def environment(**extra: str) -> dict[str, str]:
+    left = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "BUDGETRUN_"))}
+    paths = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**left, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **extra}
+
+
+def started(line: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
+    """A command line in a process of its own, its output in pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "budgetrun", *shlex.split(line)],
+        cwd=cwd, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+    )  # fmt: skip
+
+
+def process(line: str, cwd: Path, **options: Any) -> Done:
+    """Run a command line in a process of its own, to its end."""
+    running = started(line, cwd, **options)
+    out, err = running.communicate(timeout=300)
+    return Done(running.returncode, out, err, cwd)
+
+
+def listing(*folders: Path) -> dict[str, bytes | None]:
+    """Every path under the folders with its content, to compare before and after."""
+    paths = [p for folder in folders for p in sorted(folder.rglob("*"))]
+    return {str(p): p.read_bytes() if p.is_file() else None for p in paths}
+
+
+def refused(done: Done, *words: str) -> str:
+    """Check that a command failed with one sentence on stderr that has these words in it; the sentence."""
+    assert done.code not in (0, None), f"it did not fail; it said {done.out}{done.err}"
+    lines = done.err.strip().splitlines()
+    assert "Traceback" not in done.err + done.out, done.err[-2000:]
+    assert len(lines) == 1, done.err
+    assert lines[0].startswith("budgetrun: ")
+    for word in words:
+        assert word in lines[0], lines[0]
+    return lines[0]
+
+
+@contextlib.contextmanager
+def before_update(number: int, sampler: str, action: Any) -> Iterator[None]:
+    """Call `action` when the sampler is about to draw the batch of that update, counted from 1 in this process."""
+    from hydra.utils import get_object
+    from omegaconf import OmegaConf
+
+    kind = get_object(OmegaConf.load(CONF / "sampler" / f"{sampler}.yaml")["_target_"])
+    really, drawn = kind.draw, 0
+
+    def draw(self: Any) -> Any:
+        nonlocal drawn
+        drawn += 1
+        if drawn == number:
+            action()
+        return really(self)
+
+    with mock.patch.object(kind, "draw", draw):
+        yield

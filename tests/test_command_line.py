@@ -1,0 +1,336 @@
+"""What a user types: every option, every combination, one folder an experiment, help, sweeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli import AUGS, CHECKOUT, CONF, OPTIONS, SAMPLERS, TRAINING, environment, here, listing, process, refused
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+COMPONENTS = [(group, option) for group, option in OPTIONS if group != "recipe"]
+
+
+def composed(*overrides: str) -> tuple[Any, dict[str, str]]:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", overrides=list(overrides), return_hydra_config=True)
+        return OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), dict(cfg.hydra.runtime.choices)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_into_a_checked_experiment_and_has_a_description(group: str, option: str) -> None:
+    from budgetrun.config import experiment
+    from budgetrun.help import description
+
+    cfg, names = composed(f"{group}={option}")
+    assert names[group] == option
+    built = experiment(cfg, names)
+    assert group == "recipe" or built.names[group] == option
+    text = description(CONF / group / f"{option}.yaml")
+    assert 8 <= len(text) <= 100, text
+
+
+@pytest.mark.parametrize(("group", "option"), COMPONENTS)
+def test_every_yaml_gives_exactly_the_fields_of_its_target(group: str, option: str) -> None:
+    from hydra.utils import get_object
+
+    cfg, _ = composed(f"{group}={option}")
+    parts = OmegaConf.to_container(cfg[group], resolve=True)
+    assert isinstance(parts, dict)
+    for values in parts.values() if group == "aug" else [parts] if parts else []:
+        kind = get_object(values.pop("_target_"))
+        if dataclasses.is_dataclass(kind):
+            assert set(values) == {f.name for f in dataclasses.fields(kind)}
+        else:
+            kind(**values, params=[__import__("torch").zeros(1)], lr=0.1)
+
+
+def test_no_component_file_is_without_a_yaml() -> None:
+    for group in ("dataset", "model", "sampler", "aug", "noise"):
+        targets = set(
+            re.findall(rf"budgetrun\.{group}\.(\w+)\.", " ".join(p.read_text() for p in CONF.rglob("*.yaml")))
+        )
+        files = {p.stem for p in (CHECKOUT / "budgetrun" / group).glob("*.py")} - {"__init__"}
+        assert files == targets
+
+
+@pytest.mark.parametrize("aug", AUGS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_trains_with_every_augmentation_and_spends_the_budget_exactly(
+    sampler: str, aug: str, tmp_path: Path
+) -> None:
+    done = here(f"sampler={sampler} aug={aug} budget=0.33 epochs=1.5 evaluations=2", tmp_path)
+    assert done.code == 0, done.err
+    result = done.result
+    full = int(1.5 * (TRAINING // 64))
+    assert result["updates"] == round(0.33 * full) == 11
+    assert result["examples_backward"] == 11 * 64
+    assert result["examples_forward"] >= result["examples_backward"]
+    assert result["status"] == "finished"
+    assert (result["names"]["sampler"], result["names"]["aug"]) == (sampler, aug)
+    assert 0 <= result["test_accuracy"] <= 1
+    metrics = [json.loads(line) for line in (done.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["progress"] for line in metrics] == pytest.approx([6 / 11, 1])
+    assert metrics[-1]["test_accuracy"] == result["test_accuracy"]
+    assert done.err == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "budget=.30 epochs=1 sampler=is",
+        "epochs=1.0 sampler=is budget=3e-1",
+        "sampler=is budget=0.3 epochs=1 device=cpu checkpoint_every=7 data_dir=elsewhere",
+        "sampler=is sampler.pool=3.0 budget=0.3 epochs=1",
+        "sampler=is sampler.pool=3 recipe=digits budget=0.30000 epochs=1 seed=0 lr=1e-1",
+        "sampler=is budget=0.3 epochs=1 aug.crop.padding=1 optimizer.momentum=0.90 schedule.final=0.000001",
+        "sampler=is budget=0.3 epochs=1 optimizer.nesterov=False optimizer.momentum=9e-1",
+        "-m budget=.3 epochs=1 sampler=is",
+        "-m sampler=is budget=0.30,3e-1 epochs=1",
+    ],
+)
+def test_the_same_experiment_lands_in_the_same_folder_however_it_is_typed(line: str, tmp_path: Path) -> None:
+    from budgetrun.config import experiment
+
+    cfg, names = composed("sampler=is", "budget=0.3", "epochs=1")
+    done = here(line, tmp_path)
+    assert done.code == 0, done.err
+    assert done.folder.name == experiment(cfg, names).run_id
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sampler=sb sampler.beta=2",
+        "aug=cutmix aug.cutmix.alpha=1",
+        "noise=symmetric noise.rate=0.250",
+        "aug=randaugment aug.randaugment.magnitude=4.0",
+        "optimizer.momentum=0.90",
+        "schedule=cosine schedule.final=0",
+        "dataset.mean=[0.30610]",
+    ],
+)
+def test_a_default_typed_out_in_another_way_is_the_same_experiment(line: str) -> None:
+    from budgetrun.config import experiment
+
+    choices = [word for word in line.split() if "." not in word.partition("=")[0]]
+    assert experiment(*composed(*line.split())).run_id == experiment(*composed(*choices)).run_id
+
+
+@pytest.mark.parametrize("line", ["seed=1", "budget=0.2999", "sampler=uniform", "aug=none", "lr=0.05", "model.width=8",
+                                  "evaluations=3", "validation=0.1", "batch_size=32", "budget_unit=flops",
+                                  "optimizer.nesterov=true", "schedule.final=0.01", "dataset.mean=[0.3]"])  # fmt: skip
+def test_another_experiment_lands_in_another_folder(line: str) -> None:
+    from budgetrun.config import experiment
+
+    one, other = (
+        experiment(*composed("sampler=is", "budget=0.3")),
+        experiment(*composed("sampler=is", "budget=0.3", line)),
+    )
+    assert one.run_id != other.run_id
+
+
+def test_a_finished_run_is_not_run_again_and_says_so(tmp_path: Path) -> None:
+    first = here("budget=0.5 epochs=1", tmp_path)
+    before = listing(first.folder)
+    again = here("budget=.5 epochs=1", tmp_path)
+    assert again.code == 0
+    assert "not run again" in again.out
+    assert f"{first.result['test_accuracy']:.4f}" in again.out
+    assert "result.json" in again.out
+    after = listing(first.folder)
+    del before[str(first.folder / "train.log")], after[str(first.folder / "train.log")]
+    assert after == before
+
+
+def test_force_runs_it_again_and_keeps_the_earlier_result(tmp_path: Path) -> None:
+    first = here("budget=0.5 epochs=1", tmp_path)
+    (first.folder / "result.json").write_text(json.dumps({**first.result, "test_accuracy": 0.125}))
+    again = here("budget=0.5 epochs=1 force=true", tmp_path)
+    assert again.code == 0, again.err
+    assert "not run again" not in again.out
+    assert again.result["test_accuracy"] != 0.125
+    kept = [p for p in again.folder.glob("*.json") if p.name != "result.json"]
+    assert [json.loads(p.read_text())["test_accuracy"] for p in kept] == [0.125]
+
+
+def test_forcing_twice_loses_no_result(tmp_path: Path) -> None:
+    first = here("budget=0.5 epochs=1", tmp_path)
+    (first.folder / "result.json").write_text(json.dumps({**first.result, "test_accuracy": 0.125}))
+    here("budget=0.5 epochs=1 force=true", tmp_path)
+    done = here("budget=0.5 epochs=1 force=true", tmp_path)
+    assert 0.125 in [json.loads(p.read_text())["test_accuracy"] for p in done.folder.glob("result*")]
+
+
+def test_an_evaluation_at_every_update_is_possible(tmp_path: Path) -> None:
+    done = here("budget=0.5 epochs=1 evaluations=100000 validation=0.1", tmp_path)
+    assert done.code == 0, done.err
+    assert len((done.folder / "metrics.jsonl").read_text().splitlines()) == done.result["updates"] == 10
+    assert "val_accuracy" in done.result
+
+
+# ---- help
+
+
+def test_help_names_every_group_option_and_root_value_without_importing_torch(tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "budgetrun", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
+    imported = set(re.findall(r"\|\s+([\w.]+)$", done.stderr, flags=re.M))
+    assert "hydra" in imported
+    assert not imported & {"torch", "torchvision", "numpy", "sklearn", "pandas", "scipy", "tqdm"}
+    words = re.findall(r"^\s{2,4}(\w+)(?:=\S*)?\s", done.stdout, flags=re.M)
+    for group, option in OPTIONS:
+        assert group in words
+        assert option in words
+    for key in set(OmegaConf.load(CONF / "config.yaml")) - {"defaults", "hydra"}:
+        assert key in words
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("line", ["-h", "--help", "-m --help", "--help sampler=is"])
+def test_help_is_the_same_page_however_it_is_asked_for(line: str, tmp_path: Path) -> None:
+    done = here(line, tmp_path)
+    assert done.code == 0
+    assert done.out.startswith("budgetrun: ")
+    assert len(re.findall(r"^  python -m budgetrun ", done.out.partition("Examples")[2], flags=re.M)) >= 5
+    assert max(map(len, done.out.splitlines())) <= 120
+
+
+def test_the_examples_of_the_help_page_are_valid() -> None:
+    from budgetrun.config import experiment
+    from budgetrun.help import help_page
+
+    examples = re.findall(r"^  python -m budgetrun (?:-m )?(.*)$", help_page(CONF).partition("Examples")[2], flags=re.M)
+    assert len(examples) >= 5
+    for line in examples:
+        values = [
+            [f"{key}={v}" for v in value.split(",")] for key, _, value in (w.partition("=") for w in line.split())
+        ]
+        for job in itertools.product(*values):
+            assert experiment(*composed(*job)).run_id
+
+
+def test_the_configuration_is_shown_without_running(tmp_path: Path) -> None:
+    done = here("sampler=is budget=0.3 --cfg job --resolve", tmp_path)
+    assert done.code == 0
+    assert "pool: 3" in done.out
+    assert not list(tmp_path.iterdir())
+
+
+# ---- sweeps
+
+
+def test_a_sweep_runs_every_combination_once_and_exits_with_0(tmp_path: Path) -> None:
+    line = "-m sampler=uniform,sb budget=0.3,0.5 epochs=1 seed=0,1"
+    done = here(line, tmp_path)
+    assert done.code == 0, done.err
+    results = [json.loads(p.read_text()) for p in tmp_path.glob("outputs/*/result.json")]
+    assert len(results) == 8
+    assert len({(r["names"]["sampler"], r["config"]["budget"], r["config"]["seed"]) for r in results}) == 8
+    assert "8 of 8" in done.out
+    before = {k: v for k, v in listing(tmp_path).items() if k.endswith(("result.json", "checkpoint.pt"))}
+    again = here(line, tmp_path)
+    assert again.code == 0
+    assert again.out.count("not run again") == 8
+    assert before == {k: v for k, v in listing(tmp_path).items() if k.endswith(("result.json", "checkpoint.pt"))}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("-m budget=0.3,0.5,2 epochs=1", ["budget=2", "at most 1"]),
+        ("-m sampler=uniform,foo epochs=1", ["sampler=foo", "uniform"]),
+        ("-m epochs=1 aug=none,ricap batch_size=64,1", ["batch_size=1", "aug=ricap"]),
+        ("-m epochs=1 sampler=is sampler.pool=3,0", ["sampler.pool=0"]),
+        ("-m epochs=1 bugdet=0.3,0.5", ["bugdet", "budget"]),
+        ("-m epochs=1 sampler=null,is", ["sampler=null"]),
+        ("-m epochs=1 device=cpu,cuda:99", ["device=cuda:99"]),
+        ("-m epochs=1,0.001", ["epochs=0.001"]),
+        ("-m epochs=1 batch_size=64,5000", ["batch_size=5000"]),
+        ("-m epochs=1 dataset.mean=[0.3],[0.3,0.3]", ["dataset.mean"]),
+        ("--multir epochs=1 budget=0.5,2", ["budget=2"]),
+        ("hydra.mode=MULTIRUN epochs=1 budget=0.5,2", ["budget=2"]),
+    ],
+)
+def test_a_sweep_with_one_senseless_job_starts_none(line: str, words: list[str], tmp_path: Path) -> None:
+    done = here(line, tmp_path)
+    assert not list(tmp_path.rglob("result.json")), "a job was started"
+    refused(done, *words)
+    assert not list(tmp_path.rglob("*.*")), "something was written"
+
+
+def test_a_sweep_with_a_job_that_fails_goes_on_and_exits_with_1(tmp_path: Path) -> None:
+    done = here("-m lr=1e30,0.1 epochs=1", tmp_path)
+    assert done.code == 1
+    assert len(list(tmp_path.rglob("result.json"))) == 1
+    assert "1 of 2" in done.err
+    assert "Traceback" not in done.err
+    assert "not finished: outputs" in done.out
+
+
+@pytest.mark.parametrize(
+    ("line", "count"), [("seed=range(3)", 3), ("sampler=glob(*_sgd)", 2), ("'seed=choice(1,2)'", 2)]
+)
+def test_hydras_own_sweep_syntax_works(line: str, count: int, tmp_path: Path) -> None:
+    done = here(f"-m epochs=0.1 {line}", tmp_path)
+    assert done.code == 0, done.err
+    assert len(list(tmp_path.rglob("result.json"))) == count
+
+
+# ---- a user's own component
+
+
+OWN = """
+from dataclasses import dataclass
+from budgetrun.sampler.scan import Scan
+
+@dataclass
+class Mine(Scan):
+    strength: float
+"""
+
+
+@pytest.mark.parametrize("sweep", ["", "-m "])
+def test_a_user_adds_a_sampler_with_one_yaml_and_one_python_file(
+    sweep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_sampler_of_this_test.py").write_text(OWN)
+    (tmp_path / "mine" / "sampler").mkdir(parents=True)
+    (tmp_path / "mine" / "sampler" / "mine.yaml").write_text(
+        "# mine\n_target_: my_sampler_of_this_test.Mine\nstrength: 1.0\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    done = here(f"{sweep}--config-dir mine sampler=mine sampler.strength=2 budget=0.3 epochs=1", tmp_path)
+    assert done.code == 0, done.err
+    assert done.result["names"]["sampler"] == "mine"
+    refused(here(f"{sweep}--config-dir mine sampler=mine sampler.strenght=2", tmp_path), "sampler.strength")
+
+
+# ---- as a process
+
+
+def test_the_command_works_as_a_process_from_any_folder(tmp_path: Path) -> None:
+    done = process("sampler=is budget=0.3 aug=ricap epochs=1", tmp_path)
+    assert done.code == 0, done.err
+    assert done.err == ""
+    assert "\r" not in done.out
+    assert str(Path("outputs", done.folder.name, "result.json")) in done.out
+    assert [p.name for p in tmp_path.iterdir()] == ["outputs"]
+    assert {p.name for p in done.folder.iterdir()} - {".lock"} == {
+        "checkpoint.pt", "config.yaml", "metrics.jsonl", "result.json", "train.log",
+    }  # fmt: skip
+    promised = """run_id status config test_accuracy test_loss updates examples_forward examples_backward flops seconds
+        seconds_total n_parameters dataset_fingerprint commit dirty versions device"""
+    assert set(promised.split()) <= set(done.result)
+    assert done.result["run_id"] == done.folder.name
+    assert done.result["config"] == OmegaConf.to_container(OmegaConf.load(done.folder / "config.yaml"))

@@ -1,0 +1,169 @@
+"""An interrupted run ends where an uninterrupted one ends, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cli import SAMPLERS, Done, before_update, here, process, started
+
+MIXING = ["mixup", "cutmix", "ricap", "randaugment"]
+# all that may differ: times, and the code's commit, which may be made while the tests run
+CLOCKS = ("seconds", "seconds_total", "commit", "dirty")
+
+
+class Killed(BaseException):
+    """Stops a run as abruptly as it goes inside one process: nothing of ours catches it."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def without_clocks(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: without_clocks(v) for k, v in value.items() if k not in CLOCKS}
+    if isinstance(value, list):
+        return [without_clocks(v) for v in value]
+    return value
+
+
+def assert_identical(one: Any, other: Any, where: str = "") -> None:
+    """Equal in structure, and every tensor in every bit."""
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_identical(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_identical(a, b, f"{where}[{number}]")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other, where
+
+
+def assert_ends_alike(one: Done, other: Done) -> None:
+    """The same folder name, weights, state, metrics and result, but for the clocks."""
+    assert one.folder.name == other.folder.name
+    first, second = (torch.load(d.folder / "checkpoint.pt", weights_only=True) for d in (one, other))
+    assert_identical(without_clocks(first), without_clocks(second), "checkpoint")
+    assert_identical(without_clocks(one.result), without_clocks(other.result), "result")
+    lines = [[json.loads(line) for line in (d.folder / "metrics.jsonl").read_text().splitlines()] for d in (one, other)]
+    assert_identical(without_clocks(lines[0]), without_clocks(lines[1]), "metrics")
+    assert len(lines[0]) >= 5
+
+
+def both(line: str, tmp_path: Path, sampler: str, stops: list[tuple[int, Any]]) -> tuple[Done, Done]:
+    """The command line without interruption, and stopped before each of these updates and continued."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    uninterrupted = here(line, whole)
+    assert uninterrupted.code == 0, uninterrupted.err
+    for update, action in stops:
+        with before_update(update, sampler, action):
+            try:
+                done = here(line, parts)
+            except Killed:
+                assert not (parts / "outputs" / uninterrupted.folder.name / "result.json").exists()
+            else:
+                assert action is interrupt
+                assert done.code == 130, done.err
+    continued = here(line, parts)
+    assert continued.code == 0, continued.err
+    assert "goes on from update" in continued.out
+    return uninterrupted, continued
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_run_interrupted_twice_ends_bit_for_bit_like_an_uninterrupted_one(sampler: str, tmp_path: Path) -> None:
+    line = f"sampler={sampler} aug=ricap budget=0.6 epochs=2 evaluations=7 batch_size=32"
+    line += " sampler.threshold=0" if sampler == "is" else ""  # the gate is open, so that it looks
+    assert_ends_alike(*both(line, tmp_path, sampler, [(19, interrupt), (20, interrupt)]))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_run_in_flops_killed_between_checkpoints_ends_bit_for_bit_like_an_uninterrupted_one(
+    sampler: str, tmp_path: Path
+) -> None:
+    # validation and noise are there to be restored too
+    line = f"sampler={sampler} budget=0.6 budget_unit=flops epochs=2 evaluations=7 checkpoint_every=0"
+    line += " validation=0.1 noise=symmetric" + (" sampler.prime=0.3" if sampler == "sb" else "")
+    assert_ends_alike(*both(line, tmp_path, sampler, [(9, kill), (3, kill)]))
+
+
+@pytest.mark.parametrize("aug", MIXING)
+def test_mixing_augmentations_continue_with_the_same_random_numbers(aug: str, tmp_path: Path) -> None:
+    line = f"sampler=sb sampler.prime=0.5 aug={aug} budget=0.5 epochs=2 evaluations=5"
+    line += f" aug.{aug}.draw=image" if aug != "randaugment" else ""
+    assert_ends_alike(*both(line, tmp_path, "sb", [(12, interrupt)]))
+
+
+def test_dropout_optimizer_state_and_schedule_continue(tmp_path: Path) -> None:
+    line = "model=wrn_28_2 model.depth=10 model.width=1 model.dropout=0.3 optimizer=adamw lr=0.01 schedule=step"
+    stops = [(4, interrupt), (3, interrupt)]
+    assert_ends_alike(*both(f"{line} budget=0.5 epochs=1 evaluations=5", tmp_path, "uniform", stops))
+
+
+def test_an_interruption_at_the_very_last_update_is_finished_by_the_next_start(tmp_path: Path) -> None:
+    line = "sampler=uniform budget=0.5 epochs=1 evaluations=5"
+    assert_ends_alike(*both(line, tmp_path, "uniform", [(11, interrupt)]))  # 11 of 11
+
+
+def test_evaluations_after_the_checkpoint_are_not_written_twice(tmp_path: Path) -> None:
+    # one checkpoint at update 5, then a kill at 10 with metrics written in between
+    line = "sampler=uniform budget=1 epochs=1 evaluations=22 checkpoint_every=1000"
+    assert_ends_alike(*both(line, tmp_path, "uniform", [(5, interrupt), (9, kill)]))
+
+
+def test_a_process_killed_at_an_arbitrary_moment_continues_to_the_same_end(tmp_path: Path) -> None:
+    line = "sampler=is sampler.threshold=0 aug=ricap budget=0.5 epochs=8 evaluations=6"
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    running = started(line + " checkpoint_every=0", parts)
+    deadline = time.monotonic() + 120
+    while not list(parts.glob("outputs/*/checkpoint.pt")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    running.kill()
+    running.communicate()
+    assert running.returncode == -signal.SIGKILL, "it ended before it was killed"
+    continued = process(line, parts)
+    assert continued.code == 0, continued.err
+    assert "goes on from update" in continued.out
+    uninterrupted = process(line, whole)
+    assert_ends_alike(uninterrupted, continued)
+    leftover = [p.name for p in continued.folder.iterdir()]
+    assert sorted(p for p in leftover if p != ".lock") == [
+        "checkpoint.pt", "config.yaml", "metrics.jsonl", "result.json", "train.log",
+    ]  # fmt: skip
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
+    line = "budget=0.5 epochs=1"
+    with before_update(5, "uniform", interrupt):
+        done = here(line, tmp_path)
+    assert done.code == 130
+    path = done.folder / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "dataset fingerprint": "0" * 16}, path)
+    before = path.read_bytes()
+    again = here(line, tmp_path)
+    assert again.code == 1
+    assert "fingerprint" in again.err
+    assert "Traceback" not in again.err
+    assert path.read_bytes() == before

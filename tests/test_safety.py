@@ -1,0 +1,338 @@
+"""Bad input and bad luck: one clear sentence, exit code not 0, no traceback, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cli import SAMPLERS, before_update, here, listing, process, refused, started
+
+# command line, and words that the sentence must have
+SENSELESS = [
+    ("budget=0", "budget=0", "greater than 0"),
+    ("budget=-1", "budget=-1"),
+    ("budget=1.5", "budget=1.5", "at most 1"),
+    ("budget=abc", "budget=abc", "number"),
+    ("budget=nan", "budget=nan"),
+    ("budget=", "budget="),
+    ("budget=null", "budget="),
+    ("budget=0.3,0.5", "budget=0.3,0.5"),
+    ("sampler=foo", "sampler=foo", "uniform"),
+    ("sampler=unifrom", "sampler=uniform"),
+    ("sampler=", "sampler"),
+    ("sampler=null", "sampler=null"),
+    ("noise=null", "noise=null"),
+    ("model=null", "model=null"),
+    ("sampler=3", "sampler=3"),
+    ("~sampler", "sampler"),
+    ("bugdet=0.3", "bugdet", "budget"),
+    ("+bugdet=0.3", "bugdet", "budget"),
+    ("smapler=is", "smapler", "sampler"),
+    ("sampler=is sampler.pol=3", "sampler.pol", "sampler.pool"),
+    ("sampler=is +sampler.pol=3", "sampler.pol", "sampler.pool"),
+    ("aug=ricap aug.ricap.bta=3", "aug.ricap.bta", "aug.ricap.beta"),
+    ("optimizer.momentun=0.5", "optimizer.momentun", "optimizer.momentum"),
+    ("model.width=abc", "model.width=abc", "whole number"),
+    ("aug.crop.padding=1.5", "aug.crop.padding=1.5"),
+    ("aug.crop.padding=-1", "aug.crop.padding=-1"),
+    ("sampler=is sampler.pool=abc", "sampler.pool=abc"),
+    ("noise=symmetric noise.rate=2", "noise.rate=2"),
+    ("schedule=step schedule.milestones=0.5", "schedule.milestones=0.5"),
+    ("optimizer.momentum=abc", "optimizer.momentum=abc"),
+    ("optimizer.nesterov=maybe epochs=0.1", "optimizer.nesterov=maybe"),
+    ("optimizer=adamw optimizer.betas=[0.9] epochs=0.1", "optimizer.betas=[0.9]"),
+    ("+optimizer.lr=3 epochs=0.1", "optimizer.lr"),
+    ("dataset.mean=[0.1,0.2]", "dataset.mean"),
+    ("dataset.std=[0] epochs=0.1", "dataset.std"),
+    ("dataset.mean=[nan] epochs=0.1", "dataset.mean"),
+    ("dataset.padding=-1", "padding=-1"),
+    ("aug.crop=3", "aug.crop"),
+    ("aug=ricap batch_size=0", "batch_size=0"),
+    ("aug=ricap batch_size=1", "batch_size=1", "aug=ricap"),
+    ("batch_size=100000", "batch_size=100000", "1438"),
+    ("epochs=0.001", "epochs"),
+    ("epochs=nan", "epochs=nan"),
+    ("validation=0.999", "validation=0.999"),
+    ("validation=1", "validation=1"),
+    ("seed=-1", "seed=-1"),
+    ("seed=1.5", "seed=1.5"),
+    ("evaluations=0", "evaluations=0"),
+    ("lr=0", "lr=0"),
+    ("precision=fp16", "precision=fp16"),
+    ("budget_unit=second", "budget_unit=second", "seconds"),
+    ("full_seconds=3", "full_seconds=3"),
+    ("device=cuda:99", "device=cuda:99"),
+    ("device=tpu", "device=tpu"),
+    ("device=meta", "device=meta"),
+    ("model._target_=nowhere.Model", "nowhere.Model"),
+    ("model._target_=os.system", "model"),
+    ("foo", "foo"),
+    ("a=b=c", "a=b=c"),
+    ("--foo", "--foo"),
+]
+
+
+@pytest.mark.parametrize("case", SENSELESS, ids=lambda case: case[0])
+def test_senseless_input_is_refused_in_one_sentence_and_nothing_is_written(
+    case: tuple[str, ...], tmp_path: Path
+) -> None:
+    line, *words = case
+    refused(here(line, tmp_path), *words)
+    assert not list(tmp_path.iterdir()), "something was written"
+
+
+SMALL = """
+from dataclasses import dataclass
+from torch import nn
+
+@dataclass
+class Big:
+    def build(self, channels, classes):
+        return nn.Sequential(nn.Conv2d(channels, 4, 11), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes))
+"""
+
+
+def test_a_model_that_does_not_fit_the_image_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, cwd = tmp_path / "code", tmp_path / "cwd"
+    code.mkdir()
+    cwd.mkdir()
+    (code / "big_model_of_this_test.py").write_text(SMALL)
+    monkeypatch.syspath_prepend(str(code))
+    refused(here("model._target_=big_model_of_this_test.Big ~model.width", cwd), "fit", "8x8")
+    assert not list(cwd.iterdir()), "something was written"
+
+
+# ---- folders and disks
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "svhn", "fashion_mnist dataset.system=nowhere"])
+def test_a_data_dir_that_cannot_be_read_or_written_is_named(dataset: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    refused(here(f"dataset={dataset} data_dir=file epochs=1", tmp_path), "file")
+    assert (tmp_path / "file").read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"], "something was written"
+
+
+@pytest.mark.parametrize("output_dir", ["file", "file/below", "/proc/nowhere"])
+def test_an_output_dir_that_cannot_be_written_is_named(output_dir: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    refused(here(f"output_dir={output_dir} epochs=1", tmp_path), output_dir)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    refused(here(f"-m output_dir={output_dir} epochs=1 seed=0,1", tmp_path), output_dir)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def limit_files_to(size: int) -> Any:
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    return limit
+
+
+@pytest.mark.parametrize("size", [0, 20_000])
+def test_a_disk_that_cannot_take_the_files_stops_the_run_and_leaves_what_was_there(size: int, tmp_path: Path) -> None:
+    line = "budget=0.5 epochs=1"
+    first = here(f"{line} evaluations=2", tmp_path)  # another experiment's folder, and this one's checkpoint
+    with before_update(5, "uniform", lambda: os.kill(os.getpid(), signal.SIGINT)):
+        interrupted = here(line, tmp_path)
+    assert interrupted.code == 130
+    before = {k: v for k, v in listing(tmp_path).items() if k.endswith(("checkpoint.pt", "result.json"))}
+    done = process(line, tmp_path, preexec_fn=limit_files_to(size))
+    refused(done, "cannot be written")
+    assert not [p for p in tmp_path.rglob(".*") if p.is_file() and p.name != ".lock"], "scratch files are left"
+    assert before == {k: v for k, v in listing(tmp_path).items() if k.endswith(("checkpoint.pt", "result.json"))}
+    assert first.code == 0
+    assert here(line, tmp_path).code == 0, "with room again the run ends"
+
+
+def test_a_full_disk_stops_the_run_in_one_sentence(tmp_path: Path) -> None:
+    disk = tmp_path / "outputs"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root can mount a small file system")
+    try:
+        refused(here("budget=0.5 epochs=1", tmp_path), "cannot be written", "checkpoint.pt", "No space left")
+        assert not list(disk.glob("*/*.pt"))
+        assert not list(disk.glob("*/result.json"))
+        (disk / "fill").write_bytes(b"")
+        with (disk / "fill").open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError:
+                pass
+        refused(here("budget=0.5 epochs=1 seed=1", tmp_path), "cannot be written")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+# ---- files that are broken
+
+
+def finished(tmp_path: Path) -> Any:
+    done = here("budget=0.5 epochs=1", tmp_path)
+    assert done.code == 0, done.err
+    return done
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"status": "finished"}', '{"status": "half"}', "\x00\xff"])
+def test_a_corrupt_result_is_reported_and_set_aside_and_the_run_goes_on(text: str, tmp_path: Path) -> None:
+    done = finished(tmp_path)
+    accuracy = done.result["test_accuracy"]
+    (done.folder / "result.json").write_bytes(text.encode("latin-1"))
+    again = here("budget=0.5 epochs=1", tmp_path)
+    assert again.code == 0, again.err
+    assert again.result["test_accuracy"] == accuracy
+    assert [p.read_bytes() for p in done.folder.glob("result.json.*")] == [text.encode("latin-1")]
+    assert "set aside" in again.out + again.err
+
+
+def damaged(path: Path, kind: str) -> bytes:
+    whole = path.read_bytes()
+    match kind:
+        case "empty":
+            return b""
+        case "truncated":
+            return whole[: len(whole) // 2]
+        case "text":
+            return b"not a checkpoint"
+        case "bits":  # in the middle of the weights
+            return (
+                whole[: len(whole) // 2]
+                + bytes(b ^ 0xFF for b in whole[len(whole) // 2 :][:64])
+                + whole[len(whole) // 2 + 64 :]
+            )
+    other = path.with_name("other")
+    torch.save({"weights": torch.zeros(3)} if kind == "other" else [1, 2], other)
+    content = other.read_bytes()
+    other.unlink()
+    return content
+
+
+@pytest.mark.parametrize("kind", ["empty", "truncated", "text", "bits", "other", "list"])
+def test_a_corrupt_checkpoint_is_reported_and_set_aside_and_the_run_starts_over(kind: str, tmp_path: Path) -> None:
+    expected = finished(tmp_path).result["test_accuracy"]
+    with before_update(5, "uniform", lambda: os.kill(os.getpid(), signal.SIGINT)):
+        assert here("budget=0.5 epochs=1 force=true", tmp_path).code == 130
+    folder = next((tmp_path / "outputs").iterdir())
+    content = damaged(folder / "checkpoint.pt", kind)
+    (folder / "checkpoint.pt").write_bytes(content)
+    done = here("budget=0.5 epochs=1", tmp_path)
+    assert done.code == 0, done.err
+    assert "set aside" in done.out + done.err
+    assert [p.read_bytes() for p in folder.glob("checkpoint.pt.*")] == [content]
+    assert done.result["test_accuracy"] == expected
+
+
+# ---- training that fails
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_loss_that_is_not_a_number_stops_with_step_and_learning_rate(sampler: str, tmp_path: Path) -> None:
+    line = f"sampler={sampler} lr=1e9 budget=0.5 epochs=4" + (" sampler.threshold=0" if sampler == "is" else "")
+    done = here(f"{line} checkpoint_every=1000", tmp_path)
+    refused(done, "update", "learning rate", "checkpoint", "lr")
+    assert not list(tmp_path.rglob("result.json"))
+    assert not list(tmp_path.rglob("checkpoint.pt")), "a checkpoint of a diverged model"
+
+
+def test_a_diverged_run_names_its_last_good_checkpoint_and_keeps_it(tmp_path: Path) -> None:
+    done = here("lr=1e9 budget=0.5 epochs=4 checkpoint_every=0", tmp_path)
+    sentence = refused(done, "update", "learning rate")
+    (path,) = tmp_path.rglob("checkpoint.pt")
+    assert str(path.relative_to(tmp_path)) in sentence
+    state = torch.load(path, weights_only=True)
+    assert all(value.isfinite().all() for value in state["model"].values() if value.is_floating_point())
+    before = path.read_bytes()
+    refused(here("lr=1e9 budget=0.5 epochs=4 checkpoint_every=0", tmp_path), str(path.relative_to(tmp_path)))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("wrong", ["device=cuda:99", "output_dir=outputs data_dir=x device=meta"])
+def test_a_forced_run_that_cannot_start_leaves_the_earlier_result_alone(wrong: str, tmp_path: Path) -> None:
+    done = finished(tmp_path)
+    before = {k: v for k, v in listing(tmp_path).items() if not k.endswith((".lock", "train.log"))}
+    refused(here(f"budget=0.5 epochs=1 force=true {wrong}", tmp_path))
+    assert before == {k: v for k, v in listing(tmp_path).items() if not k.endswith((".lock", "train.log"))}
+    assert done.result["status"] == "finished"
+
+
+def test_an_interrupted_forced_run_goes_on_when_the_message_is_followed(tmp_path: Path) -> None:
+    finished(tmp_path)
+    line = "budget=0.5 epochs=1 force=true"
+    with before_update(5, "uniform", lambda: os.kill(os.getpid(), signal.SIGINT)):
+        stopped = here(line, tmp_path)
+    assert stopped.code == 130
+    followed = line if "same command" in stopped.err and "without force" not in stopped.err else "budget=0.5 epochs=1"
+    done = here(followed, tmp_path)
+    assert "goes on from update 5" in done.out, stopped.err
+
+
+# ---- interruption
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_save_and_leave_with_a_message(signum: int, code: int, tmp_path: Path) -> None:
+    line = "epochs=4000 evaluations=40000"
+    running = started(line, tmp_path)
+    deadline = time.monotonic() + 120
+    while not any(p.stat().st_size for p in tmp_path.glob("outputs/*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signum)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == code, out + err
+    assert len(err.strip().splitlines()) == 1, err
+    assert "Traceback" not in err
+    assert "saved at update" in err
+    assert "go on" in err
+    (path,) = tmp_path.rglob("checkpoint.pt")
+    state = torch.load(path, weights_only=True)
+    assert f"update {state['budget']['updates']};" in err
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_an_interrupted_sweep_saves_and_stops(tmp_path: Path) -> None:
+    with before_update(5, "uniform", lambda: os.kill(os.getpid(), signal.SIGTERM)):
+        done = here("-m epochs=1 seed=0,1,2", tmp_path)
+    assert done.code == 143
+    assert "saved at update 5" in done.err
+    assert len(list(tmp_path.rglob("checkpoint.pt"))) == 1
+    again = here("-m epochs=1 seed=0,1,2", tmp_path)
+    assert again.code == 0, again.err
+    assert "goes on from update 5" in again.out
+    assert len(list(tmp_path.rglob("result.json"))) == 3
+
+
+def test_signal_handlers_are_as_before_after_a_run(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    finished(tmp_path)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+# ---- two at once
+
+
+def test_a_second_process_on_the_same_experiment_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+    seen = []
+
+    def second() -> None:
+        before = listing(tmp_path)
+        seen.append(process("budget=0.5 epochs=1", tmp_path))
+        assert listing(tmp_path) == before
+
+    with before_update(5, "uniform", second):
+        first = here("budget=0.5 epochs=1", tmp_path)
+    assert first.code == 0, first.err
+    refused(seen[0], "another process")
+    assert json.loads((first.folder / "result.json").read_text())["updates"] == 11 - 1
