@@ -646,5 +646,23 @@ def test_a_sampler_goes_on_from_a_saved_file_as_if_it_had_not_stopped(context_fo
             assert (value is None and other is None) or torch.equal(value, other), name
 
 
+def test_images_that_wait_in_the_queue_of_sb_are_saved(context_for):
+    look = Looking(torch.rand(200, generator=torch.Generator().manual_seed(6)))
+    sampler = SelectiveBackprop(beta=1, history=64, prime=0)
+    sampler.start(context_for(200, 10, look=look))
+    while sum(map(len, sampler.queue)) < 2:
+        sampler.draw()
+    waiting = Batch.cat(sampler.queue)
+    file = io.BytesIO()
+    torch.save(sampler.state_dict(), file)
+    file.seek(0)
+    other = SelectiveBackprop(beta=1, history=64, prime=0)
+    other.start(context_for(200, 10, look=look, seed=1))
+    other.load_state_dict(torch.load(file, weights_only=True))
+    first = other.draw()
+    assert torch.equal(first.drawn[: len(waiting)], waiting.drawn)
+    assert torch.equal(first.images[: len(waiting)], waiting.images)
+
+
 def test_the_samplers_of_the_configuration_are_the_six_of_the_papers():
     assert {file.stem for file in SAMPLERS} >= {"scan", "uniform", "p_sgd", "c_sgd", "is", "sb"}
