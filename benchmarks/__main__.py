@@ -1,0 +1,221 @@
+"""`python -m benchmarks`: four comparisons, as Markdown tables. benchmarks/README.md says what each figure is."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+if __package__ in (None, ""):  # as a file: python benchmarks/__main__.py
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+
+from benchmarks import loops
+from benchmarks.contest import RATIO_HEADER, contest, ratio
+from benchmarks.start import start
+from budgetrun import machine
+
+
+@dataclass
+class Case:
+    """A training to time. block: updates a turn; the smoke run has its own, and fewer rounds."""
+
+    name: str
+    overrides: list[str]
+    block: int
+    rounds: int
+    smoke_block: int
+
+
+RANDOM = ["dataset=cifar10", "dataset._target_=benchmarks.images.RandomImages"]
+CASES = [
+    Case("cnn, digits, batch 64", ["dataset=digits"], 50, 40, 10),
+    Case("cnn, Fashion-MNIST, batch 128", ["dataset=fashion_mnist"], 20, 30, 4),
+    Case("resnet18, 3x32x32, batch 128", [*RANDOM, "+dataset.n=4096"], 1, 10, 1),
+]
+SMOKE = {"resnet18, 3x32x32, batch 128": ["batch_size=8"]}  # seconds an update otherwise
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", default="a,b,c,d", help="which comparisons, as in a,c (default: all)")
+    parser.add_argument("--smoke", action="store_true", help="a few updates of each, to see that it runs")
+    parser.add_argument("--device", default="auto", help="as the program's device= (default: auto)")
+    parser.add_argument("--threads", type=int, help="torch's CPU threads (default: torch's own choice)")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="a and c by the processor time of one thread: on a busy machine, where two threads wait for each other",
+    )
+    parser.add_argument(
+        "--rounds", type=int, help="at most so many rounds of blocks (default: each case's own, 10 to 40)"
+    )
+    options = parser.parse_args()
+    wanted = options.only.split(",")
+    if unknown := set(wanted) - set("abcd"):
+        parser.error(f"--only takes a, b, c, d, not {', '.join(sorted(unknown))}")
+    if options.cpu_time:
+        options.threads, options.device = 1, "cpu"
+    if options.threads:
+        torch.set_num_threads(options.threads)
+        os.environ["OMP_NUM_THREADS"] = str(options.threads)  # for the processes that are started
+    device = machine.find_device(options.device)
+    place = [f"device={options.device}"]
+    about = machine.describe(device)
+    versions = about["versions"]
+    print(
+        f"{datetime.date.today()}, {about['device']}, {processor()}, {os.cpu_count()} cores, "
+        f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, Python {versions['python']}, "
+        f"torch {versions['torch']}"
+        + (", CPU time of one thread" if options.cpu_time else "")
+        + (", SMOKE RUN: its figures mean nothing" if options.smoke else "")
+    )
+    most = 2 if options.smoke else options.rounds or 1000
+    with loops.global_flags():
+        if "a" in wanted:
+            against_the_limit(device, place, options.smoke, most, options.cpu_time)
+        if "b" in wanted:
+            against_the_conventional(device, place, options.smoke, most)
+        if "c" in wanted:
+            samplers(device, place, options.smoke, most, options.cpu_time)
+    if "d" in wanted:
+        first_update(place, options.smoke)
+
+
+def processor() -> str:
+    """The processor's own name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def table(title: str, header: str, rows: list[str]) -> None:
+    rule = " | ".join("---" for _ in header.split("|"))
+    print(f"\n### {title}\n\n| {header} |\n| {rule} |", *(f"| {row} |" for row in rows), sep="\n", flush=True)
+
+
+def against_the_limit(device: torch.device, place: list[str], smoke: bool, most: int, cpu_time: bool) -> None:
+    rows = []
+    for case in CASES:
+        overrides = case.overrides + place + (SMOKE.get(case.name, []) if smoke else [])
+        data = loops.data_of(*overrides)
+        lanes = {"limit": loops.limit(overrides, data), "ours": loops.ours(overrides, data)}
+        block, rounds = case.smoke_block if smoke else case.block, min(most, case.rounds)
+        times = contest(lanes, block, rounds, device, cpu_time=cpu_time)
+        of_limit = ratio(times["limit"].seconds, times["ours"].seconds)
+        rows.append(f"{case.name} | {ms(times['limit'].median)} | {ms(times['ours'].median)} | {of_limit}")
+    table(
+        "(a) Our loop against the limit (goal: at least 0.95)",
+        f"uniform, standard augmentation | limit, ms an update | ours, ms an update | {RATIO_HEADER}",
+        rows,
+    )
+
+
+def against_the_conventional(device: torch.device, place: list[str], smoke: bool, most: int) -> None:
+    workers = min(8, os.cpu_count() or 1)
+    rows = []
+    for case in CASES:
+        # the draw of an epoch is the block, so that a DataLoader's workers live and die within it
+        small = ["+dataset.n=64"] if smoke else ["+dataset.n=2048"]
+        own = [small[0] if o.startswith("+dataset.n") else o for o in case.overrides]
+        overrides = [*own, *place, "sampler=p_sgd", "budget=0.3", *(SMOKE.get(case.name, []) if smoke else [])]
+        if smoke and "dataset=fashion_mnist" in own:
+            overrides.append("budget=0.02")
+        data = loops.data_of(*overrides)
+        made = loops.composed(overrides)
+        size = made.settings.batch_size
+        block = loops.drawn_an_epoch(made, len(data.labels)) // size
+        lanes = {
+            "ours": loops.ours(overrides, data),
+            "conventional": loops.conventional(overrides, data, workers),
+            "with channels last": loops.conventional(overrides, data, workers, channels_last=True),
+        }
+        rounds = min(most, 1 if smoke else max(3, 12 // (1 + block // 40)))
+        times = contest(lanes, block, rounds, device)
+        for name in list(lanes)[1:]:
+            gain = ratio(times[name].seconds, times["ours"].seconds)
+            speeds = f"{size / times[name].median:,.0f} | {size / times['ours'].median:,.0f}"
+            rows.append(f"{case.name}, {name} | {speeds} | {gain}")
+    table(
+        f"(b) Our loop against the conventional one, {workers} workers (goal: 2 for Fashion-MNIST, 1 everywhere)",
+        f"p-SGD, budget 0.3, standard augmentation | conventional, images/s | ours, images/s | {RATIO_HEADER}",
+        rows,
+    )
+
+
+def samplers(device: torch.device, place: list[str], smoke: bool, most: int, cpu_time: bool) -> None:
+    common = ["dataset=fashion_mnist", "budget=0.3", *place]
+    chosen = {
+        "uniform": ["sampler=uniform"],
+        "p_sgd": ["sampler=p_sgd"],
+        "c_sgd": ["sampler=c_sgd"],
+        "is, gate always open": ["sampler=is", "sampler.threshold=0"],
+        "is": ["sampler=is"],
+        "sb, prime=0": ["sampler=sb", "sampler.prime=0"],
+    }
+    data = loops.data_of(*common)
+    size = loops.composed(common).settings.batch_size
+    lanes = {name: loops.ours([*common, *own], data) for name, own in chosen.items()}
+    lanes["look"] = loops.forward_only(common, data)
+    lanes["limit"] = loops.limit(common, data)
+    block, rounds = 3 if smoke else 20, min(most, 25)
+    times = contest(lanes, block, rounds, device, cpu_time=cpu_time)
+    look = statistics.median(a / b for a, b in zip(times["look"].seconds, times["limit"].seconds, strict=True))
+    uniform = times["uniform"].seconds
+    rows = []
+    for name in chosen:
+        # batches looked at for one trained on, in each round
+        looked = [counts[0] / (size * block) for counts in times[name].counts]
+        defined = [1 + r / 3 for r in looked]
+        measured = [1 + r * look for r in looked]
+        seen = times[name].seconds
+        over = [
+            ratio([s / p for s, p in zip(seen, predicted, strict=True)], uniform) for predicted in (defined, measured)
+        ]
+        rows.append(
+            f"{name} | {ms(times[name].median)} | {ratio(seen, uniform).median:.3f} | {statistics.mean(looked):.2f} | "
+            f"{statistics.mean(defined):.3f} | {statistics.mean(measured):.3f} | {over[1].median:.3f} | {over[0]}"
+        )
+    table(
+        "(c) Each sampler's update against uniform's (goal: at most 1.05 of what its definition predicts)",
+        "cnn, Fashion-MNIST, budget 0.3 | ms an update | of uniform | batches looked at an update | predicted "
+        f"(1 + looks/3) | predicted with the look measured | over the measured prediction | "
+        f"over the definition's: {RATIO_HEADER}",
+        rows,
+    )
+    print(f"\nA look at a batch takes {look:.3f} of an update here (the definition: 1/3 = 0.333).")
+
+
+def first_update(place: list[str], smoke: bool) -> None:
+    arguments = ["dataset=digits", *place]
+    runs = [start(arguments) for _ in range(1 if smoke else 6)][0 if smoke else 1 :]  # the first warms the file cache
+    phases = {
+        "the command to the checked experiment": [run.built for run in runs],
+        "from there to the first update's start: data, model, FLOPs": [run.asked - run.built for run in runs],
+        "the first update itself, with what torch loads for it": [run.done - run.asked for run in runs],
+        "**the command to the first update done**": [run.done for run in runs],
+    }
+    rows = [f"{name} | {statistics.median(seconds):.2f} | {min(seconds):.2f}" for name, seconds in phases.items()]
+    title = "(d) From the command to the first update, digits, files in the cache"
+    table(title, "phase | seconds (median) | fastest", rows)
+    traced = start(arguments, traced=True)
+    most = sorted(traced.imports.items(), key=lambda item: -item[1])[:10]
+    rows = [f"{name} | {seconds:.2f}" for name, seconds in most]
+    rows.append(f"all imports | {sum(traced.imports.values()):.2f} of {traced.done:.2f}")
+    table("Where it goes: imports by package, once, with Python's import timer on", "package | seconds", rows)
+
+
+def ms(seconds: float) -> str:
+    return f"{1000 * seconds:.2f}"
+
+
+if __name__ == "__main__":
+    main()
