@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,9 +24,16 @@ if TYPE_CHECKING:
 # in a checkout conf/ lies beside the package, in an installed wheel inside it
 PACKAGE = Path(__file__).resolve().parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-WANTS_TRACEBACK = "HYDRA_FULL_ERROR" in os.environ
-# without it Hydra prints errors itself and exits; it is asked to raise them instead, for main to explain
-os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+
+
+def wants_traceback() -> bool:
+    """Whether the user set HYDRA_FULL_ERROR; where he did not, Hydra is told to raise its errors for us to explain.
+
+    A second variable says who set it, to the processes of parallel launchers too, which inherit both.
+    """
+    if "HYDRA_FULL_ERROR" not in os.environ:
+        os.environ["HYDRA_FULL_ERROR"] = os.environ["BUDGETRUN_EXPLAINS"] = "1"
+    return "BUDGETRUN_EXPLAINS" not in os.environ
 
 
 def task(cfg: DictConfig) -> float:
@@ -41,7 +49,7 @@ def task(cfg: DictConfig) -> float:
         if HydraConfig.get().mode is hydra.types.RunMode.MULTIRUN:
             logging.getLogger("budgetrun").error("failed: %s", error)
             raise  # Hydra goes on with the other runs
-        if WANTS_TRACEBACK:
+        if wants_traceback():
             raise
         sys.exit(f"budgetrun: {error}")
     return float(result["test_accuracy"])
@@ -51,6 +59,7 @@ def main() -> int:
     """Run the command line; the exit code: 0, 1 where something failed, 130 or 143 where it was interrupted."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # for components of the user's own, as `python -m` does by itself
+    wants_traceback()
     OmegaConf.register_new_resolver("budgetrun.help", lambda: help_page(CONF), replace=True)
     app: Callable[[], Any] = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
     try:
@@ -64,7 +73,7 @@ def main() -> int:
         print(f"budgetrun: interrupted; {interrupt or 'nothing was under way that could be saved'}", file=sys.stderr)
         return 128 + getattr(interrupt, "signum", 2)
     except Exception as error:
-        if WANTS_TRACEBACK:
+        if wants_traceback():
             raise
         from budgetrun.explain import explain
 
@@ -76,7 +85,15 @@ def main() -> int:
 
 
 def is_sweep(arguments: list[str]) -> bool:
-    return any(a in ("-m", "--multirun") for a in arguments)
+    """Whether Hydra will run several jobs, as its own parser and the last of its mode overrides say."""
+    asked, unknown = get_args_parser().parse_known_args(arguments)
+    if unknown:
+        from budgetrun.contracts import UserError
+
+        raise UserError(f"{unknown[0]} is not understood; --help lists what is, and flags come before key=value")
+    modes = [o.partition("=")[2] for o in asked.overrides if o.startswith("hydra.mode=")]
+    several = modes[-1].upper() == "MULTIRUN" if modes else asked.multirun
+    return several and not (asked.help or asked.hydra_help or asked.cfg or asked.info or asked.shell_completion)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from budgetrun.contracts import UserError
+from budgetrun.contracts import Settings, UserError
 from budgetrun.machine import synchronize
-
-UNITS = ("updates", "examples", "flops", "seconds")
 
 
 @dataclass
@@ -100,6 +98,19 @@ class Budget:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
+
+
+def full_updates(settings: Settings, examples: int) -> int:
+    """Updates of the full training: epochs x floor(N / batch size).
+
+    Raises UserError where the budget is not even one of them.
+    """
+    full = int(settings.epochs * (examples // settings.batch_size))
+    if round(settings.budget * full) < 1:
+        raise UserError(
+            f"budget={settings.budget:g} of {full} updates is not even one; set a larger budget or more epochs"
+        )
+    return full
 
 
 def model_flops(model: nn.Module, shape: torch.Size) -> tuple[int, int]:

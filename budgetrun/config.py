@@ -4,77 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import hashlib
-import inspect
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from budgetrun.budget import UNITS
-from budgetrun.contracts import Augmentation, Dataset, Model, Noise, Sampler, UserError
+from budgetrun.contracts import (
+    Augmentation,
+    Dataset,
+    Model,
+    Noise,
+    Optimizer,
+    Sampler,
+    Schedule,
+    Settings,
+    UserError,
+)
 
 GROUPS = ("dataset", "model", "sampler", "aug", "noise", "optimizer", "schedule")
 # what decides where and how an experiment runs, not what it is: no part of its identity
 ELSEWHERE = ("device", "data_dir", "output_dir", "checkpoint_every", "force")
-
-
-@dataclass
-class Settings:
-    """The values at the root of the configuration; conf/config.yaml explains each."""
-
-    budget: float
-    budget_unit: str
-    seed: int
-    epochs: float
-    batch_size: int
-    lr: float
-    weight_decay: float
-    validation: float
-    evaluations: int
-    full_seconds: float | None
-    device: str
-    precision: str
-    deterministic: bool
-    compile: bool
-    data_dir: str
-    output_dir: str
-    checkpoint_every: float
-    force: bool
-
-    def __post_init__(self) -> None:
-        finite = math.isfinite
-        rules = {
-            "budget": (0 < self.budget <= 1, "greater than 0 and at most 1: the part of the full training to spend"),
-            "budget_unit": (self.budget_unit in UNITS, f"one of {', '.join(UNITS)}"),
-            "seed": (0 <= self.seed < 2**63, "a whole number from 0"),
-            "epochs": (finite(self.epochs) and self.epochs > 0, "greater than 0"),
-            "batch_size": (self.batch_size >= 1, "at least 1 image"),
-            "lr": (finite(self.lr) and self.lr > 0, "greater than 0"),
-            "weight_decay": (finite(self.weight_decay) and self.weight_decay >= 0, "at least 0"),
-            "validation": (0 <= self.validation < 1, "in [0, 1): the part of the training set to hold out"),
-            "evaluations": (self.evaluations >= 1, "at least 1: the last evaluation is the result"),
-            "full_seconds": (self.full_seconds is None or 0 < self.full_seconds < math.inf, "greater than 0, or null"),
-            "precision": (self.precision in ("auto", "fp32", "bf16"), "one of auto, fp32, bf16"),
-            "checkpoint_every": (self.checkpoint_every >= 0, "at least 0 seconds"),
-        }
-        for key, (holds, rule) in rules.items():
-            if not holds:
-                raise ValueError(f"{key}={getattr(self, key)} must be {rule}")
-        try:
-            torch.device("cpu" if self.device == "auto" else self.device)
-        except RuntimeError:
-            raise ValueError(f"device={self.device} must be one of auto, cpu, cuda, cuda:0, cuda:1, ...") from None
-        if self.full_seconds is not None and self.budget_unit != "seconds":
-            raise ValueError(
-                f"full_seconds={self.full_seconds} has no effect with budget_unit={self.budget_unit}; leave it out"
-            )
 
 
 @dataclass
@@ -91,82 +44,72 @@ class Experiment:
     sampler: Sampler
     aug: list[Augmentation]
     noise: Noise | None
-    optimizer: Callable[..., torch.optim.Optimizer]
-    schedule: Callable[[float, float], float]
+    optimizer: Optimizer
+    schedule: Schedule
     names: dict[str, str]
     resolved: dict[str, Any]
     run_id: str
 
 
-def experiment(cfg: DictConfig, names: Mapping[str, str]) -> Experiment:
+def experiment(cfg: DictConfig, choices: Mapping[str, Any]) -> Experiment:
     """Check a composed configuration and build its parts; no data is touched.
 
-    names: the option chosen in each group. Raises UserError with one sentence that names the key.
+    choices: the option chosen in each group. Raises UserError with one sentence that names the key.
     """
-    names = {group: names.get(group, "custom") for group in GROUPS}
+    names = {group: str(choices.get(group) or "none") for group in GROUPS}
     try:
-        resolved: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        typed_in: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'the configuration'}: {one_line(error)}") from error
-    scalars = {key: value for key, value in resolved.items() if key not in GROUPS}
-    settings = typed(Settings, scalars, "")
-    parts = {group: resolved.get(group) or {} for group in GROUPS}
-    optimizer = build(parts["optimizer"], "optimizer.")
-    try:  # torch checks the values itself
-        optimizer([torch.nn.Parameter(torch.zeros(1))], lr=settings.lr, weight_decay=settings.weight_decay)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"optimizer={names['optimizer']}: {error}") from error
+    settings = typed(Settings, {key: value for key, value in typed_in.items() if key not in GROUPS}, "")
+    # the groups of one component each; augmentation is a row of steps, and noise may be none
+    single = {group: build(typed_in.get(group), f"{group}.") for group in GROUPS if group not in ("aug", "noise")}
+    noise = build(typed_in["noise"], "noise.") if typed_in.get("noise") else None
+    steps = {name: build(step, f"aug.{name}.") for name, step in (typed_in.get("aug") or {}).items()}
     if settings.batch_size == 1 and names["aug"] in ("mixup", "cutmix", "ricap"):
-        raise UserError(
-            f"aug={names['aug']} mixes the images of a batch, and batch_size=1 has none to mix: set it to 2 or more"
-        )
+        raise UserError(f"batch_size=1 leaves aug={names['aug']} no images to mix; set it to 2 or more")
+    resolved = {
+        **{group: values_of(part) for group, part in single.items()},
+        "aug": {name: values_of(step) for name, step in steps.items()},
+        "noise": values_of(noise) if noise else {},
+        **dataclasses.asdict(settings),
+    }
     return Experiment(
-        settings=settings,
-        dataset=build(parts["dataset"], "dataset."),
-        model=build(parts["model"], "model."),
-        sampler=build(parts["sampler"], "sampler."),
-        aug=[build(step, f"aug.{name}.") for name, step in parts["aug"].items()],
-        noise=build(parts["noise"], "noise.") if parts["noise"] else None,
-        optimizer=optimizer,
-        schedule=build(parts["schedule"], "schedule."),
-        names=names,
-        resolved=resolved,
-        run_id=run_id(settings, names, resolved),
-    )
+        settings, **single, aug=list(steps.values()), noise=noise, names=names, resolved=resolved,
+        run_id=run_id(names, resolved),
+    )  # fmt: skip
 
 
-def run_id(settings: Settings, names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
+def values_of(part: Any) -> dict[str, Any]:
+    """A component as configuration, with its values converted to their types: 3 and 3.0 are one experiment."""
+    return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", **dataclasses.asdict(part)}
+
+
+def run_id(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
     """A readable name and the hash of what the experiment is: `digits-cnn-is-ricap-b0.3-s0-1a2b3c4d`."""
-    own = dataclasses.asdict(settings)
-    identity = {**resolved, **own, "names": dict(names)}
+    identity = {key: value for key, value in resolved.items() if key not in ELSEWHERE} | {"names": dict(names)}
     # where a data set lies on a machine is not what it is
-    identity["dataset"] = {k: v for k, v in (resolved.get("dataset") or {}).items() if k != "system"}
-    identity = {key: value for key, value in identity.items() if key not in ELSEWHERE}
+    identity["dataset"] = {key: value for key, value in resolved["dataset"].items() if key != "system"}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     chosen = [names[group] for group in ("dataset", "model", "sampler", "aug", "noise") if names[group] != "none"]
-    unit = "" if settings.budget_unit == "updates" else f"-{settings.budget_unit}"
-    return f"{'-'.join(chosen)}-b{settings.budget:g}{unit}-s{settings.seed}-{digest}"
+    unit = "" if resolved["budget_unit"] == "updates" else f"-{resolved['budget_unit']}"
+    return f"{'-'.join(chosen)}-b{resolved['budget']:g}{unit}-s{resolved['seed']}-{digest}"
 
 
-def build(values: Mapping[str, Any], where: str) -> Any:
+def build(values: Any, where: str) -> Any:
     """The component that `_target_` names, made of the other values; `where` is their path, for messages."""
-    values = dict(values)
-    target = values.pop("_target_", None)
-    if not isinstance(target, str):
-        raise UserError(f"{where}_target_ is missing: it names the Python class that the values are for")
+    if not isinstance(values, Mapping) or not isinstance(values.get("_target_"), str):
+        raise UserError(f"{where}_target_ is missing: it names the Python class that {where[:-1]}={values} is for")
     from hydra.utils import get_object
 
+    target = values["_target_"]
     try:
         kind = get_object(target)
     except Exception as error:  # whatever importing somebody's module raises
         raise UserError(f"{where}_target_={target} cannot be imported ({one_line(error)})") from error
-    if dataclasses.is_dataclass(kind):
-        return typed(kind, values, where)
-    known = [name for name, p in inspect.signature(kind).parameters.items() if p.kind is not p.VAR_KEYWORD]
-    for key in values:
-        if key not in known:
-            raise UserError(unknown(where + key, (where + name for name in known)))
-    return functools.partial(kind, **values)
+    if not dataclasses.is_dataclass(kind):
+        raise UserError(f"{where}_target_={target} is not a dataclass, whose fields would be its values")
+    return typed(kind, {key: value for key, value in values.items() if key != "_target_"}, where)
 
 
 def typed(kind: Any, values: Mapping[str, Any], where: str) -> Any:

@@ -8,7 +8,8 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -19,6 +20,61 @@ from torch import Tensor, nn
 
 class UserError(Exception):
     """Something the user can mend: shown as one sentence, without a traceback, with an exit code that is not 0."""
+
+
+UNITS = ("updates", "examples", "flops", "seconds")
+
+
+@dataclass
+class Settings:
+    """The values at the root of the configuration; conf/config.yaml explains each."""
+
+    budget: float
+    budget_unit: str
+    seed: int
+    epochs: float
+    batch_size: int
+    lr: float
+    weight_decay: float
+    validation: float
+    evaluations: int
+    full_seconds: float | None
+    device: str
+    precision: str
+    deterministic: bool
+    compile: bool
+    data_dir: str
+    output_dir: str
+    checkpoint_every: float
+    force: bool
+
+    def __post_init__(self) -> None:
+        finite = math.isfinite
+        rules = {
+            "budget": (0 < self.budget <= 1, "greater than 0 and at most 1: the part of the full training to spend"),
+            "budget_unit": (self.budget_unit in UNITS, f"one of {', '.join(UNITS)}"),
+            "seed": (0 <= self.seed < 2**63, "a whole number from 0"),
+            "epochs": (finite(self.epochs) and self.epochs > 0, "greater than 0"),
+            "batch_size": (self.batch_size >= 1, "at least 1 image"),
+            "lr": (finite(self.lr) and self.lr > 0, "greater than 0"),
+            "weight_decay": (finite(self.weight_decay) and self.weight_decay >= 0, "at least 0"),
+            "validation": (0 <= self.validation < 1, "in [0, 1): the part of the training set to hold out"),
+            "evaluations": (self.evaluations >= 1, "at least 1: the last evaluation is the result"),
+            "full_seconds": (self.full_seconds is None or 0 < self.full_seconds < math.inf, "greater than 0, or null"),
+            "precision": (self.precision in ("auto", "fp32", "bf16"), "one of auto, fp32, bf16"),
+            "checkpoint_every": (self.checkpoint_every >= 0, "at least 0 seconds"),
+        }
+        for key, (holds, rule) in rules.items():
+            if not holds:
+                raise ValueError(f"{key}={getattr(self, key)} must be {rule}")
+        try:
+            torch.device("cpu" if self.device == "auto" else self.device)
+        except RuntimeError:
+            raise ValueError(f"device={self.device} must be one of auto, cpu, cuda, cuda:0, cuda:1, ...") from None
+        if self.full_seconds is not None and self.budget_unit != "seconds":
+            raise ValueError(
+                f"full_seconds={self.full_seconds} has no effect with budget_unit={self.budget_unit}; leave it out"
+            )
 
 
 @dataclass
@@ -137,6 +193,16 @@ class Context:
     def permutation(self) -> Tensor:
         """All examples in a new random order, int64 [n]."""
         return torch.randperm(self.n, generator=self.random.device, device=self.device)
+
+
+class Optimizer(Protocol):
+    def build(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer: ...
+
+
+class Schedule(Protocol):
+    def __call__(self, lr: float, progress: float) -> float:
+        """The learning rate at a progress in [0, 1], given the first one."""
+        ...
 
 
 class Dataset(Protocol):

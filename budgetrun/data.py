@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,20 +16,34 @@ from budgetrun.contracts import Data, Random, UserError
 
 def prepare(experiment: Experiment) -> tuple[Data, str]:
     """The data of a run, on the CPU, and the fingerprint of its clean training and test examples."""
-    settings = experiment.settings
-    data = experiment.dataset.load(settings.data_dir)
-    if settings.validation > 0:
-        data = hold_out(data, settings.validation)
-    if len(data.labels) < settings.batch_size:
-        raise UserError(
-            f"batch_size={settings.batch_size} is more than the {len(data.labels)} training examples; set it to fewer"
-        )
+    data = load(experiment)
     print_of_data = fingerprint(data)
     if experiment.noise is not None:
-        random = Random.seeded(settings.seed, "noise", torch.device("cpu"))
+        random = Random.seeded(experiment.settings.seed, "noise", torch.device("cpu"))
         labels, corrupted = experiment.noise.apply(data.labels, data.classes, random)
         data = replace(data, labels=labels, corrupted=corrupted)
     return data, print_of_data
+
+
+def load(experiment: Experiment) -> Data:
+    """The clean data of a run with its held-out part; raises UserError where settings do not fit them."""
+    settings = experiment.settings
+    data = experiment.dataset.load(settings.data_dir)
+    channels = data.images.shape[1]
+    if not (len(data.mean) == len(data.std) == channels and all(map(math.isfinite, data.mean)) and min(data.std) > 0):
+        raise UserError(
+            f"dataset.mean={list(data.mean)} and dataset.std={list(data.std)} must be {channels} numbers each, for the "
+            "images' channels, and std greater than 0"
+        )
+    if settings.validation > 0:
+        data = hold_out(data, settings.validation)
+    if len(data.labels) < settings.batch_size:
+        left = f" that validation={settings.validation:g} leaves" if settings.validation else ""
+        raise UserError(
+            f"batch_size={settings.batch_size} is more than the {len(data.labels)} training examples{left}; "
+            "set it lower"
+        )
+    return data
 
 
 def hold_out(data: Data, part: float) -> Data:
@@ -53,7 +68,8 @@ def hold_out(data: Data, part: float) -> Data:
 def fingerprint(data: Data) -> str:
     """16 hexadecimal digits that change with any pixel, label, or the order of the examples."""
     digest = hashlib.sha256()
-    for tensor in (data.images, data.labels, data.test_images, data.test_labels):
+    held_out = [t for t in (data.val_images, data.val_labels) if t is not None]
+    for tensor in (data.images, data.labels, *held_out, data.test_images, data.test_labels):
         digest.update(str(tuple(tensor.shape)).encode())
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +59,13 @@ def fetch(
                 for path in filter(Path.exists, (folder / name for name in archives)):
                     # what was put there by hand is unpacked, not downloaded
                     (scratch / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
-                    os.link(path, scratch / path.relative_to(folder))
+                    shutil.copyfile(path, scratch / path.relative_to(folder))
                 download(scratch)
                 merge(scratch, folder)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
         return read(folder)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, HTTPException) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"the data set cannot be read from, or downloaded into, {folder} ({reason}); without a network, get it "
@@ -74,8 +74,9 @@ def fetch(
 
 
 def merge(source: Path, target: Path) -> None:
-    """Move every file below `source` to the same place below `target`, each in one step."""
+    """Move every file below `source` to the same place below `target`, each in one step, where none is yet."""
     for path in sorted(p for p in source.rglob("*") if p.is_file()):
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(place)
+        if not place.exists():
+            path.replace(place)

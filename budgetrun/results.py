@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
 import subprocess
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from omegaconf import OmegaConf
 
 from budgetrun.contracts import UserError
@@ -20,12 +22,21 @@ from budgetrun.contracts import UserError
 log = logging.getLogger("budgetrun")
 
 FINISHED = "finished"
+# what is shown of a result, so that a file without it is none
+SHOWN = {"run_id", "test_accuracy", "updates", "examples_forward", "examples_backward", "flops", "seconds"}
+
+
+class LogFile(logging.FileHandler):
+    """A log that goes on without what a full disk does not take: the run itself says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        pass
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that takes the place of `path` in one step when the block ends, and not at all if it fails."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch = path.with_name(f".{path.name}.partial")  # one name: what a killed process left is written over
     try:
         with scratch.open("wb") as file:
             yield file
@@ -47,11 +58,15 @@ def write_text(path: Path, text: str) -> None:
 
 def set_aside(path: Path, why: str) -> None:
     """Rename a file that cannot be used, so that nothing is lost and nothing is in the way."""
+    log.warning("%s cannot be read (%s): set aside as %s", path, why, rename_free(path, "corrupt").name)
+
+
+def rename_free(path: Path, word: str) -> Path:
+    """Give a file a name with `word` in it that is free, and return it."""
     number = 0
-    while (target := path.with_name(f"{path.name}.corrupt{number or ''}")).exists():
+    while (target := path.with_name(f"{path.name}.{word}{number or ''}")).exists():
         number += 1
-    path.rename(target)
-    log.warning("%s cannot be read (%s): set aside as %s", path, why, target.name)
+    return path.rename(target)
 
 
 class RunFolder:
@@ -59,72 +74,80 @@ class RunFolder:
 
     def __init__(self, output_dir: str, run_id: str) -> None:
         self.path = Path(output_dir) / run_id
+        self.lock: BaseFileLock | None = None
+        self.handler: LogFile | None = None
         self.result_path = self.path / "result.json"
         self.checkpoint_path = self.path / "checkpoint.pt"
         self.metrics_path = self.path / "metrics.jsonl"
 
-    @contextlib.contextmanager
-    def opened(self) -> Iterator[None]:
-        """The folder exists and is this process's alone; what is logged also goes to train.log."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handler = logging.FileHandler(self.path / "train.log", delay=True)
-            lock = FileLock(self.path / ".lock")
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise UserError(
-                f"{self.path} is being worked on by another process; wait for it, or change the experiment"
-            ) from None
-        except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be written ({error.strerror or error}); set output_dir to a folder that can"
-            ) from error
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        root = logging.getLogger("budgetrun")
-        root.addHandler(handler)
-        try:
-            yield
-        finally:
-            root.removeHandler(handler)
-            handler.close()
-            lock.release()
-
     def finished(self) -> dict[str, Any] | None:
-        """The result, if there is a whole one."""
+        """The result, if there is a whole one; what is not whole is set aside."""
         try:
             result = json.loads(self.result_path.read_text())
-            if isinstance(result, dict) and result.get("status") == FINISHED:
+            if isinstance(result, dict) and result.get("status") == FINISHED and result.keys() >= SHOWN:
                 return result
             why = "it is not a result"
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise UserError(f"{self.result_path} cannot be read ({error.strerror or error})") from error
+        except ValueError as error:
             why = str(error)
         set_aside(self.result_path, why)
         return None
 
+    def open(self) -> None:
+        """Make the folder this process's alone; what is logged from here on also goes to train.log."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock = FileLock(self.path / ".lock")
+            self.lock.acquire(blocking=False)
+        except Timeout:
+            raise UserError(f"{self.path} is being worked on by another process; wait for it to end") from None
+        except OSError as error:
+            why = error.strerror or error
+            raise UserError(f"{self.path} cannot be written ({why}); set output_dir to a folder that can") from error
+        self.handler = LogFile(self.path / "train.log", delay=True)
+        self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        log.addHandler(self.handler)
+
+    def close(self) -> None:
+        """Undo `open`, if it was done."""
+        if self.handler is not None:
+            log.removeHandler(self.handler)
+            with contextlib.suppress(OSError):  # the disk is full, and said so elsewhere
+                self.handler.close()
+        if self.lock is not None:
+            self.lock.release()
+
     def start_over(self) -> None:
         """Keep an earlier result under another name and forget the checkpoint, for a run that is forced."""
         if self.result_path.exists():
-            self.result_path.replace(self.path / "result.previous.json")
+            rename_free(self.result_path, "previous")
         self.checkpoint_path.unlink(missing_ok=True)
 
     def write_config(self, resolved: dict[str, Any]) -> None:
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
 
     def write_checkpoint(self, state: dict[str, Any]) -> None:
+        buffer = io.BytesIO()  # torch.save writing to a full disk raises other errors than a file does
+        torch.save(state, buffer)
         with replacing(self.checkpoint_path) as file:
-            torch.save(state, file)
+            file.write(buffer.getbuffer())
 
-    def read_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
-        """The last checkpoint, if there is one; a broken one is set aside."""
+    def read_checkpoint(self, device: torch.device, keys: Iterable[str]) -> dict[str, Any] | None:
+        """The last checkpoint, if there is one; one that is broken or lacks one of `keys` is set aside."""
         if not self.checkpoint_path.exists():
             return None
         try:
-            state: dict[str, Any] = torch.load(self.checkpoint_path, map_location=device, weights_only=True)
+            if zipfile.ZipFile(self.checkpoint_path).testzip() is not None:  # torch.load does not check the sums
+                raise ValueError("its content does not have its checksum")
+            state = torch.load(self.checkpoint_path, map_location=device, weights_only=True)
+            if not isinstance(state, dict) or not state.keys() >= set(keys):
+                raise ValueError("it is not a checkpoint of a run")
             return state
         except Exception as error:  # torch.load raises a dozen kinds, by where the file is damaged
-            set_aside(self.checkpoint_path, str(error).splitlines()[0] if str(error) else type(error).__name__)
+            set_aside(self.checkpoint_path, (str(error) or type(error).__name__).splitlines()[0])
             return None
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:

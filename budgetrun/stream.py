@@ -21,9 +21,12 @@ class Stream:
 
     def take(self, count: int) -> Tensor:
         """The next `count` indices, int64 [count]."""
-        left = self.plan() if self.left is None else self.left
-        while len(left) < count:
-            left = torch.cat([left, self.plan()])
+        draws = [self.plan() if self.left is None else self.left]
+        there = len(draws[0])
+        while there < count:
+            draws.append(self.plan())
+            there += len(draws[-1])
+        left = torch.cat(draws) if len(draws) > 1 else draws[0]
         self.left = left[count:]
         return left[:count]
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from budgetrun.budget import full_updates, model_flops
 from budgetrun.composing import composer, overrides_of
 from budgetrun.config import Experiment, experiment
-from budgetrun.contracts import UserError
+from budgetrun.contracts import Data, UserError
+from budgetrun.data import load
 from budgetrun.explain import explain
+from budgetrun.machine import find_device
 from budgetrun.results import RunFolder
 
 log = logging.getLogger("budgetrun")
@@ -42,19 +47,44 @@ def sweep(arguments: list[str], conf: Path, app: Callable[[], Any]) -> int:
     raise UserError(f"{len(left)} of {len(folders)} runs did not finish; the first failure: {failure}")
 
 
+class Fit:
+    """Whether experiments fit this machine and their data, which are read once for all jobs that share them."""
+
+    def __init__(self) -> None:
+        self.data: tuple[str, Data] | None = None
+        self.models: set[str] = set()
+
+    def __call__(self, experiment: Experiment) -> None:
+        """Raises UserError where one does not."""
+        settings, resolved = experiment.settings, experiment.resolved
+        find_device(settings.device)
+        source = json.dumps([resolved["dataset"], settings.validation, settings.batch_size, settings.data_dir])
+        if self.data is None or self.data[0] != source:
+            self.data = source, load(experiment)
+        data = self.data[1]
+        full_updates(settings, len(data.labels))
+        model = json.dumps([resolved["model"], data.images.shape[1:], data.classes])
+        if model not in self.models:
+            model_flops(experiment.model.build(data.images.shape[1], data.classes), data.images.shape[1:])
+            self.models.add(model)
+
+
 def check(arguments: list[str], conf: Path) -> list[Experiment]:
     """All jobs of the command line as checked experiments.
 
     Raises UserError that names the first job that makes no sense, and why.
     """
-    overrides = OverridesParser.create().parse_overrides(overrides_of(arguments))
-    found, wrong = [], []
+    found, wrong, fits = [], [], Fit()
     with composer(arguments, conf) as compose:
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())  # it lists glob's options
+        overrides = parser.parse_overrides(overrides_of(arguments))
         for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]:
             try:
                 cfg = compose(job)
                 own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
                 found.append(experiment(own, cfg.hydra.runtime.choices))
+                if cfg.hydra.launcher._target_.endswith("BasicLauncher"):  # it runs on this machine
+                    fits(found[-1])
             except Exception as error:
                 wrong.append((job, error))
     if wrong:

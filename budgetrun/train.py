@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from budgetrun import machine
-from budgetrun.budget import Budget, model_flops
+from budgetrun.budget import Budget, full_updates, model_flops
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context, Random, UserError
 from budgetrun.data import Normalize, prepare
@@ -33,23 +33,22 @@ def run(experiment: Experiment) -> dict[str, Any]:
     """The result of an experiment: the one that is there, else trained, from its checkpoint where it has one."""
     settings = experiment.settings
     folder = RunFolder(settings.output_dir, experiment.run_id)
-    with folder.opened():
-        if not settings.force and (result := folder.finished()):
-            log.info("finished before, not run again (force=true does)")
-        else:
-            if settings.force:
-                folder.start_over()
-            try:
-                with machine.profile(settings.deterministic):
-                    result = train(experiment, folder)
-            except Diverged as error:
-                raise UserError(f"{error}; {folder.last_checkpoint()}; try a smaller lr") from error
-        log.info(
-            "test accuracy %.4f after %d updates: %s images trained on, %s forward passes, %.4g FLOPs, %.1f s\n%s",
-            result["test_accuracy"], result["updates"], f"{result['examples_backward']:,}",
-            f"{result['examples_forward']:,}", result["flops"], result["seconds"], folder.result_path,
-        )  # fmt: skip
-        return result
+    if not settings.force and (result := folder.finished()):
+        log.info("finished before, not run again (force=true does)")
+    else:
+        try:
+            with machine.profile(settings.deterministic):
+                result = train(experiment, folder)
+        except Diverged as error:
+            raise UserError(f"{error}; {folder.last_checkpoint()}; try a smaller lr") from error
+        finally:
+            folder.close()
+    log.info(
+        "test accuracy %.4f after %d updates: %s images trained on, %s forward passes, %.4g FLOPs, %.1f s\n%s",
+        result["test_accuracy"], result["updates"], f"{result['examples_backward']:,}",
+        f"{result['examples_forward']:,}", result["flops"], result["seconds"], folder.result_path,
+    )  # fmt: skip
+    return result
 
 
 def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
@@ -106,19 +105,14 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         net.train()
         return (logits.argmax(1) == labels).float().mean().item(), F.cross_entropy(logits, labels).item()
 
-    optimizer = experiment.optimizer(net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    optimizer = experiment.optimizer.build(net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     model: Any = torch.compile(net) if settings.compile else net
     if settings.compile:
         compile_now(model, lambda: forward(model, view(torch.arange(settings.batch_size, device=device)).images))
 
     # ---- budget
-    epoch = n // settings.batch_size
-    full = int(settings.epochs * epoch)
+    full = full_updates(settings, n)
     updates = round(settings.budget * full)
-    if updates < 1:
-        raise UserError(
-            f"budget={settings.budget:g} of {full} updates is not even one; set a larger budget or more epochs"
-        )
     full_seconds = settings.full_seconds or 0.0
     if settings.budget_unit == "seconds" and not full_seconds:
 
@@ -149,9 +143,17 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     sampler.start(
         Context(
             n=n, classes=data.classes, labels=data.labels, batch_size=settings.batch_size, fraction=settings.budget,
-            epoch=epoch, device=device, random=random, view=view, look=look, progress=lambda: budget.progress,
+            epoch=n // settings.batch_size, device=device, random=random, view=view, look=look,
+            progress=lambda: budget.progress,
         )
     )  # fmt: skip
+
+    # ---- from here on files are written
+    folder.open()
+    if settings.force:
+        folder.start_over()
+    elif result := folder.finished():  # by another process, meanwhile
+        return result
 
     # ---- on from where it was interrupted
     record = Record()
@@ -171,7 +173,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             )
         folder.write_checkpoint({**states, **here, "seconds_total": before + time.perf_counter() - began})
 
-    if state := folder.read_checkpoint(device):
+    if state := folder.read_checkpoint(device, [*parts, *here, "seconds_total"]):
         for what, now in here.items():
             if state[what] != now:
                 made = f"{folder.checkpoint_path} was made with {what} {state[what]}"
@@ -214,9 +216,9 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                 record.read()
             if interruption.signum is not None:
                 save()
-                raise machine.Interrupted(
-                    f"saved at update {budget.updates}; run the same command again to go on", interruption.signum
-                )
+                again = ", without force=true," if settings.force else ""
+                how = f"saved at update {budget.updates}; run the same command again{again} to go on"
+                raise machine.Interrupted(how, interruption.signum)
             if time.perf_counter() - saved > settings.checkpoint_every:
                 save()
                 saved = time.perf_counter()
@@ -226,7 +228,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     # ---- the result
     last = record.metrics[-1]
     source, dirty = commit()
-    result: dict[str, Any] = {
+    result = {
         "run_id": experiment.run_id, "status": FINISHED, "names": experiment.names, "config": experiment.resolved,
         **{key: last[key] for key in ("test_accuracy", "test_loss", "val_accuracy", "val_loss") if key in last},
         **budget.realised(),
@@ -279,7 +281,7 @@ def seconds_of(uniform_update: UniformUpdate, net: nn.Module, experiment: Experi
     """The median time of a uniform update, measured on a copy of the model."""
     settings = experiment.settings
     twin = copy.deepcopy(net)
-    optimizer = experiment.optimizer(twin.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    optimizer = experiment.optimizer.build(twin.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     random = Random.seeded(settings.seed, "calibration", device)
     times = []
     for _ in range(35):

@@ -162,8 +162,9 @@ def test_cutmix_s_boxes_have_the_published_sizes_and_places(coded_batch):
     for _ in range(8000):
         side = int(size * np.sqrt(1 - generator.beta(1, 1)))
         cy, cx = generator.integers(size, size=2)
-        ys = [y for y in range(cy - side // 2, cy - side // 2 + side) if 0 <= y < size]
-        xs = [x for x in range(cx - side // 2, cx - side // 2 + side) if 0 <= x < size]
+        half = side // 2  # the published code's boxes have even sides
+        ys = [y for y in range(cy - half, cy + half) if 0 <= y < size]
+        xs = [x for x in range(cx - half, cx + half) if 0 <= x < size]
         areas.append(len(ys) * len(xs) / size**2)
         coverage[ys] += len(xs) / size / 8000
     random, shares, ours = seeded(), [], np.zeros(size)

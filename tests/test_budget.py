@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from budgetrun.__main__ import CONF
-from budgetrun.budget import UNITS, Budget, model_flops
-from budgetrun.contracts import UserError
+from budgetrun.budget import Budget, model_flops
+from budgetrun.contracts import UNITS, UserError
 from budgetrun.model.cnn import CNN
 from budgetrun.model.resnet18 import ResNet18
 from budgetrun.schedule import Constant, Cosine, Linear, Step

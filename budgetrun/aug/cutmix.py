@@ -39,12 +39,12 @@ class CutMix:
         draws = count if self.draw == "image" else 1
         mixed = random.host.random() < self.probability
         side = np.sqrt(1 - random.host.beta(self.alpha, self.alpha, draws)) * mixed
-        box_height, box_width = (side * height).astype(np.int64), (side * width).astype(np.int64)
-        top = random.host.integers(height, size=draws) - box_height // 2
-        left = random.host.integers(width, size=draws) - box_width // 2
+        # half sides are whole pixels, as in the published code
+        down, across = (side * height).astype(np.int64) // 2, (side * width).astype(np.int64) // 2
+        y, x = random.host.integers(height, size=draws), random.host.integers(width, size=draws)
         edges = np.stack([
-            top.clip(0, height), (top + box_height).clip(0, height),
-            left.clip(0, width), (left + box_width).clip(0, width),
+            (y - down).clip(0, height), (y + down).clip(0, height),
+            (x - across).clip(0, width), (x + across).clip(0, width),
         ])  # fmt: skip
         y0, y1, x0, x1 = torch.from_numpy(edges).to(device, non_blocking=True)[:, :, None]
         rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)

@@ -29,8 +29,13 @@ def arazo2021(magnitude: float, height: int, width: int) -> list[Operation]:
         ("translate_y", 0, 100, True),
     ]  # fmt: skip
     values = [(name, magnitude / 30 * (high - low) + low, signed) for name, low, high, signed in ranges]
-    # fewer than one bit cannot be shown: their posterize keeps at least 1
-    return [(name, max(1, int(value)) if name == "posterize" else value, signed) for name, value, signed in values]
+
+    def as_applied(name: str, value: float) -> float:
+        if name.startswith("translate"):
+            return round(value)  # PIL's nearest pixel
+        return max(1, int(value)) if name == "posterize" else value  # at least one bit is kept
+
+    return [(name, as_applied(name, value), signed) for name, value, signed in values]
 
 
 def torchvision(magnitude: float, height: int, width: int) -> list[Operation]:
@@ -97,7 +102,7 @@ def apply(name: str, images: Tensor, value: float, factor: float, random: Random
         angle: float = 0.0, x: float = 0.0, y: float = 0.0, shear_x: float = 0.0, shear_y: float = 0.0
     ) -> Tensor:
         shear = [float(np.degrees(np.arctan(shear_x))), float(np.degrees(np.arctan(shear_y)))]
-        # whole pixels and the top left corner as the shear's fixed point, as PIL's affine transform has it
+        # the top left corner is the fixed point of a shear, as in PIL's affine transform
         centre = [0.0, 0.0] if shear_x or shear_y else None
         shift = [int(x), int(y)]
         nearest = InterpolationMode.NEAREST
@@ -125,10 +130,9 @@ def apply(name: str, images: Tensor, value: float, factor: float, random: Random
         case "posterize":
             return tv.posterize(images, int(value))
         case "solarize":
-            return tv.solarize(images, value)
+            return torch.where(images >= value, 255 - images, images)  # torchvision refuses the threshold 256
         case "solarize_add":
-            added = (images.int() + int(value)).clamp(max=255).to(torch.uint8)
-            return torch.where(images < 128, added, images)
+            return tv.solarize((images.int() + int(value)).clamp(max=255).to(torch.uint8), 128)
         case "autocontrast":
             return tv.autocontrast(images)
         case "equalize":

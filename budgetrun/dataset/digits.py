@@ -12,7 +12,7 @@ from budgetrun.contracts import Data
 
 @dataclass
 class Digits:
-    """1,797 images of 8x8 pixels, 10 classes, split 80 to 20 within every class (1,439 train, 358 test).
+    """1,797 images of 8x8 pixels, 10 classes, split 80 to 20 within every class (1,438 train, 359 test).
 
     The split is the same for every seed. Pixel values 0 .. 16 are scaled to 0 .. 255.
     mean, std: of the training part, measured. Digits are not mirrored.

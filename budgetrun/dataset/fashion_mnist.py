@@ -41,14 +41,14 @@ class FashionMNIST:
 
     def load(self, folder: str) -> Data:
         if all((Path(self.system) / name).is_file() for name in UNPACKED):
-            parts = [read_idx(Path(self.system) / name, md5) for name, md5 in UNPACKED.items()]
+            parts = read_all(Path(self.system))
         else:
             from torchvision.datasets import FashionMNIST as Published
 
             parts = fetch(
                 Path(folder),
                 [str(RAW / name) for name in UNPACKED],
-                lambda root: [read_idx(root / RAW / name, md5) for name, md5 in UNPACKED.items()],
+                lambda root: read_all(root / RAW),
                 lambda scratch: Published(scratch, download=True),
                 Published.mirrors[0],
             )
@@ -60,10 +60,18 @@ class FashionMNIST:
         )  # fmt: skip
 
 
+def read_all(folder: Path) -> list[Tensor]:
+    """The four files. Raises UserError where one is not whole, else FileNotFoundError where one is missing."""
+    there = {name: read_idx(folder / name, md5) for name, md5 in UNPACKED.items() if (folder / name).exists()}
+    if missing := UNPACKED.keys() - there.keys():
+        raise FileNotFoundError(f"{folder} has no {', '.join(sorted(missing))}")
+    return list(there.values())
+
+
 def read_idx(path: Path, md5: str) -> Tensor:
     """A gzipped idx file of bytes: uint8 of the shape that its header gives.
 
-    Raises FileNotFoundError where there is none, UserError where it is not whole.
+    Raises UserError where it is not whole.
     """
     packed = path.read_bytes()
     try:

@@ -32,7 +32,7 @@ class ImportanceSampling:
     their eq. 29: the gain that pays for B extra forward passes if B = 2F). On CIFAR they use pool 5, threshold 1.5.
     Cost of an update: open B F + b (F + B); closed b (F + B).
 
-    pool: multiple of the batch size, >= 1. threshold: null for eq. 29. momentum: in [0, 1).
+    pool: multiple of the batch size, in [1, 1000]. threshold: null for eq. 29. momentum: in [0, 1).
     """
 
     pool: float
@@ -40,8 +40,8 @@ class ImportanceSampling:
     momentum: float
 
     def __post_init__(self) -> None:
-        if not 1 <= self.pool < float("inf"):
-            raise ValueError(f"pool={self.pool} must be at least 1 (batches looked at for one trained on)")
+        if not 1 <= self.pool <= 1000:
+            raise ValueError(f"pool={self.pool} must be in [1, 1000] (batches looked at for one trained on)")
         if self.threshold is not None and not self.threshold >= 0:
             raise ValueError(f"threshold={self.threshold} must be at least 0, or null for (B + 3b) / (3b)")
         if not 0 <= self.momentum < 1:

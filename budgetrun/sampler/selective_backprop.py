@@ -59,10 +59,10 @@ class SelectiveBackprop:
         queued = sum(map(len, self.queue))
         looked = 0
         while queued < size:
-            if looked >= 10 * self.context.n and queued == 0:
+            if looked >= 10 * self.context.n:
                 raise UserError(
-                    f"sampler=sb kept none of {looked} candidates: their losses are all equal or not numbers, so none "
-                    "is harder than another; choose another sampler, or a smaller lr if the training diverged"
+                    f"sampler=sb kept none of its last {looked} candidates: their losses are all equal, so none is "
+                    "harder than another; choose another sampler, or a smaller lr if the training diverged"
                 )
             candidates = self.context.view(self.stream.take(size))
             losses, _ = self.context.look(candidates)
@@ -70,7 +70,7 @@ class SelectiveBackprop:
             kept = candidates[(chance < self.keep(losses)).nonzero()[:, 0]]
             self.queue.append(kept)
             queued += len(kept)
-            looked += size
+            looked = 0 if len(kept) else looked + size
         batch = Batch.cat(self.queue)
         self.queue = [batch[size:]]
         return batch[:size]

@@ -1,0 +1,47 @@
+"""torch's optimizers, with their values typed; `lr` and `weight_decay` are values at the root."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass
+class SGD:
+    """Stochastic gradient descent with momentum; Arazo et al. 2021: 0.9, not Nesterov's."""
+
+    momentum: float
+    nesterov: bool
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum={self.momentum} must be in [0, 1)")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov=true needs a momentum greater than 0")
+
+    def build(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            parameters, lr=lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=weight_decay
+        )
+
+
+@dataclass
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    betas: list[float]
+    eps: float
+
+    def __post_init__(self) -> None:
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas={list(self.betas)} must be two numbers in [0, 1)")
+        if not self.eps > 0:
+            raise ValueError(f"eps={self.eps} must be greater than 0")
+
+    def build(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            parameters, lr=lr, betas=(self.betas[0], self.betas[1]), eps=self.eps, weight_decay=weight_decay
+        )
