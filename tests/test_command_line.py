@@ -160,7 +160,7 @@ def test_force_runs_it_again_and_keeps_the_earlier_result(tmp_path: Path) -> Non
     assert again.code == 0, again.err
     assert "not run again" not in again.out
     assert again.result["test_accuracy"] != 0.125
-    kept = [p for p in again.folder.glob("result.json.previous*")]
+    kept = list(again.folder.glob("result.json.previous*"))
     assert [json.loads(p.read_text())["test_accuracy"] for p in kept] == [0.125]
 
 
