@@ -14,6 +14,10 @@ from pathlib import Path
 if __package__ in (None, ""):  # as a file: python benchmarks/__main__.py
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+try:
+    import greenlet  # noqa: F401
+except ImportError:
+    sys.exit("the benchmarks need one package more: pip install greenlet")
 import torch
 
 from benchmarks import loops
@@ -62,6 +66,8 @@ def main() -> None:
         parser.error(f"--only takes a, b, c, d, not {', '.join(sorted(unknown))}")
     if options.cpu_time:
         options.threads, options.device = 1, "cpu"
+    if options.smoke:  # on a busy machine two threads that wait for each other take minutes
+        options.threads = options.threads or 1
     if options.threads:
         torch.set_num_threads(options.threads)
         os.environ["OMP_NUM_THREADS"] = str(options.threads)  # for the processes that are started

@@ -111,10 +111,9 @@ def limit(overrides: list[str], data: Data) -> Lane:
     return Lane(run)
 
 
-def forward_only(overrides: list[str], data: Data, batches: int = 1) -> Lane:
+def forward_only(overrides: list[str], data: Data) -> Lane:
     """A look at one fixed batch and nothing else: evaluation mode, no gradients."""
 
-    @torch.no_grad()
     def run(tick: Tick) -> None:
         made = composed(overrides)
         device = machine.find_device(made.settings.device)
@@ -122,8 +121,8 @@ def forward_only(overrides: list[str], data: Data, batches: int = 1) -> Lane:
         net = model_of(made, data, device).eval()
         bf16 = machine.uses_bf16(made.settings.precision, device)
         while True:
-            tick()
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            tick()  # outside no_grad, which the other loops would inherit
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 net(images)
 
     return Lane(run)
