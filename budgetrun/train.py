@@ -6,6 +6,7 @@ charge. A sampler cannot look without paying: `look` charges the budget.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import statistics
@@ -85,7 +86,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
     def forward(net: nn.Module, images: Tensor) -> Tensor:
         """Logits in float32, whatever the model computes in."""
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
             return net(normalize(images)).float()
 
     def update(net: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, observe: Observe) -> Tensor:
@@ -103,7 +104,9 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     def evaluate(images: Tensor, labels: Tensor) -> tuple[float, float]:
         """Accuracy in [0, 1] and mean cross-entropy."""
         net.eval()
-        logits = torch.cat([forward(net, part) for part in images.split(1000)])
+        # small parts stay in a CPU's cache: 250 are 1.8 times faster than 1000 with cnn at 28x28
+        parts = images.split(250 if device.type == "cpu" else 2000)
+        logits = torch.cat([forward(net, part) for part in parts])
         net.train()
         return (logits.argmax(1) == labels).float().mean().item(), F.cross_entropy(logits, labels).item()
 

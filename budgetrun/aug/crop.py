@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from budgetrun.contracts import Batch, Random
 
@@ -25,14 +27,23 @@ class Crop:
 
     def __call__(self, batch: Batch, random: Random) -> Batch:
         count, channels, height, width = batch.images.shape
-        device = batch.images.device
-        places = 2 * self.padding + 1
-        corner = torch.randint(places, (2, count), generator=random.device, device=device)
-        padded = F.pad(batch.images, [self.padding] * 4)
-        tall, wide = height + 2 * self.padding, width + 2 * self.padding
-        # where each row of each image begins in memory; copying whole rows is 1.7 to 2.5 times faster than indexing
-        first = torch.arange(0, padded.numel(), wide, device=device).view(count, channels, tall)[:, :, :height]
-        first = first + (corner[0] * wide + corner[1])[:, None, None]
-        rows = padded.flatten().unfold(0, width, 1).index_select(0, first.flatten())
-        batch.images = rows.view(count, channels, height, width)
+        rows, shifts = places(count, channels, height, width, self.padding, batch.images.device)
+        chosen = torch.randint(len(shifts), (count,), generator=random.device, device=batch.images.device)
+        begin = rows + shifts.index_select(0, chosen)[:, None, None]
+        # copying whole rows is 1.7 to 2.5 times faster on a CPU than indexing windows, at 28x28 and 32x32
+        padded = F.pad(batch.images, [self.padding] * 4).flatten()
+        cut = padded.unfold(0, width, 1).index_select(0, begin.flatten())
+        batch.images = cut.view(count, channels, height, width)
         return batch
+
+
+@functools.lru_cache(maxsize=4)
+def places(
+    count: int, channels: int, height: int, width: int, padding: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Where in the flat padded images each row [count, channels, height] of the top left crop begins, and how much
+    further on [(2 padding + 1)^2] it does for each other crop."""
+    tall, wide = height + 2 * padding, width + 2 * padding
+    rows = torch.arange(0, count * channels * tall * wide, wide, device=device).view(count, channels, tall)
+    steps = torch.arange(2 * padding + 1, device=device)
+    return rows[:, :, :height].contiguous(), (steps[:, None] * wide + steps).flatten()
