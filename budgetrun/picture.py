@@ -32,8 +32,8 @@ def draw(cells: pd.DataFrame, rows: list[str], x: str, metric: str, path: Path) 
     firsts = list(dict.fromkeys(cells[rows[0]]))
     others = list(dict.fromkeys(zip(*(cells[r] for r in rows[1:]), strict=True)))
     lines = cells.groupby(rows, sort=False)
-    # side by side, within 2% of the axis, so that error bars do not hide each other
-    apart = 0.02 * (cells[x].max() - cells[x].min()) / max(1, lines.ngroups - 1)
+    # side by side, within 4% of the axis, so that error bars do not hide each other
+    apart = 0.04 * (cells[x].max() - cells[x].min()) / max(1, lines.ngroups - 1)
     for number, (keys, group) in enumerate(lines):
         keys = keys if isinstance(keys, tuple) else (keys,)
         first, other = firsts.index(keys[0]), others.index(keys[1:]) if rows[1:] else 0

@@ -108,7 +108,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         parts = images.split(250 if device.type == "cpu" else 2000)
         logits = torch.cat([forward(net, part) for part in parts])
         net.train()
-        return (logits.argmax(1) == labels).float().mean().item(), F.cross_entropy(logits, labels).item()
+        return (logits.argmax(1) == labels).sum().item() / len(labels), F.cross_entropy(logits, labels).item()
 
     optimizer = experiment.optimizer.build(net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     model: Any = torch.compile(net) if settings.compile else net
