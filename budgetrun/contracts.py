@@ -195,6 +195,14 @@ class Context:
         return torch.randperm(self.n, generator=self.random.device, device=self.device)
 
 
+class Stateful(Protocol):
+    """A part of a run that a checkpoint holds: tensors, numbers, and lists and dictionaries of them."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
 class Optimizer(Protocol):
     def build(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer: ...
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import logging
 import os
 import platform
 import signal
+import statistics
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from budgetrun.contracts import UserError
+
+log = logging.getLogger("budgetrun")
 
 
 def find_device(name: str) -> torch.device:
@@ -58,6 +65,33 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     if precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return precision == "bf16"
+
+
+def compile_now(model: Any, once: Callable[[], Tensor], device: torch.device) -> None:
+    """Compile the model for training and for looking, and leave its weights, buffers and randomness as they were."""
+    began = time.perf_counter()
+    state, random = copy.deepcopy(model.state_dict()), GlobalRandom(device)
+    before = random.state_dict()
+    once().sum().backward()
+    with torch.no_grad():
+        model.eval()
+        once()
+        model.train()
+    model.zero_grad()
+    model.load_state_dict(state)
+    random.load_state_dict(before)
+    log.info("compiled in %.1f s, outside the budget", time.perf_counter() - began)
+
+
+def seconds_of(work: Callable[[], None], device: torch.device) -> float:
+    """The median time of 30 calls, after 5 that warm up."""
+    times = []
+    for _ in range(35):
+        began = time.perf_counter()
+        work()
+        synchronize(device)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[5:])
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-import statistics
 import time
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from budgetrun import machine
 from budgetrun.budget import Budget, full_updates, model_flops
 from budgetrun.config import Experiment
-from budgetrun.contracts import Batch, Context, Random, UserError
+from budgetrun.contracts import Batch, Context, Random, Stateful, UserError
 from budgetrun.data import Normalize, prepare
 from budgetrun.progress import shown
 from budgetrun.record import Diverged, Record
 from budgetrun.results import FINISHED, RunFolder, commit
 
 log = logging.getLogger("budgetrun")
+Observe = Callable[[Batch, Tensor, Tensor], None]
 READ_EVERY = 200  # updates after which a loss that is not a number is noticed at the latest
 
 
@@ -113,19 +114,22 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     optimizer = experiment.optimizer.build(net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     model: Any = torch.compile(net) if settings.compile else net
     if settings.compile:
-        compile_now(model, lambda: forward(model, view(torch.arange(settings.batch_size, device=device)).images))
+        some = data.images[: settings.batch_size]
+        machine.compile_now(model, lambda: forward(model, some), device)
 
     # ---- budget
     full = full_updates(settings, n)
     updates = round(settings.budget * full)
     full_seconds = settings.full_seconds or 0.0
     if settings.budget_unit == "seconds" and not full_seconds:
+        twin, twin_random = copy.deepcopy(net), Random.seeded(settings.seed, "calibration", device)
+        twin_optimizer = experiment.optimizer.build(twin.parameters(), settings.lr, settings.weight_decay)
 
-        def uniform_update(net: nn.Module, optimizer: torch.optim.Optimizer, random: Random) -> None:
-            index = torch.randint(n, (settings.batch_size,), generator=random.device, device=device)
-            update(net, optimizer, view(index, random), lambda batch, losses, logits: None)
+        def uniform_update() -> None:
+            index = torch.randint(n, (settings.batch_size,), generator=twin_random.device, device=device)
+            update(twin, twin_optimizer, view(index, twin_random), lambda batch, losses, logits: None)
 
-        full_seconds = full * seconds_of(uniform_update, net, experiment, device)
+        full_seconds = full * machine.seconds_of(uniform_update, device)
         log.info(
             "a full training takes %.1f s here, as measured; full_seconds sets it for runs to compare", full_seconds
         )
@@ -136,9 +140,16 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     budget = Budget(settings.budget_unit, updates * cost_of_one, cost_of_one, flops_forward, flops_update, device)
 
     # ---- sampler
+    compiled_for = {settings.batch_size}
+
     @torch.no_grad()
     def look(batch: Batch) -> tuple[Tensor, Tensor]:
         model.eval()
+        if settings.compile and len(batch) not in compiled_for:
+            budget.stop()  # another size is compiled anew, outside the budget
+            forward(model, batch.images)
+            compiled_for.add(len(batch))
+            budget.start()
         logits = forward(model, batch.images)
         model.train()
         budget.charge_look(len(batch))
@@ -246,52 +257,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     return result
 
 
-class Observe(Protocol):
-    def __call__(self, batch: Batch, losses: Tensor, logits: Tensor) -> None: ...
-
-
-class Stateful(Protocol):
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
-
-
-class UniformUpdate(Protocol):
-    def __call__(self, net: nn.Module, optimizer: torch.optim.Optimizer, random: Random) -> None: ...
-
-
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     """-sum_k share_k log p(label_k), [B]."""
     if batch.label.shape[1] == 1:
         return F.cross_entropy(logits, batch.label[:, 0], reduction="none")
     return -(batch.share * logits.log_softmax(1).gather(1, batch.label)).sum(1)
-
-
-def compile_now(model: Any, once: Any) -> None:
-    """Compile the model for training and for looking, and leave its weights, buffers and randomness as they were."""
-    began = time.perf_counter()
-    state, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    once().sum().backward()
-    with torch.no_grad():
-        model.eval()
-        once()
-        model.train()
-    model.zero_grad()
-    model.load_state_dict(state)
-    torch.set_rng_state(random)
-    log.info("compiled in %.1f s, outside the budget", time.perf_counter() - began)
-
-
-def seconds_of(uniform_update: UniformUpdate, net: nn.Module, experiment: Experiment, device: torch.device) -> float:
-    """The median time of a uniform update, measured on a copy of the model."""
-    settings = experiment.settings
-    twin = copy.deepcopy(net)
-    optimizer = experiment.optimizer.build(twin.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    random = Random.seeded(settings.seed, "calibration", device)
-    times = []
-    for _ in range(35):
-        began = time.perf_counter()
-        uniform_update(twin, optimizer, random)
-        machine.synchronize(device)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[5:])
