@@ -26,6 +26,7 @@ class Progress:
             bar_format="{n:5.1f}% of the budget |{bar:30}| {remaining} left{postfix}",
         )  # fmt: skip
         self.accuracy: float | None = None
+        self.drawn = 0.0
         self.mark()
 
     def percent(self) -> float:
@@ -38,7 +39,8 @@ class Progress:
         return (self.budget.examples_backward - self.images) / max(1e-9, self.budget.seconds_now() - self.since)
 
     def step(self) -> None:
-        if not self.bar.disable and time.perf_counter() - self.bar.last_print_t > 0.2:
+        if not self.bar.disable and time.perf_counter() - self.drawn > 0.2:
+            self.drawn = time.perf_counter()
             accuracy = "" if self.accuracy is None else f", test accuracy {self.accuracy:.4f}"
             self.bar.set_postfix_str(f"{self.images_per_second():,.0f} images/s{accuracy}", refresh=False)
             self.bar.update(self.percent() - self.bar.n)
