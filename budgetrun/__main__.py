@@ -27,12 +27,7 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 
 
 def wants_traceback() -> bool:
-    """Whether the user set HYDRA_FULL_ERROR; where he did not, Hydra is told to raise its errors for us to explain.
-
-    A second variable says who set it, to the processes of parallel launchers too, which inherit both.
-    """
-    if "HYDRA_FULL_ERROR" not in os.environ:
-        os.environ["HYDRA_FULL_ERROR"] = os.environ["BUDGETRUN_EXPLAINS"] = "1"
+    """Whether the user, and not main, set HYDRA_FULL_ERROR."""
     return "BUDGETRUN_EXPLAINS" not in os.environ
 
 
@@ -59,7 +54,10 @@ def main() -> int:
     """Run the command line; the exit code: 0, 1 where something failed, 130 or 143 where it was interrupted."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # for components of the user's own, as `python -m` does by itself
-    wants_traceback()
+    if "HYDRA_FULL_ERROR" not in os.environ:
+        # Hydra then raises its errors, for us to explain; the second variable says who set the first, to the
+        # processes of parallel launchers too, which inherit both
+        os.environ["HYDRA_FULL_ERROR"] = os.environ["BUDGETRUN_EXPLAINS"] = "1"
     OmegaConf.register_new_resolver("budgetrun.help", lambda: help_page(CONF), replace=True)
     app: Callable[[], Any] = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
     try:

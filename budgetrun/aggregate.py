@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from budgetrun.contracts import UserError
-from budgetrun.picture import draw
+from budgetrun.picture import draw, runs_of, scale_of
 from budgetrun.results import FINISHED
 
 # what may differ between the runs of one cell without a word: repetitions, and where they ran
@@ -149,12 +149,10 @@ def text(cells: pd.DataFrame, rows: list[str], columns: list[str], metric: str, 
     """The cells as a table with a caption (md, latex), or one line a cell (csv)."""
     if style == "csv":
         return cells.to_csv(index=False).rstrip()
-    scale = 100 if metric.endswith("accuracy") else 1
-    unit = ", %" if scale == 100 else ""
-    runs = sorted({int(n) for n in cells["n"]})
-    caption = f"{metric}{unit}: mean ± standard deviation (ddof=1) of n = {', '.join(map(str, runs))} runs"
+    scale, unit = scale_of(metric)
+    caption = f"{metric}{unit}: mean ± standard deviation (ddof=1) of n = {runs_of(cells)} runs"
     entry = cells.assign(entry=[
-        show(mean, std, int(n), scale, with_n=len(runs) > 1)
+        show(mean, std, int(n), scale, with_n=cells["n"].nunique() > 1)
         for mean, std, n in cells[["mean", "std", "n"]].itertuples(index=False)
     ])  # fmt: skip
     wide = entry.pivot(index=rows, columns=columns, values="entry")

@@ -15,6 +15,16 @@ DASHES = ["-", "--", ":", "-."]
 UNITS = {"budget": "budget (part of the full training)", "seconds": "seconds", "flops": "FLOPs"}
 
 
+def scale_of(metric: str) -> tuple[int, str]:
+    """By how much a metric is multiplied to be shown, and the unit that is then written behind its name."""
+    return (100, ", %") if metric.endswith("accuracy") else (1, "")
+
+
+def runs_of(cells: pd.DataFrame) -> str:
+    """The numbers of runs in the cells, in words: "3", or "1, 3"."""
+    return ", ".join(str(n) for n in sorted({int(n) for n in cells["n"]}))
+
+
 def draw(cells: pd.DataFrame, rows: list[str], x: str, metric: str, path: Path) -> None:
     """Mean and standard deviation of every row over `x`, as SVG, PNG or PDF by the file's ending.
 
@@ -27,7 +37,7 @@ def draw(cells: pd.DataFrame, rows: list[str], x: str, metric: str, path: Path) 
 
     if not pd.api.types.is_numeric_dtype(cells[x]):
         raise UserError(f"{x} is not a number, so it cannot be the axis of a plot; choose --cols budget, for one")
-    scale = 100 if metric.endswith("accuracy") else 1
+    scale, unit = scale_of(metric)
     figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
     firsts = list(dict.fromkeys(cells[rows[0]]))
     others = list(dict.fromkeys(zip(*(cells[r] for r in rows[1:]), strict=True)))
@@ -44,10 +54,9 @@ def draw(cells: pd.DataFrame, rows: list[str], x: str, metric: str, path: Path) 
             label=", ".join(map(str, keys)), color=COLOURS[first % len(COLOURS)], marker=MARKERS[first % len(MARKERS)],
             linestyle=DASHES[other % len(DASHES)],
         )  # fmt: skip
-    runs = sorted({int(n) for n in cells["n"]})
     axes.set_xlabel(UNITS.get(x, x))
-    axes.set_ylabel(metric.replace("_", " ") + (", %" if scale == 100 else ""))
-    axes.set_title(f"mean ± standard deviation, n = {', '.join(map(str, runs))}", fontsize="medium", loc="left")
+    axes.set_ylabel(metric.replace("_", " ") + unit)
+    axes.set_title(f"mean ± standard deviation, n = {runs_of(cells)}", fontsize="medium", loc="left")
     axes.grid(alpha=0.3)
     axes.legend(
         title=", ".join(rows),

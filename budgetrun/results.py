@@ -140,8 +140,9 @@ class RunFolder:
         if not self.checkpoint_path.exists():
             return None
         try:
-            if zipfile.ZipFile(self.checkpoint_path).testzip() is not None:  # torch.load does not check the sums
-                raise ValueError("its content does not have its checksum")
+            with zipfile.ZipFile(self.checkpoint_path) as archive:  # torch.load does not check the sums
+                if archive.testzip() is not None:
+                    raise ValueError("its content does not have its checksum")
             state = torch.load(self.checkpoint_path, map_location=device, weights_only=True)
             if not isinstance(state, dict) or not state.keys() >= set(keys):
                 raise ValueError("it is not a checkpoint of a run")
