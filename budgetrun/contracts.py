@@ -11,11 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from budgetrun.views import Views
 
 
 class UserError(Exception):
@@ -130,6 +133,11 @@ class Batch:
         """The chosen rows as a batch of their own."""
         return replace(self, **{k: v[rows] for k, v in vars(self).items() if v is not None})
 
+    def split(self, count: int) -> list[Batch]:
+        """Batches of `count` rows each, in order; the last may be shorter."""
+        columns = {k: v.split(count) for k, v in vars(self).items() if v is not None}
+        return [Batch(**dict(zip(columns, rows, strict=True))) for rows in zip(*columns.values(), strict=True)]
+
     def mixed(self, images: Tensor, partners: list[Tensor], share: Tensor) -> Batch:
         """Images made of K rows of this (K=1) batch each: image i has `share[i, k]` of row `partners[k][i]`."""
         assert self.index.shape[1] == 1, "mixtures cannot be mixed again"
@@ -172,7 +180,7 @@ class Context:
 
     n, classes: number of training examples and of classes. labels: int64 [n], as the training sees them.
     batch_size: images an update. fraction: the budget, in (0, 1]. epoch: updates of one full pass.
-    view(index): augmented images of the examples `index` [B]; costs nothing.
+    view(index): augmented images of the examples `index` [B]; costs nothing. A Stream of them is made ahead of time.
     look(batch): the losses [B] and logits [B, classes] of a batch under the current model, in evaluation mode and
         without gradients; each image is charged to the budget as one forward pass.
     progress(): how much of the budget is spent: 0 at the first update, 1 at the last.
@@ -186,7 +194,7 @@ class Context:
     epoch: int
     device: torch.device
     random: Random
-    view: Callable[[Tensor], Batch]
+    view: Views
     look: Callable[[Batch], tuple[Tensor, Tensor]]
     progress: Callable[[], float]
 
@@ -226,6 +234,9 @@ class Model(Protocol):
 
 
 class Augmentation(Protocol):
+    """A step of the augmentation. With a class attribute `image_wise = True` it says that it changes each image by
+    itself, so that it may be given several batches at once; without, it gets one training batch at a time."""
+
     def __call__(self, batch: Batch, random: Random) -> Batch:
         """A changed batch of the same length; on the device, without waiting for the host."""
         ...

@@ -84,4 +84,4 @@ class Normalize:
 
     def __call__(self, images: Tensor) -> Tensor:
         # channels last: 1.4 to 1.8 times faster convolutions, measured with cnn at 28x28 on two CPU cores
-        return (images.contiguous(memory_format=torch.channels_last) * self.scale).add_(self.shift)
+        return torch.addcmul(self.shift, images.contiguous(memory_format=torch.channels_last), self.scale)

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from budgetrun.__main__ import CONF
 from budgetrun.config import Experiment, experiment
-from budgetrun.contracts import Batch, Context, Random
+from budgetrun.contracts import Batch, Context, Data, Random
+from budgetrun.views import Views
 
 CPU = torch.device("cpu")
 
@@ -38,14 +39,9 @@ def context_for() -> Callable[..., Context]:
     ) -> Context:  # fmt: skip
         images = torch.randint(256, (n, 3, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
         labels = torch.arange(n) % classes
-        aug_random = aug_random or Random.seeded(seed, "aug", CPU)
-
-        def view(index: Tensor) -> Batch:
-            one = torch.ones(len(index), 1)
-            batch = Batch(images[index], index[:, None], labels[index][:, None], one, drawn=index)
-            for step in aug:
-                batch = step(batch, aug_random)
-            return batch
+        pixels = [0.5] * 3
+        data = Data(images, labels, images[:1], labels[:1], pixels, pixels, flip=True, padding=1, classes=classes)
+        view = Views(data, aug, aug_random or Random.seeded(seed, "aug", CPU))
 
         return Context(
             n=n, classes=classes, labels=labels, batch_size=batch_size, fraction=fraction, epoch=n // batch_size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ class Crop:
     Source: the standard CIFAR augmentation (padding 4), as in Arazo et al. 2021.
     """
 
+    image_wise: ClassVar[bool] = True
     padding: int
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -13,6 +14,7 @@ from budgetrun.contracts import Batch, Random
 class Flip:
     """Mirror each image left to right with probability 1/2, where the data set allows it (`allowed`)."""
 
+    image_wise: ClassVar[bool] = True
     allowed: bool
 
     def __call__(self, batch: Batch, random: Random) -> Batch:

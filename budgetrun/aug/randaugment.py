@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -63,6 +64,7 @@ class RandAugment:
     draw is made on the host, so that the device never waits to learn how many images an operation gets.
     """
 
+    image_wise: ClassVar[bool] = True
     operations: int
     magnitude: float
     ranges: str

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
-from budgetrun.stream import Stream
+from budgetrun.views import Stream
 
 
 def gradient_norm_bound(logits: Tensor, label: Tensor, share: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class ImportanceSampling:
 
     def start(self, context: Context) -> None:
         self.context = context
-        self.stream = Stream(context.permutation)
+        self.stream = Stream(context.permutation, context.view)
         self.size = int(self.pool * context.batch_size)
         b = context.batch_size
         self.gate = (self.size + 3 * b) / (3 * b) if self.threshold is None else self.threshold
@@ -59,8 +59,8 @@ class ImportanceSampling:
     def draw(self) -> Batch:
         self.open = bool(self.tau > self.gate)
         if not self.open:
-            return self.context.view(self.stream.take(self.context.batch_size))
-        pool = self.context.view(self.stream.take(self.size))
+            return self.stream.take(self.context.batch_size)
+        pool = self.stream.take(self.size)
         _, logits = self.context.look(pool)
         g = self.update(logits, pool)
         rows = torch.multinomial(g, self.context.batch_size, replacement=True, generator=self.context.random.device)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
-from budgetrun.stream import Stream
+from budgetrun.views import Stream
 
 
 @dataclass
@@ -40,7 +40,7 @@ class RunningProbability:
 
     def start(self, context: Context) -> None:
         self.context = context
-        self.stream = Stream(self.plan)
+        self.stream = Stream(self.plan, context.view)
         self.count = max(1, int(context.n * context.fraction))
         self.total = torch.zeros(context.n, device=context.device)  # sum over visits of 1 - p(label), by share
         self.visits = torch.zeros(context.n, device=context.device)
@@ -68,7 +68,7 @@ class RunningProbability:
         return drawn[torch.randperm(self.count, generator=random, device=drawn.device)]
 
     def draw(self) -> Batch:
-        return self.context.view(self.stream.take(self.context.batch_size))
+        return self.stream.take(self.context.batch_size)
 
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
         if self.credit == "sources":

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
-from budgetrun.stream import Stream
+from budgetrun.views import Stream
 
 
 @dataclass
@@ -22,10 +22,10 @@ class Scan:
 
     def start(self, context: Context) -> None:
         self.context = context
-        self.stream = Stream(context.permutation)
+        self.stream = Stream(context.permutation, context.view)
 
     def draw(self) -> Batch:
-        return self.context.view(self.stream.take(self.context.batch_size))
+        return self.stream.take(self.context.batch_size)
 
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
         pass

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context, UserError
-from budgetrun.stream import Stream
+from budgetrun.views import Stream
 
 
 @dataclass
@@ -19,7 +19,8 @@ class SelectiveBackprop:
     CDF is the share of the last `history` candidate losses that are strictly lower, the candidate's own batch
     included. On average 1 / (beta + 1) of the candidates are kept. No re-weighting: biased to hard on purpose.
     Source: Jiang et al. 2019, algorithm 1, and their code (history 1024; beta 2 keeps the 33% of their CIFAR-10
-    runs; Arazo et al. 2021 use beta 3). A candidate is trained on in the very view that was looked at.
+    runs; Arazo et al. 2021 use beta 3). A candidate is trained on in the very view that was looked at. Candidates are
+    looked at as many batches at a time as are expected to fill the queue, theirs one batch at a time.
     Cost of an update: about (beta + 1) b F of looks, then b (F + B).
 
     prime: epochs at the start in which every candidate is kept without a look (their code: 1); they leave the
@@ -40,7 +41,7 @@ class SelectiveBackprop:
 
     def start(self, context: Context) -> None:
         self.context = context
-        self.stream = Stream(context.permutation)
+        self.stream = Stream(context.permutation, context.view)
         self.to_prime = int(self.prime * context.n)
         self.losses = torch.empty(0, device=context.device)
         self.queue: list[Batch] = []
@@ -55,7 +56,7 @@ class SelectiveBackprop:
         size = self.context.batch_size
         if self.to_prime > 0:
             self.to_prime -= size
-            return self.context.view(self.stream.take(size))
+            return self.stream.take(size)
         queued = sum(map(len, self.queue))
         looked = 0
         while queued < size:
@@ -64,13 +65,14 @@ class SelectiveBackprop:
                     f"sampler=sb kept none of its last {looked} candidates: their losses are all equal, so none is "
                     "harder than another; choose another sampler, or a smaller lr if the training diverged"
                 )
-            candidates = self.context.view(self.stream.take(size))
+            batches = max(1, round((size - queued) * (self.beta + 1) / size))  # as are expected to fill the queue
+            candidates = self.stream.take(batches * size)
             losses, _ = self.context.look(candidates)
-            chance = torch.rand(size, generator=self.context.random.device, device=self.context.device)
+            chance = torch.rand(len(losses), generator=self.context.random.device, device=self.context.device)
             kept = candidates[(chance < self.keep(losses)).nonzero()[:, 0]]
             self.queue.append(kept)
             queued += len(kept)
-            looked = 0 if len(kept) else looked + size
+            looked = 0 if len(kept) else looked + len(losses)
         batch = Batch.cat(self.queue)
         self.queue = [batch[size:]]
         return batch[:size]

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
-from budgetrun.stream import Stream
+from budgetrun.views import Stream
 
 
 @dataclass
@@ -21,10 +21,10 @@ class Uniform:
     def start(self, context: Context) -> None:
         self.context = context
         self.count = max(1, int(context.n * context.fraction))
-        self.stream = Stream(lambda: context.permutation()[: self.count])
+        self.stream = Stream(lambda: context.permutation()[: self.count], context.view)
 
     def draw(self) -> Batch:
-        return self.context.view(self.stream.take(self.context.batch_size))
+        return self.stream.take(self.context.batch_size)
 
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
         pass
