@@ -36,6 +36,7 @@ class Budget:
     updates: int = 0
     examples_forward: int = 0
     examples_backward: int = 0
+    examples_looked: int = 0  # with the model or with a second one, before training
     flops: int = 0
     seconds: float = 0.0
     _since: float | None = field(default=None, repr=False)
@@ -62,9 +63,15 @@ class Budget:
         before_last = self.allowed - self.step
         return min(1.0, self.spent / before_last) if before_last > 0 else 0.0
 
+    @property
+    def flops_choosing(self) -> int:
+        """What is spent on anything but updates."""
+        return self.flops - self.examples_backward * self.flops_update
+
     def charge_look(self, images: int) -> None:
         """Forward passes without a backward pass."""
         self.examples_forward += images
+        self.examples_looked += images
         self.flops += images * self.flops_forward
 
     def charge_update(self, images: int) -> None:
@@ -93,7 +100,8 @@ class Budget:
         return {name: getattr(self, name) for name in names}
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.realised(), "allowed": self.allowed, "step": self.step}
+        spent = {**self.realised(), "examples_looked": self.examples_looked}
+        return {**spent, "allowed": self.allowed, "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in state.items():

@@ -16,16 +16,19 @@ from omegaconf.errors import OmegaConfBaseException
 from budgetrun.contracts import (
     Augmentation,
     Dataset,
+    Loss,
     Model,
     Noise,
     Optimizer,
     Sampler,
     Schedule,
+    Scorer,
     Settings,
     UserError,
 )
 
-GROUPS = ("dataset", "model", "sampler", "aug", "noise", "optimizer", "schedule")
+GROUPS = ("dataset", "model", "sampler", "aug", "noise", "loss", "optimizer", "schedule", "scores")
+OPTIONAL = ("noise", "scores")  # the groups whose option may be none
 # what decides where and how an experiment runs, not what it is: no part of its identity
 ELSEWHERE = ("device", "data_dir", "output_dir", "checkpoint_every", "force")
 
@@ -44,8 +47,10 @@ class Experiment:
     sampler: Sampler
     aug: list[Augmentation]
     noise: Noise | None
+    loss: Loss
     optimizer: Optimizer
     schedule: Schedule
+    scores: Scorer | None
     names: dict[str, str]
     resolved: dict[str, Any]
     run_id: str
@@ -62,20 +67,22 @@ def experiment(cfg: DictConfig, choices: Mapping[str, Any]) -> Experiment:
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'the configuration'}: {one_line(error)}") from error
     settings = typed(Settings, {key: value for key, value in typed_in.items() if key not in GROUPS}, "")
-    # the groups of one component each; augmentation is a row of steps, and noise may be none
-    single = {group: build(typed_in.get(group), f"{group}.") for group in GROUPS if group not in ("aug", "noise")}
-    noise = build(typed_in["noise"], "noise.") if typed_in.get("noise") else None
+    # the groups of one component each, or none; augmentation is a row of steps
+    single: dict[str, Any] = {
+        group: None if group in OPTIONAL and not typed_in.get(group) else build(typed_in.get(group), f"{group}.")
+        for group in GROUPS
+        if group != "aug"
+    }
     steps = {name: build(step, f"aug.{name}.") for name, step in (typed_in.get("aug") or {}).items()}
     if settings.batch_size == 1 and names["aug"] in ("mixup", "cutmix", "ricap"):
         raise UserError(f"batch_size=1 leaves aug={names['aug']} no images to mix; set it to 2 or more")
     resolved = {
-        **{group: values_of(part) for group, part in single.items()},
+        **{group: values_of(part) if part else {} for group, part in single.items()},
         "aug": {name: values_of(step) for name, step in steps.items()},
-        "noise": values_of(noise) if noise else {},
         **dataclasses.asdict(settings),
     }
     return Experiment(
-        settings, **single, aug=list(steps.values()), noise=noise, names=names, resolved=resolved,
+        settings, **single, aug=list(steps.values()), names=names, resolved=resolved,
         run_id=run_id(names, resolved),
     )  # fmt: skip
 
@@ -91,7 +98,9 @@ def run_id(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
     # where a data set lies on a machine is not what it is
     identity["dataset"] = {key: value for key, value in resolved["dataset"].items() if key != "system"}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    chosen = [names[group] for group in ("dataset", "model", "sampler", "aug", "noise") if names[group] != "none"]
+    chosen = [
+        names[group] for group in ("dataset", "model", "sampler", "aug", "noise", "scores") if names[group] != "none"
+    ]
     unit = "" if resolved["budget_unit"] == "updates" else f"-{resolved['budget_unit']}"
     return f"{'-'.join(chosen)}-b{resolved['budget']:g}{unit}-s{resolved['seed']}-{digest}"
 

@@ -176,14 +176,26 @@ class Random:
 
 @dataclass
 class Context:
-    """What a sampler is given: the facts of the training and the only two ways to reach the data.
+    """What a method is given: the facts of the training and the only ways to reach the data and the model.
 
     n, classes: number of training examples and of classes. labels: int64 [n], as the training sees them.
     batch_size: images an update. fraction: the budget, in (0, 1]. epoch: updates of one full pass.
+    updates: what the budget allows, in updates that cost what uniform ones do.
+    fingerprint: of the data set's clean examples; a file of scores carries it.
+    validation: the held-out part as one plain batch (its `drawn` and `index` count in that part), or None.
     view(index): augmented images of the examples `index` [B]; costs nothing. A Stream of them is made ahead of time.
-    look(batch): the losses [B] and logits [B, classes] of a batch under the current model, in evaluation mode and
-        without gradients; each image is charged to the budget as one forward pass.
+        view.plain(index): without augmentation.
     progress(): how much of the budget is spent: 0 at the first update, 1 at the last.
+
+    Every image of these is charged as a forward pass:
+    look(batch, training=False): the losses [B] and logits [B, classes] under the current model, without gradients, in
+        evaluation mode; or in training mode, as some published code looks: BatchNorm then normalises by the batch and
+        moves its running statistics.
+    embed(batch): the input [B, D] of the model's last linear layer, and the logits [B, classes], in evaluation mode.
+    Charged as a forward and a backward pass:
+    gradient_norms(batch): the norm [B] of each image's own gradient over all parameters, in evaluation mode.
+    Charged by its own passes:
+    second(model): another network, which trains beside the first, see SecondModel.
     """
 
     n: int
@@ -192,11 +204,17 @@ class Context:
     batch_size: int
     fraction: float
     epoch: int
+    updates: int
+    fingerprint: str
     device: torch.device
     random: Random
     view: Views
-    look: Callable[[Batch], tuple[Tensor, Tensor]]
+    validation: Batch | None
     progress: Callable[[], float]
+    look: Look
+    embed: Callable[[Batch], tuple[Tensor, Tensor]]
+    gradient_norms: Callable[[Batch], Tensor]
+    second: Callable[[Model], SecondModel]
 
     def permutation(self) -> Tensor:
         """All examples in a new random order, int64 [n]."""
@@ -209,6 +227,22 @@ class Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
+class Look(Protocol):
+    def __call__(self, batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]: ...
+
+
+class SecondModel(Stateful, Protocol):
+    """A network beside the trained one: same optimizer, schedule, loss and precision, weights of its own."""
+
+    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Losses [B] and logits [B, classes], in evaluation mode; charges its forward passes."""
+        ...
+
+    def learn(self, batch: Batch) -> None:
+        """One update on the batch; charges its forward and backward passes."""
+        ...
 
 
 class Optimizer(Protocol):
@@ -242,6 +276,12 @@ class Augmentation(Protocol):
         ...
 
 
+class Loss(Protocol):
+    def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The loss [B] of every image, from float32 logits [B, classes]."""
+        ...
+
+
 class Noise(Protocol):
     def apply(self, labels: Tensor, classes: int, random: Random) -> tuple[Tensor, Tensor]:
         """New labels [N] and the mask bool [N] of those that were corrupted."""
@@ -266,6 +306,26 @@ class Sampler(Protocol):
 
         It comes before the backward pass, so it may still set `batch.weight`.
         """
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Scorer(Protocol):
+    """Gives every training example a score, in an ordinary run that writes them to a file when it is done.
+
+    The loop calls `start` once, `observe` at every update as for a sampler, and `scores` after the last one. A look
+    is charged, but those of `scores` come when the budget is spent: they are in the cost that the file states.
+    """
+
+    def start(self, context: Context) -> None: ...
+
+    def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None: ...
+
+    def scores(self) -> dict[str, Tensor]:
+        """Columns [m] of the file: `score`, what else there is, and `index` where not every example is in it."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.config import Experiment
-from budgetrun.contracts import Data, Random, UserError
+from budgetrun.contracts import Batch, Data, Random, UserError
 
 
 def prepare(experiment: Experiment) -> tuple[Data, str]:
@@ -73,6 +73,15 @@ def fingerprint(data: Data) -> str:
         digest.update(str(tuple(tensor.shape)).encode())
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def held_out(data: Data) -> Batch | None:
+    """The validation part as one plain batch, whose indices count in that part; None where there is none."""
+    if data.val_images is None or data.val_labels is None:
+        return None
+    index = torch.arange(len(data.val_labels), device=data.val_labels.device)
+    share = torch.ones(len(index), 1, device=index.device)
+    return Batch(data.val_images, index[:, None], data.val_labels[:, None], share, drawn=index)
 
 
 class Normalize:

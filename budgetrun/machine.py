@@ -94,6 +94,38 @@ def seconds_of(work: Callable[[], None], device: torch.device) -> float:
     return statistics.median(times[5:])
 
 
+class Stopwatch:
+    """Time of the device's work between entering and leaving, in all; measured without waiting for the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = device.type == "cuda"
+        self.total = 0.0
+        self.waiting: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def __enter__(self) -> None:
+        if self.cuda:
+            self.event = torch.cuda.Event(enable_timing=True)
+            self.event.record()
+        else:
+            self.began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self.cuda:
+            end = torch.cuda.Event(enable_timing=True)
+            end.record()
+            self.waiting.append((self.event, end))
+        else:
+            self.total += time.perf_counter() - self.began
+
+    def seconds(self) -> float:
+        """In all, up to the last leaving; waits for the device."""
+        if self.waiting:
+            self.waiting[-1][1].synchronize()
+            self.total += sum(begin.elapsed_time(end) for begin, end in self.waiting) / 1000  # it is in milliseconds
+            self.waiting = []
+        return self.total
+
+
 @contextlib.contextmanager
 def profile(deterministic: bool) -> Iterator[None]:
     """Set torch's global flags for a run, and put them back."""

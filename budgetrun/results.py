@@ -70,7 +70,7 @@ def rename_free(path: Path, word: str) -> Path:
 
 
 class RunFolder:
-    """output_dir/run_id, with config.yaml, metrics.jsonl, checkpoint.pt, train.log and, last, result.json."""
+    """output_dir/run_id: config.yaml, metrics.jsonl, checkpoint.pt, train.log, scores.csv and, last, result.json."""
 
     def __init__(self, output_dir: str, run_id: str) -> None:
         self.path = Path(output_dir) / run_id
@@ -78,6 +78,7 @@ class RunFolder:
         self.handler: LogFile | None = None
         self.result_path = self.path / "result.json"
         self.checkpoint_path = self.path / "checkpoint.pt"
+        self.scores_path = self.path / "scores.csv"
         self.metrics_path = self.path / "metrics.jsonl"
 
     def finished(self) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """THE experiment: every method is trained by this one loop.
 
 The step, in order: plan, look, choose, augment (all in the sampler's `draw`), forward, observe, weigh, backward,
-charge. A sampler cannot look without paying: `look` charges the budget.
+charge. A sampler cannot look without paying: what it is given to look with charges the budget.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ import copy
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from budgetrun import machine
+from budgetrun import machine, scorefile
 from budgetrun.budget import Budget, full_updates, model_flops
 from budgetrun.config import Experiment
-from budgetrun.contracts import Batch, Context, Random, Stateful, UserError
-from budgetrun.data import Normalize, prepare
+from budgetrun.contracts import Batch, Context, Model, Random, Stateful, UserError
+from budgetrun.data import Normalize, held_out, prepare
+from budgetrun.diagnostics import Diagnostics
+from budgetrun.looks import Looks, SecondNetwork
 from budgetrun.progress import shown
 from budgetrun.record import Diverged, Record
 from budgetrun.results import FINISHED, RunFolder, commit
@@ -78,15 +81,16 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     bf16 = machine.uses_bf16(settings.precision, device)
 
-    def forward(net: nn.Module, images: Tensor) -> Tensor:
+    def forward(net: Callable[[Tensor], Any], images: Tensor) -> Tensor:
         """Logits in float32, whatever the model computes in."""
         with torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
-            return net(normalize(images)).float()
+            logits: Tensor = net(normalize(images))
+        return logits.float()
 
     def update(net: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, observe: Observe) -> Tensor:
         """One step on a batch; the loss [] that it was made on."""
         logits = forward(net, batch.images)
-        losses = cross_entropy(logits, batch)
+        losses = experiment.loss(logits, batch)
         observe(batch, losses.detach(), logits.detach())
         loss = losses.mean() if batch.weight is None else (losses * batch.weight).mean()
         optimizer.zero_grad()
@@ -133,24 +137,34 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     }[settings.budget_unit]  # fmt: skip
     budget = Budget(settings.budget_unit, updates * cost_of_one, cost_of_one, flops_forward, flops_update, device)
 
-    # ---- sampler
-    @torch.no_grad()
-    def look(batch: Batch) -> tuple[Tensor, Tensor]:
-        model.eval()
-        # in parts of a batch's size, which stay in a CPU's cache and have the shape that is compiled
-        logits = torch.cat([forward(model, part) for part in batch.images.split(settings.batch_size)])
-        model.train()
-        budget.charge_look(len(batch))
-        return cross_entropy(logits, batch), logits
+    # ---- sampler, and a scorer where there is one
+    looks = Looks(net, model, forward, experiment.loss, budget, settings.batch_size)
+    lr = settings.lr
 
-    sampler = experiment.sampler
-    sampler.start(
-        Context(
-            n=n, classes=data.classes, labels=data.labels, batch_size=settings.batch_size, fraction=settings.budget,
-            epoch=n // settings.batch_size, device=device, random=random, view=view, look=look,
-            progress=lambda: budget.progress,
-        )
+    def second(kind: Model) -> SecondNetwork:
+        other = kind.build(shape[0], data.classes)
+        flops = model_flops(other, shape)
+        other = other.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        other_optimizer = experiment.optimizer.build(other.parameters(), settings.lr, settings.weight_decay)
+        return SecondNetwork(other, other_optimizer, lambda: lr, forward, experiment.loss, budget, flops)
+
+    context = Context(
+        n=n, classes=data.classes, labels=data.labels, batch_size=settings.batch_size, fraction=settings.budget,
+        epoch=n // settings.batch_size, updates=updates, fingerprint=fingerprint, device=device, random=random,
+        view=view, validation=held_out(data), progress=lambda: budget.progress, look=looks.look, embed=looks.embed,
+        gradient_norms=looks.gradient_norms, second=second,
     )  # fmt: skip
+    sampler, scorer = experiment.sampler, experiment.scores
+    diagnostics = Diagnostics(data, budget, view)
+    sampler.start(context)
+    if scorer is not None:
+        scorer.start(replace(context, random=Random.seeded(settings.seed, "scores", device)))
+
+    def observe(batch: Batch, losses: Tensor, logits: Tensor) -> None:
+        sampler.observe(batch, losses, logits)
+        if scorer is not None:
+            scorer.observe(batch, losses, logits)
+        diagnostics.observe(batch)
 
     # ---- from here on files are written
     folder.open()
@@ -165,7 +179,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     before = 0.0  # seconds in all, of earlier processes
     parts: dict[str, Stateful] = {
         "model": net, "optimizer": optimizer, "sampler": sampler, "budget": budget, "record": record,
-        "random": random, "aug_random": aug_random, "global_random": machine.GlobalRandom(device),
+        "diagnostics": diagnostics, "random": random, "aug_random": aug_random,
+        "global_random": machine.GlobalRandom(device), **({} if scorer is None else {"scores": scorer}),
     }  # fmt: skip
 
     def save() -> None:
@@ -191,15 +206,15 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
     # ---- the loop
     saved = time.perf_counter()
-    lr = settings.lr
     with machine.Interruption() as interruption, shown(budget) as progress:
         budget.start()
         while budget.spent < budget.allowed:
             lr = experiment.schedule(settings.lr, budget.progress)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            batch = sampler.draw()
-            record.add(update(model, optimizer, batch, sampler.observe), lr)
+            with diagnostics.drawing:
+                batch = sampler.draw()
+            record.add(update(model, optimizer, batch, observe), lr)
             budget.charge_update(len(batch))
             progress.step()
 
@@ -211,7 +226,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                 line["test_accuracy"], line["test_loss"] = evaluate(data.test_images, data.test_labels)
                 if data.val_images is not None and data.val_labels is not None:
                     line["val_accuracy"], line["val_loss"] = evaluate(data.val_images, data.val_labels)
-                line |= budget.realised()
+                line |= budget.realised() | diagnostics.line()
                 record.metrics.append(line)
                 folder.append_metrics(line)
                 progress.evaluated(line)
@@ -232,10 +247,13 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     # ---- the result
     last = record.metrics[-1]
     source, dirty = commit()
+    if scorer is not None:
+        columns = scorer.scores()
+        about = {"dataset_fingerprint": fingerprint, "method": experiment.names["scores"], "run_id": experiment.run_id}
+        scorefile.write(folder.scores_path, columns, about | {"flops": budget.flops, "commit": source})
     result = {
         "run_id": experiment.run_id, "status": FINISHED, "names": experiment.names, "config": experiment.resolved,
-        **{key: last[key] for key in ("test_accuracy", "test_loss", "val_accuracy", "val_loss") if key in last},
-        **budget.realised(),
+        **{key: value for key, value in last.items() if key not in ("progress", "lr")},
         "seconds_total": before + time.perf_counter() - began,
         "n_parameters": sum(p.numel() for p in net.parameters()),
         "n_corrupted": 0 if data.corrupted is None else int(data.corrupted.sum()),
@@ -243,10 +261,3 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     }  # fmt: skip
     folder.finish(result)
     return result
-
-
-def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """-sum_k share_k log p(label_k), [B]."""
-    if batch.label.shape[1] == 1:
-        return F.cross_entropy(logits, batch.label[:, 0], reduction="none")
-    return -(batch.share * logits.log_softmax(1).gather(1, batch.label)).sum(1)

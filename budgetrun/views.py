@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Augmentation, Batch, Data, Random
+from budgetrun.machine import Stopwatch
 
 AHEAD_BYTES = 2**21  # of pixels that are augmented at once: they stay in a CPU's cache
 
@@ -27,6 +28,7 @@ class Views:
         self.alone = list(itertools.takewhile(lambda step: getattr(step, "image_wise", False), steps))
         self.mixing = steps[len(self.alone) :]
         self.ahead = AHEAD_BYTES // data.images[0].nbytes
+        self.stopwatch = Stopwatch(data.images.device)
 
     def __call__(self, index: Tensor) -> Batch:
         return self.mixed(self.images(index))
@@ -40,16 +42,18 @@ class Views:
 
     def images(self, index: Tensor) -> Batch:
         """The examples augmented each by itself, before anything is mixed."""
-        batch = self.plain(index)
-        for step in self.alone:
-            batch = step(batch, self.random)
-        return batch
+        with self.stopwatch:
+            batch = self.plain(index)
+            for step in self.alone:
+                batch = step(batch, self.random)
+            return batch
 
     def mixed(self, batch: Batch) -> Batch:
         """What `images` returned, mixed where the augmentation mixes."""
-        for step in self.mixing:
-            batch = step(batch, self.random)
-        return batch
+        with self.stopwatch:
+            for step in self.mixing:
+                batch = step(batch, self.random)
+            return batch
 
 
 class Stream:

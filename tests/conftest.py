@@ -24,18 +24,21 @@ from budgetrun.views import Views
 CPU = torch.device("cpu")
 
 
-def refuses_to_look(batch: Batch) -> tuple[Tensor, Tensor]:
-    raise AssertionError("this sampler was not expected to look")
+def refuses_to_look(*_: Any, **__: Any) -> Any:
+    raise AssertionError("this method was not expected to look")
 
 
 @pytest.fixture(scope="session")
 def context_for() -> Callable[..., Context]:
-    """Contexts over `n` random 8x8 images whose labels go round the classes; aug: steps that `view` applies."""
+    """Contexts over `n` random 8x8 images whose labels go round the classes; aug: steps that `view` applies.
+
+    others: values for the rest of Context.
+    """
 
     def make(
         n: int, batch_size: int, *, fraction: float = 1.0, classes: int = 4, seed: int = 0,
-        look: Callable[[Batch], tuple[Tensor, Tensor]] = refuses_to_look, aug: tuple[Any, ...] = (),
-        aug_random: Random | None = None,
+        look: Callable[..., tuple[Tensor, Tensor]] = refuses_to_look, aug: tuple[Any, ...] = (),
+        aug_random: Random | None = None, **others: Any,
     ) -> Context:  # fmt: skip
         images = torch.randint(256, (n, 3, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
         labels = torch.arange(n) % classes
@@ -43,9 +46,13 @@ def context_for() -> Callable[..., Context]:
         data = Data(images, labels, images[:1], labels[:1], pixels, pixels, flip=True, padding=1, classes=classes)
         view = Views(data, aug, aug_random or Random.seeded(seed, "aug", CPU))
 
+        facts: dict[str, Any] = {
+            "updates": 100, "fingerprint": "0123456789abcdef", "validation": None, "progress": lambda: 0.0,
+            "embed": refuses_to_look, "gradient_norms": refuses_to_look, "second": refuses_to_look,
+        }  # fmt: skip
         return Context(
             n=n, classes=classes, labels=labels, batch_size=batch_size, fraction=fraction, epoch=n // batch_size,
-            device=CPU, random=Random.seeded(seed, "sampler", CPU), view=view, look=look, progress=lambda: 0.0,
+            device=CPU, random=Random.seeded(seed, "sampler", CPU), view=view, look=look, **(facts | others),
         )  # fmt: skip
 
     return make

@@ -22,7 +22,7 @@ from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.randaugment import RandAugment
 from budgetrun.aug.ricap import RICAP
 from budgetrun.contracts import Batch, Random
-from budgetrun.train import cross_entropy
+from budgetrun.loss.cross_entropy import CrossEntropy
 
 CPU = torch.device("cpu")
 PLAUSIBLE = 1e-3  # a fixed seed either passes always or never; a wrong distribution is far below
@@ -278,7 +278,7 @@ def test_the_loss_of_shares_is_the_cross_entropy_with_probability_targets(source
         for k in range(sources):
             target[i, label[i, k]] += share[i, k]
     batch = Batch(torch.zeros(200, 1, 1, 1), label, label, share, drawn=label[:, 0])
-    torch.testing.assert_close(cross_entropy(logits, batch), F.cross_entropy(logits, target, reduction="none"))
+    torch.testing.assert_close(CrossEntropy(0.0)(logits, batch), F.cross_entropy(logits, target, reduction="none"))
 
 
 # ---- RandAugment: the tables

@@ -56,7 +56,7 @@ def test_every_yaml_gives_exactly_the_fields_of_its_target(group: str, option: s
 
 
 def test_no_component_file_is_without_a_yaml() -> None:
-    for group in ("dataset", "model", "sampler", "aug", "noise"):
+    for group in ("dataset", "model", "sampler", "aug", "noise", "loss", "scores"):
         targets = set(
             re.findall(rf"budgetrun\.{group}\.(\w+)\.", " ".join(p.read_text() for p in CONF.rglob("*.yaml")))
         )

@@ -23,12 +23,12 @@ from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.ricap import RICAP
 from budgetrun.config import build
 from budgetrun.contracts import Batch, Random, UserError
+from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.sampler.importance import ImportanceSampling, gradient_norm_bound
 from budgetrun.sampler.running_probability import RunningProbability
 from budgetrun.sampler.scan import Scan
 from budgetrun.sampler.selective_backprop import SelectiveBackprop
 from budgetrun.sampler.uniform import Uniform
-from budgetrun.train import cross_entropy
 
 CPU = torch.device("cpu")
 SAMPLERS = sorted((CONF / "sampler").glob("*.yaml"))
@@ -307,7 +307,7 @@ def test_the_bound_is_the_norm_of_the_loss_s_gradient_with_respect_to_the_logits
     share = torch.rand(64, sources, generator=generator).double()
     share = share / share.sum(1, keepdim=True)
     batch = Batch(torch.zeros(64, 1, 1, 1), label, label, share, drawn=label[:, 0])
-    (gradient,) = torch.autograd.grad(cross_entropy(logits, batch).sum(), logits)
+    (gradient,) = torch.autograd.grad(CrossEntropy(0.0)(logits, batch).sum(), logits)
     bound = gradient_norm_bound(logits.detach(), label, share)
     torch.testing.assert_close(bound, gradient.norm(dim=1))
 
@@ -433,14 +433,14 @@ def test_the_weighted_gradient_is_the_pool_s_mean_gradient_on_average_with_less_
     weights = (0.02 * torch.randn(4, 192, generator=generator)).requires_grad_()
 
     def gradient(batch: Batch) -> Tensor:
-        losses = cross_entropy(batch.images.float().flatten(1) / 255 @ weights.T * 20, batch)
+        losses = CrossEntropy(0.0)(batch.images.float().flatten(1) / 255 @ weights.T * 20, batch)
         loss = losses.mean() if batch.weight is None else (losses * batch.weight).mean()
         return torch.autograd.grad(loss, weights)[0]
 
     @torch.no_grad()
     def look(batch: Batch) -> tuple[Tensor, Tensor]:
         logits = batch.images.float().flatten(1) / 255 @ weights.T * 20
-        return cross_entropy(logits, batch), logits
+        return CrossEntropy(0.0)(logits, batch), logits
 
     context = context_for(48, 8, look=look)
     sampler = ImportanceSampling(pool=6, threshold=0.0, momentum=0.9)
