@@ -15,7 +15,7 @@ from cli import SAMPLERS, Done, before_update, here, process, started
 
 MIXING = ["mixup", "cutmix", "ricap", "randaugment"]
 # all that may differ: times, and the code's commit, which may be made while the tests run
-CLOCKS = ("seconds", "seconds_total", "commit", "dirty")
+CLOCKS = ("seconds", "selection_seconds", "drawing", "viewing", "seconds_total", "commit", "dirty")
 
 
 class Killed(BaseException):
