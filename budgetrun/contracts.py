@@ -232,8 +232,11 @@ class Augmentation(Protocol):
 
 
 class Noise(Protocol):
-    def apply(self, labels: Tensor, classes: int, random: Random) -> tuple[Tensor, Tensor]:
-        """New labels [N] and the mask bool [N] of those that were corrupted."""
+    def apply(self, data: Data, random: Random) -> Data:
+        """The data, on the CPU, with corrupted training examples, and `corrupted`, the mask [N] of those.
+
+        Validation and test examples stay clean. For labels, the mask says which are wrong.
+        """
         ...
 
 

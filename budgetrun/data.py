@@ -20,8 +20,7 @@ def prepare(experiment: Experiment) -> tuple[Data, str]:
     print_of_data = fingerprint(data)
     if experiment.noise is not None:
         random = Random.seeded(experiment.settings.seed, "noise", torch.device("cpu"))
-        labels, corrupted = experiment.noise.apply(data.labels, data.classes, random)
-        data = replace(data, labels=labels, corrupted=corrupted)
+        data = experiment.noise.apply(data, random)
     return data, print_of_data
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from budgetrun.__main__ import CONF
-from budgetrun.contracts import Random, UserError
+from budgetrun.contracts import Data, Random, UserError
 from budgetrun.data import prepare
 from budgetrun.noise.symmetric import Symmetric
 
@@ -25,6 +25,18 @@ def noise(seed: int) -> Random:
     return Random.seeded(seed, "noise", CPU)
 
 
+def data_of(labels: list[int] | torch.Tensor, classes: int, images: torch.Tensor | None = None) -> Data:
+    """Training examples with these labels, and images of random pixels where none are given."""
+    labels = torch.as_tensor(labels)
+    generator = torch.Generator().manual_seed(0)
+    if images is None:
+        images = torch.randint(256, (len(labels), 3, 4, 5), generator=generator, dtype=torch.uint8)
+    return Data(
+        images=images, labels=labels, test_images=images[:2].clone(), test_labels=labels[:2].clone(),
+        mean=[0.5] * 3, std=[0.25] * 3, flip=False, padding=0, classes=classes,
+    )  # fmt: skip
+
+
 @settings(deadline=None)
 @given(
     rate=st.floats(0, 0.99),
@@ -32,34 +44,34 @@ def noise(seed: int) -> Random:
     seed=st.integers(0, 2**40),
 )
 def test_exactly_the_rate_of_the_labels_changes_and_never_to_the_true_class(rate, labels, seed):
-    clean = torch.tensor(labels)
-    noisy, corrupted = Symmetric(rate).apply(clean, 5, noise(seed))
-    assert int(corrupted.sum()) == round(rate * len(labels))
-    assert torch.equal(noisy != clean, corrupted)
-    assert noisy.min() >= 0
-    assert noisy.max() < 5
-    assert clean.tolist() == labels  # the clean labels are left alone
+    data = data_of(labels, 5)
+    noisy = Symmetric(rate).apply(data, noise(seed))
+    assert int(noisy.corrupted.sum()) == round(rate * len(labels))
+    assert torch.equal(noisy.labels != data.labels, noisy.corrupted)
+    assert noisy.labels.min() >= 0
+    assert noisy.labels.max() < 5
+    assert data.labels.tolist() == labels  # the clean labels are left alone
 
 
 def test_a_corrupted_label_is_uniform_over_the_other_classes():
-    clean = torch.arange(40_000) % 5
-    noisy, corrupted = Symmetric(0.5).apply(clean, 5, noise(0))
-    pairs = Counter(zip(clean[corrupted].tolist(), noisy[corrupted].tolist(), strict=True))
+    clean = data_of(torch.arange(40_000) % 5, 5)
+    noisy = Symmetric(0.5).apply(clean, noise(0))
+    pairs = Counter(zip(clean.labels[noisy.corrupted].tolist(), noisy.labels[noisy.corrupted].tolist(), strict=True))
     assert chisquare([pairs[pair] for pair in itertools.permutations(range(5), 2)]).pvalue > PLAUSIBLE
 
 
 def test_every_example_is_corrupted_as_often_as_another():
     times = np.zeros(10)
     for seed in range(1500):
-        times += Symmetric(0.3).apply(torch.zeros(10, dtype=torch.int64), 3, noise(seed))[1].numpy()
+        times += Symmetric(0.3).apply(data_of([0] * 10, 3), noise(seed)).corrupted.numpy()
     # the counts of one run sum to 3, so their variance is 9/10 of independent ones'
     assert chisquare(times).pvalue > PLAUSIBLE
 
 
 def test_two_classes_are_swapped():
-    clean = torch.tensor([0, 1] * 50)
-    noisy, corrupted = Symmetric(0.4).apply(clean, 2, noise(3))
-    assert torch.equal(noisy[corrupted], 1 - clean[corrupted])
+    clean = data_of([0, 1] * 50, 2)
+    noisy = Symmetric(0.4).apply(clean, noise(3))
+    assert torch.equal(noisy.labels[noisy.corrupted], 1 - clean.labels[noisy.corrupted])
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
@@ -94,7 +106,7 @@ def test_test_and_validation_labels_stay_clean_and_images_are_not_touched(experi
 def test_noise_takes_nothing_from_the_randomness_of_the_sampler():
     """Streams of different purposes are independent: what one draws does not move another."""
     sampler = Random.seeded(0, "sampler", CPU)
-    Symmetric(0.5).apply(torch.zeros(100, dtype=torch.int64), 10, noise(0))
+    Symmetric(0.5).apply(data_of([0] * 100, 10), noise(0))
     assert torch.equal(
         torch.rand(5, generator=sampler.device),
         torch.rand(5, generator=Random.seeded(0, "sampler", CPU).device),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
-from budgetrun.contracts import Random
+from budgetrun.contracts import Data, Random
 
 
 @dataclass
@@ -23,11 +22,10 @@ class Symmetric:
         if not 0 <= self.rate < 1:
             raise ValueError(f"rate={self.rate} must be in [0, 1)")
 
-    def apply(self, labels: Tensor, classes: int, random: Random) -> tuple[Tensor, Tensor]:
-        count = round(self.rate * len(labels))
-        chosen = torch.from_numpy(random.host.permutation(len(labels))[:count])
-        shift = torch.from_numpy(random.host.integers(1, classes, size=count))
-        noisy, corrupted = labels.clone(), torch.zeros(len(labels), dtype=torch.bool)
-        noisy[chosen] = (labels[chosen] + shift) % classes
-        corrupted[chosen] = True
-        return noisy, corrupted
+    def apply(self, data: Data, random: Random) -> Data:
+        count = round(self.rate * len(data.labels))
+        chosen = torch.from_numpy(random.host.permutation(len(data.labels))[:count])
+        shift = torch.from_numpy(random.host.integers(1, data.classes, size=count))
+        labels = data.labels.clone()
+        labels[chosen] = (labels[chosen] + shift) % data.classes
+        return replace(data, labels=labels, corrupted=labels != data.labels)
