@@ -65,6 +65,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     n, shape = len(data.labels), data.images.shape[1:]
     normalize = Normalize(data, device)
     whole = torch.ones(settings.batch_size, 1, device=device)
+    steps = experiment.aug if data.each_access is None else [data.each_access, *experiment.aug]
 
     # ---- randomness: one stream a purpose, so that no method changes another's draws
     torch.manual_seed(settings.seed)  # initial weights and dropout
@@ -75,7 +76,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         # index_select copies whole rows: 0.01 ms for 128 images of 28x28 on a CPU core, and data.images[index] 0.07 ms
         images, labels = data.images.index_select(0, index), data.labels.index_select(0, index)
         batch = Batch(images, index[:, None], labels[:, None], share, drawn=index)
-        for step in experiment.aug:
+        for step in steps:
             batch = step(batch, random)
         return batch
 
