@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -95,8 +96,9 @@ def values_of(part: Any) -> dict[str, Any]:
 def run_id(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
     """A readable name and the hash of what the experiment is: `digits-cnn-is-ricap-b0.3-s0-1a2b3c4d`."""
     identity = {key: value for key, value in resolved.items() if key not in ELSEWHERE} | {"names": dict(names)}
-    # where a data set lies on a machine is not what it is
+    # where a data set, or a file of labels, lies on a machine is not what it is
     identity["dataset"] = {key: value for key, value in resolved["dataset"].items() if key != "system"}
+    identity["noise"] = {k: Path(v).name if k == "file" else v for k, v in resolved["noise"].items()}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     chosen = [
         names[group] for group in ("dataset", "model", "sampler", "aug", "noise", "scores") if names[group] != "none"

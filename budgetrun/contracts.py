@@ -87,6 +87,8 @@ class Data:
     images, test_images: uint8 [N, C, H, W]; labels, test_labels: int64 [N] in 0 .. classes-1.
     mean, std: one number a channel, of pixels scaled to [0, 1].
     flip: whether a mirrored image keeps its label. padding: pixels of zero padding for random crops.
+    position: int64 [N], which of the data set's training examples these are; None where none is held out.
+    each_access: what happens to training images whenever they are viewed, before augmentation.
     """
 
     images: Tensor
@@ -100,12 +102,13 @@ class Data:
     classes: int
     val_images: Tensor | None = None
     val_labels: Tensor | None = None
+    position: Tensor | None = None
     corrupted: Tensor | None = None  # bool [N], for diagnosis only: no sampler is given it
+    each_access: Access | None = None
 
     def to(self, device: torch.device) -> Data:
-        """The same data with every tensor on `device`."""
-        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **moved)
+        """The same data on `device`."""
+        return replace(self, **{k: v.to(device) for k, v in vars(self).items() if hasattr(v, "to")})
 
 
 @dataclass
@@ -282,9 +285,18 @@ class Loss(Protocol):
         ...
 
 
+class Access(Augmentation, Protocol):
+    """A step that comes before augmentation and belongs to the data: uint8 images in, uint8 images out."""
+
+    def to(self, device: torch.device) -> Access: ...
+
+
 class Noise(Protocol):
-    def apply(self, labels: Tensor, classes: int, random: Random) -> tuple[Tensor, Tensor]:
-        """New labels [N] and the mask bool [N] of those that were corrupted."""
+    def apply(self, data: Data, random: Random) -> Data:
+        """The data, on the CPU, with corrupted training examples, and `corrupted`, the mask [N] of those.
+
+        Validation and test examples stay clean. For labels, the mask says which are wrong.
+        """
         ...
 
 

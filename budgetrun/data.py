@@ -17,12 +17,7 @@ from budgetrun.contracts import Batch, Data, Random, UserError
 def prepare(experiment: Experiment) -> tuple[Data, str]:
     """The data of a run, on the CPU, and the fingerprint of its clean training and test examples."""
     data = load(experiment)
-    print_of_data = fingerprint(data)
-    if experiment.noise is not None:
-        random = Random.seeded(experiment.settings.seed, "noise", torch.device("cpu"))
-        labels, corrupted = experiment.noise.apply(data.labels, data.classes, random)
-        data = replace(data, labels=labels, corrupted=corrupted)
-    return data, print_of_data
+    return corrupt(data, experiment), fingerprint(data)
 
 
 def load(experiment: Experiment) -> Data:
@@ -46,6 +41,13 @@ def load(experiment: Experiment) -> Data:
     return data
 
 
+def corrupt(data: Data, experiment: Experiment) -> Data:
+    """The data with the experiment's noise; raises UserError where the noise does not fit them."""
+    if experiment.noise is None:
+        return data
+    return experiment.noise.apply(data, Random.seeded(experiment.settings.seed, "noise", torch.device("cpu")))
+
+
 def hold_out(data: Data, part: float) -> Data:
     """Move round(part x its examples) of every class to the validation set: the same ones for every seed."""
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(data.labels))
@@ -62,6 +64,7 @@ def hold_out(data: Data, part: float) -> Data:
         labels=data.labels[~held],
         val_images=data.images[held],
         val_labels=data.labels[held],
+        position=torch.from_numpy(np.flatnonzero(~held)),
     )
 
 

@@ -17,7 +17,7 @@ from budgetrun.budget import full_updates, model_flops
 from budgetrun.composing import composer, overrides_of
 from budgetrun.config import Experiment, experiment
 from budgetrun.contracts import Data, UserError
-from budgetrun.data import load
+from budgetrun.data import corrupt, load
 from budgetrun.explain import explain
 from budgetrun.machine import find_device
 from budgetrun.results import RunFolder
@@ -53,6 +53,7 @@ class Fit:
     def __init__(self) -> None:
         self.data: tuple[str, Data] | None = None
         self.models: set[str] = set()
+        self.noises: set[str] = set()
 
     def __call__(self, experiment: Experiment) -> None:
         """Raises UserError where one does not."""
@@ -63,6 +64,10 @@ class Fit:
             self.data = source, load(experiment)
         data = self.data[1]
         full_updates(settings, len(data.labels))
+        noise = json.dumps([source, resolved["noise"]])  # one seed says whether it fits
+        if noise not in self.noises:
+            corrupt(data, experiment)
+            self.noises.add(noise)
         model = json.dumps([resolved["model"], data.images.shape[1:], data.classes])
         if model not in self.models:
             model_flops(experiment.model.build(data.images.shape[1], data.classes), data.images.shape[1:])

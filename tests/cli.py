@@ -6,11 +6,13 @@ import contextlib
 import io
 import json
 import os
+import pickle
 import shlex
 import subprocess
 import sys
 import traceback
 import warnings
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 CONF = CHECKOUT / "conf"
 SAMPLERS = sorted(p.stem for p in (CONF / "sampler").glob("*.yaml"))
 AUGS = sorted(p.stem for p in (CONF / "aug").glob("*.yaml"))
+NOISES = sorted(p.stem for p in (CONF / "noise").glob("*.yaml"))
 OPTIONS = sorted((p.parent.name, p.stem) for p in CONF.glob("*/*.yaml"))
 TRAINING = 1438  # digits
 
@@ -96,6 +99,17 @@ def listing(*folders: Path) -> dict[str, bytes | None]:
     """Every path under the folders with its content, to compare before and after."""
     paths = [p for folder in folders for p in sorted(folder.rglob("*"))]
     return {str(p): p.read_bytes() if p.is_file() else None for p in paths}
+
+
+def human_file(path: Path, content: dict[str, Any], numpy_core: str = "numpy.core") -> Path:
+    """A file as CIFAR-10N and CIFAR-100N are published: torch's archive of NumPy arrays pickled before NumPy 2."""
+    pickled = pickle.dumps(content, protocol=2)
+    here, there = (f"c{core}.multiarray\n_reconstruct\n".encode() for core in ("numpy._core", numpy_core))
+    assert here in pickled
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled.replace(here, there))
+        archive.writestr("archive/version", "3\n")
+    return path
 
 
 def refused(done: Done, *words: str) -> str:

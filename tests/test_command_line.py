@@ -255,6 +255,8 @@ def test_a_sweep_runs_every_combination_once_and_exits_with_0(tmp_path: Path) ->
         ("-m epochs=1 bugdet=0.3,0.5", ["bugdet", "budget"]),
         ("-m epochs=1 sampler=null,is", ["sampler=null"]),
         ("-m epochs=1 device=cpu,cuda:99", ["device=cuda:99"]),
+        ("-m epochs=1 noise=asymmetric noise.map=pairs,cifar100", ["noise.map=cifar100", "100 classes"]),
+        ("-m epochs=1 noise=none,cifar10n", ["noise.file=data/CIFAR-10_human.pt is not there"]),
         ("-m epochs=1,0.001", ["epochs=0.001"]),
         ("-m epochs=1 batch_size=64,5000", ["batch_size=5000"]),
         ("-m epochs=1 dataset.mean=[0.3],[0.3,0.3]", ["dataset.mean"]),

@@ -112,6 +112,11 @@ def test_mixing_augmentations_continue_with_the_same_random_numbers(aug: str, tm
     assert_ends_alike(*both(line, tmp_path, "sb", [(12, interrupt)]))
 
 
+def test_noise_that_is_new_at_each_access_continues_with_the_same_random_numbers(tmp_path: Path) -> None:
+    line = "sampler=is sampler.threshold=0 noise=gaussian_pixels noise.fresh=true budget=0.5 epochs=1 evaluations=5"
+    assert_ends_alike(*both(line, tmp_path, "is", [(6, interrupt)]))
+
+
 def test_dropout_optimizer_state_and_schedule_continue(tmp_path: Path) -> None:
     line = "model=wrn_28_2 model.depth=10 model.width=1 model.dropout=0.3 optimizer=adamw lr=0.01 schedule=step"
     stops = [(4, interrupt), (3, interrupt)]
