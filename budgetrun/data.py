@@ -77,7 +77,7 @@ def hold_out(data: Data, part: float) -> Data:
 def resized(images: Tensor, size: int) -> Tensor:
     """Both sides resized to `size` pixels: uint8 [N, C, H, W] to uint8 [N, C, size, size].
 
-    Antialiased bilinear, as torchvision's Resize((size, size)) does it. CIFAR-10 to 128 pixels: 9 s on one core.
+    Antialiased bilinear, as torchvision's Resize((size, size)) does it. CIFAR-10 to 128 pixels: 13 s on one core.
     """
     try:
         large = images.new_empty(*images.shape[:2], size, size)

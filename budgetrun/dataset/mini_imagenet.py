@@ -70,8 +70,10 @@ def listed(root: Path) -> tuple[list[str], list[str]]:
     for table in TABLES:
         try:
             with (root / table).open(newline="") as file:
-                reader = csv.DictReader(file, restval="")
-                rows += [(f"images/{row['filename']}", row["label"]) for row in reader]
+                for row in csv.DictReader(file, restval=""):
+                    if not row["label"]:
+                        raise ValueError(f"{row['filename']} has no label")
+                    rows.append((f"images/{row['filename']}", row["label"]))
         except OSError as error:
             raise UserError(f"{root / table} cannot be read ({error.strerror})") from error
         except (KeyError, ValueError, csv.Error) as error:
