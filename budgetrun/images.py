@@ -82,7 +82,7 @@ def decode(root: Path, names: list[str], size: int, channels: int) -> np.ndarray
 
     try:
         images = np.empty((len(names), channels, size, size), np.uint8)
-    except MemoryError as error:
+    except (MemoryError, ValueError) as error:  # the latter where the number of bytes has too many digits
         raise UserError(f"the images of {root} do not fit ({error}); set dataset.size={size} lower") from error
 
     def decode_one(number: int) -> None:

@@ -189,6 +189,12 @@ def test_a_folder_that_is_no_data_set_is_refused_in_one_sentence(fault: Any, wor
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.parametrize("size", [10**7, 10**9])
+def test_a_size_that_no_memory_holds_is_refused(size: int, tmp_path: Path) -> None:
+    pictures(tmp_path / "data" / "image_folder")
+    refused(here(f"dataset=image_folder dataset.size={size}", tmp_path), f"dataset.size={size}", "do not fit")
+
+
 # ---- what was decoded is kept
 
 
