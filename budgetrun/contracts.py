@@ -39,6 +39,7 @@ class Settings:
     batch_size: int
     lr: float
     weight_decay: float
+    image_size: int | None
     validation: float
     evaluations: int
     full_seconds: float | None
@@ -61,6 +62,7 @@ class Settings:
             "batch_size": (self.batch_size >= 1, "at least 1 image"),
             "lr": (finite(self.lr) and self.lr > 0, "greater than 0"),
             "weight_decay": (finite(self.weight_decay) and self.weight_decay >= 0, "at least 0"),
+            "image_size": (self.image_size is None or self.image_size >= 1, "at least 1 pixel, or null"),
             "validation": (0 <= self.validation < 1, "in [0, 1): the part of the training set to hold out"),
             "evaluations": (self.evaluations >= 1, "at least 1: the last evaluation is the result"),
             "full_seconds": (self.full_seconds is None or 0 < self.full_seconds < math.inf, "greater than 0, or null"),

@@ -39,7 +39,7 @@ def help_page(conf: Path) -> str:
     for group in sorted(default, key=ORDER.index):
         lines.append(f"  {group} (default: {default[group]})")
         for option in sorted((conf / group).glob("*.yaml")):
-            lines.append(f"    {option.stem:<15} {description(option)}")
+            lines.append(f"    {option.stem:<18} {description(option)}")
     lines += ["", "Values at the root (a recipe may change them)"]
     for key, value, comment in re.findall(r"^(\w+): (\S+) # (.*)$", root, flags=re.M):
         lines.append(f"  {key + '=' + value:<22} {comment}" if "$" not in value else f"  {key:<22} {comment}")

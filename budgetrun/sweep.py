@@ -17,7 +17,7 @@ from budgetrun.budget import full_updates, model_flops
 from budgetrun.composing import composer, overrides_of
 from budgetrun.config import Experiment, experiment
 from budgetrun.contracts import Data, UserError
-from budgetrun.data import corrupt, load
+from budgetrun.data import corrupt, load, trained_shape
 from budgetrun.explain import explain
 from budgetrun.machine import find_device
 from budgetrun.results import RunFolder
@@ -68,9 +68,10 @@ class Fit:
         if noise not in self.noises:
             corrupt(data, experiment)
             self.noises.add(noise)
-        model = json.dumps([resolved["model"], data.images.shape[1:], data.classes])
+        shape = trained_shape(data, settings)
+        model = json.dumps([resolved["model"], shape, data.classes])
         if model not in self.models:
-            model_flops(experiment.model.build(data.images.shape[1], data.classes), data.images.shape[1:])
+            model_flops(experiment.model.build(shape[0], data.classes), shape)
             self.models.add(model)
 
 

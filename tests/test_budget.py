@@ -16,7 +16,7 @@ from budgetrun.__main__ import CONF
 from budgetrun.budget import Budget, model_flops
 from budgetrun.contracts import UNITS, UserError
 from budgetrun.model.cnn import CNN
-from budgetrun.model.resnet18 import ResNet18
+from budgetrun.model.resnet import ResNet
 from budgetrun.schedule import Constant, Cosine, Linear, Step
 from budgetrun.train import run
 
@@ -175,7 +175,7 @@ def test_the_flops_of_the_cifar_resnet18_are_those_of_its_layers():
     stages = 4 * 2 * 9 * 64 * 64 * 32**2
     for channels, size in ((128, 16), (256, 8), (512, 4)):
         stages += 2 * size**2 * (9 * channels * channels // 2 + 3 * 9 * channels**2 + channels * channels // 2)
-    forward, update = model_flops(ResNet18(init="torch").build(3, 10), (3, 32, 32))
+    forward, update = model_flops(ResNet(18, "small", "torch").build(3, 10), (3, 32, 32))
     assert forward == stem + stages + 2 * 512 * 10
     assert update == 3 * forward - stem
     assert forward / 1e9 == pytest.approx(1.11, abs=0.005)

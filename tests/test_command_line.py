@@ -129,7 +129,8 @@ def test_a_default_typed_out_in_another_way_is_the_same_experiment(line: str) ->
 
 @pytest.mark.parametrize("line", ["seed=1", "budget=0.2999", "sampler=uniform", "aug=none", "lr=0.05", "model.width=8",
                                   "evaluations=3", "validation=0.1", "batch_size=32", "budget_unit=flops",
-                                  "optimizer.nesterov=true", "schedule.final=0.01", "dataset.mean=[0.3]"])  # fmt: skip
+                                  "optimizer.nesterov=true", "schedule.final=0.01", "dataset.mean=[0.3]",
+                                  "image_size=8"])  # fmt: skip
 def test_another_experiment_lands_in_another_folder(line: str) -> None:
     from budgetrun.config import experiment
 
@@ -138,6 +139,49 @@ def test_another_experiment_lands_in_another_folder(line: str) -> None:
         experiment(*composed("sampler=is", "budget=0.3", line)),
     )
     assert one.run_id != other.run_id
+
+
+RECIPES = [option for group, option in OPTIONS if group == "recipe"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_what_is_typed_wins_over_every_recipe(recipe: str) -> None:
+    from budgetrun.config import experiment
+
+    typed = {"model": "wrn_28_2", "aug": "mixup", "optimizer": "adamw", "schedule": "cosine"}
+    values = {"epochs": 3, "batch_size": 7, "lr": 0.5, "weight_decay": 0.25, "image_size": 9}
+    words = [f"{key}={value}" for key, value in {**typed, **values}.items()]
+    built = experiment(*composed("dataset=cifar10", f"recipe={recipe}", *words))
+    assert typed.items() <= built.names.items()
+    assert values.items() <= vars(built.settings).items()
+
+
+def test_the_recipe_of_hu_trains_a_wide_network_with_nesterov_and_two_steps_of_a_fifth() -> None:
+    import torch
+
+    from budgetrun.config import experiment
+
+    built = experiment(*composed("dataset=cifar10", "recipe=hu2021"))
+    settings = built.settings
+    assert (settings.epochs, settings.batch_size, settings.lr, settings.weight_decay) == (100, 128, 0.1, 5e-4)
+    rates = [built.schedule(settings.lr, progress) for progress in (0, 0.599, 0.6, 0.799, 0.8, 1)]
+    assert rates == pytest.approx([0.1, 0.1, 0.02, 0.02, 0.004, 0.004])
+    group = built.optimizer.build([torch.nn.Parameter(torch.zeros(1))], 0.1, 5e-4).param_groups[0]
+    assert (group["nesterov"], group["momentum"]) == (True, 0.9)
+    assert built.names["model"] == "wrn_28_10"
+    assert built.names["aug"] == "standard"
+
+
+def test_the_recipe_of_sahayam_is_stl10_s_own() -> None:
+    from budgetrun.config import experiment
+
+    built = experiment(*composed("dataset=stl10"))
+    settings = built.settings
+    assert (settings.epochs, settings.batch_size, settings.lr, settings.weight_decay) == (100, 512, 0.005, 0)
+    assert settings.image_size == 128
+    assert [built.schedule(0.005, progress) for progress in (0, 0.5, 1)] == [0.005] * 3
+    assert built.aug == []
+    assert built.names["model"] == "resnet18_imagenet"
 
 
 def test_a_finished_run_is_not_run_again_and_says_so(tmp_path: Path) -> None:
@@ -260,6 +304,7 @@ def test_a_sweep_runs_every_combination_once_and_exits_with_0(tmp_path: Path) ->
         ("-m epochs=1,0.001", ["epochs=0.001"]),
         ("-m epochs=1 batch_size=64,5000", ["batch_size=5000"]),
         ("-m epochs=1 dataset.mean=[0.3],[0.3,0.3]", ["dataset.mean"]),
+        ("-m epochs=1 image_size=8,2", ["image_size=2", "1x2x2"]),
         ("--multir epochs=1 budget=0.5,2", ["budget=2"]),
         ("hydra.mode=MULTIRUN epochs=1 budget=0.5,2", ["budget=2"]),
     ],

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
+from budgetrun.budget import model_flops
 from budgetrun.contracts import Data, UserError
-from budgetrun.data import Normalize, fingerprint, hold_out, prepare
+from budgetrun.data import Normalize, fingerprint, hold_out, prepare, resized
+from budgetrun.train import run
 
 
 def small_data(labels: list[int], classes: int = 4) -> Data:
@@ -135,6 +137,38 @@ def test_the_fingerprint_of_a_run_is_that_of_its_clean_data(experiment_for):
     assert of_run == fingerprint(data)
     assert prepare(experiment_for("noise=symmetric", "seed=5"))[1] == of_run
     assert prepare(experiment_for("validation=0.1"))[1] != of_run
+
+
+# ---- the size of the images
+
+
+@pytest.mark.parametrize(("shape", "size"), [((3, 32, 32), 128), ((3, 32, 32), 9), ((1, 28, 20), 14), ((3, 7, 7), 7)])
+def test_images_are_resized_as_torchvision_s_resize_does(shape, size):
+    channels = shape[0]
+    images = torch.randint(256, (1030, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    theirs = transforms.Compose([transforms.Resize((size, size)), transforms.PILToTensor()])
+    ours = resized(images, size)
+    assert ours.dtype == torch.uint8
+    for number in (0, 1, 999, 1000, 1029):  # it is done in parts of 1000
+        array = images[number].permute(1, 2, 0).numpy()
+        expected = theirs(Image.fromarray(array[:, :, 0] if channels == 1 else array))
+        # random pixels differ by 85 on average; torch and Pillow round their weights differently
+        assert int((ours[number].int() - expected.int()).abs().max()) <= 2
+
+
+def test_a_run_trains_on_resized_images_under_the_fingerprint_of_the_data(experiment_for):
+    experiment = experiment_for("image_size=12", "validation=0.1", "epochs=1", "budget=0.1", "model.width=2")
+    data, of_run = prepare(experiment)
+    plain, of_plain = prepare(experiment_for("validation=0.1"))
+    assert of_run == of_plain
+    for name in ("images", "val_images", "test_images"):
+        assert torch.equal(getattr(data, name), resized(getattr(plain, name), 12))
+    for name in ("labels", "val_labels", "test_labels"):
+        assert torch.equal(getattr(data, name), getattr(plain, name))
+    result = run(experiment)
+    _, update = model_flops(experiment.model.build(1, 10), torch.Size((1, 12, 12)))
+    assert result["flops"] == result["examples_backward"] * update
+    assert result["dataset_fingerprint"] == of_plain
 
 
 # ---- pixels

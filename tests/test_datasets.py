@@ -27,7 +27,7 @@ from torchvision import datasets
 
 from budgetrun.contracts import Data, UserError
 
-NAMES = ["cifar10", "cifar100", "svhn", "fashion_mnist"]
+NAMES = ["cifar10", "cifar100", "svhn", "fashion_mnist", "stl10"]
 SIZES = (40, 20)  # train, test
 
 
@@ -109,6 +109,25 @@ def patched_fashion_mnist(made: Published, url: str, patch: pytest.MonkeyPatch) 
     patch.setattr(datasets.FashionMNIST, "mirrors", [f"{url}/"])
 
 
+def patched_stl10(made: Published, url: str, patch: pytest.MonkeyPatch) -> None:
+    contents = {"unlabeled_X.bin": bytes(7 * 3 * 96 * 96), "class_names.txt": b"airplane\n"}
+    for part, images, labels in zip(("train", "test"), made.images, made.labels, strict=True):
+        contents[f"{part}_X.bin"] = images.swapaxes(2, 3).tobytes()  # as published: columns before rows
+        contents[f"{part}_y.bin"] = (labels + 1).astype(np.uint8).tobytes()  # and classes from 1
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for name, content in contents.items():
+            info = tarfile.TarInfo(f"{datasets.STL10.base_folder}/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    made.files = {datasets.STL10.filename: archive.getvalue()}
+    patch.setattr(datasets.STL10, "url", f"{url}/{datasets.STL10.filename}")
+    patch.setattr(datasets.STL10, "tgz_md5", md5(archive.getvalue()))
+    for attribute in ("train_list", "test_list"):
+        names = [name for name, _ in getattr(datasets.STL10, attribute)]
+        patch.setattr(datasets.STL10, attribute, [[name, md5(contents[name])] for name in names])
+
+
 @contextlib.contextmanager
 def serving(made: Published) -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -139,13 +158,15 @@ def serving(made: Published) -> Iterator[str]:
 def published(name: str, url: str, patch: pytest.MonkeyPatch, made: Published) -> Published:
     random = np.random.default_rng(0)
     classes = 100 if name == "cifar100" else 10
-    shape = (1, 28, 28) if name == "fashion_mnist" else (3, 32, 32)
+    shape = {"fashion_mnist": (1, 28, 28), "stl10": (3, 96, 96)}.get(name, (3, 32, 32))
     made.images = [random.integers(0, 256, (n, *shape), dtype=np.uint8) for n in SIZES]
     made.labels = [np.concatenate([[0, classes - 1], random.integers(0, classes, n - 2)]) for n in SIZES]
     if name == "svhn":
         patched_svhn(made, url, patch)
     elif name == "fashion_mnist":
         patched_fashion_mnist(made, url, patch)
+    elif name == "stl10":
+        patched_stl10(made, url, patch)
     else:
         patched_cifar(made, classes, url, patch)
     return made
@@ -232,14 +253,15 @@ def test_jobs_at_the_same_time_download_once(online: tuple[str, Published], tmp_
 def load_part(name: str, folder: Path) -> Data:
     from budgetrun.dataset.cifar import CIFAR
     from budgetrun.dataset.fashion_mnist import FashionMNIST
+    from budgetrun.dataset.stl10 import STL10
     from budgetrun.dataset.svhn import SVHN
 
     values: dict[str, Any] = {"mean": [0.5], "std": [0.5], "flip": True, "padding": 4}
     if name.startswith("cifar"):
         return CIFAR(int(name.removeprefix("cifar")), **values).load(str(folder))
-    return (
-        SVHN(**values).load(str(folder)) if name == "svhn" else FashionMNIST(**values, system="none").load(str(folder))
-    )
+    if name == "fashion_mnist":
+        return FashionMNIST(**values, system="none").load(str(folder))
+    return {"svhn": SVHN, "stl10": STL10}[name](**values).load(str(folder))
 
 
 @every_online
@@ -326,12 +348,13 @@ def test_archives_put_by_hand_are_used_offline_and_kept(offline: tuple[str, Publ
 def test_a_run_trains_on_every_data_set_by_its_own_recipe(offline: tuple[str, Published], tmp_path: Path) -> None:
     name, made = offline
     put(made, tmp_path / "data")
-    # resnet18 of the recipe is kept; one update is enough
+    # the recipe's model is kept; one update is enough
     line = f"dataset={name} epochs=1 batch_size=20 budget=0.5 evaluations=1 aug=ricap sampler=is"
     done = here(line + (" dataset.system=none" if name == "fashion_mnist" else ""), tmp_path)
     assert done.code == 0, done.err
     assert done.result["updates"] == 1
-    assert done.result["names"]["model"] == ("cnn" if name == "fashion_mnist" else "resnet18")
+    models = {"fashion_mnist": "cnn", "stl10": "resnet18_imagenet"}
+    assert done.result["names"]["model"] == models.get(name, "resnet18")
 
 
 @pytest.mark.parametrize("offline", ["cifar10"], indirect=True)
@@ -341,6 +364,28 @@ def test_a_truncated_archive_stops_the_command_in_one_sentence(offline: tuple[st
     refused(here(f"dataset={name} epochs=1", tmp_path), "data/cifar-10-python.tar.gz", "1000 bytes")
     assert path.stat().st_size == 1000
     assert not list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.parametrize("online", ["stl10"], indirect=True)
+def test_of_stl10_only_the_labelled_part_is_kept(online: tuple[str, Published], tmp_path: Path) -> None:
+    load("stl10", tmp_path)
+    names = ["test_X.bin", "test_y.bin", "train_X.bin", "train_y.bin"]
+    assert sorted(leftovers(tmp_path)) == [str(tmp_path / "stl10_binary" / name) for name in names]
+
+
+@pytest.mark.parametrize("offline", ["stl10"], indirect=True)
+def test_the_unpacked_files_of_stl10_are_enough_and_a_truncated_one_is_named(
+    offline: tuple[str, Published], tmp_path: Path
+) -> None:
+    name, made = offline
+    put(made, tmp_path)
+    load(name, tmp_path)
+    (tmp_path / "stl10_binary.tar.gz").unlink()
+    assert_arrives(load(name, tmp_path), made)
+    path = tmp_path / "stl10_binary" / "test_X.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"test_X\.bin is broken"):
+        load(name, tmp_path)
 
 
 def test_a_system_package_is_found_without_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

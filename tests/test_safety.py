@@ -69,6 +69,22 @@ SENSELESS = [
     ("batch_size=100000", "batch_size=100000", "1438"),
     ("epochs=0.001", "epochs"),
     ("epochs=nan", "epochs=nan"),
+    ("image_size=0", "image_size=0", "at least 1"),
+    ("image_size=32.5", "image_size=32.5", "whole number", "null"),
+    ("image_size=10000000", "image_size=10000000", "memory"),
+    ("dataset=mini_imagenet dataset.size=0", "dataset.size=0"),
+    ("dataset=mini_imagenet dataset.train=0", "dataset.train=0"),
+    ("dataset=image_folder dataset.size=0", "dataset.size=0"),
+    ("dataset=image_folder dataset.channels=4", "dataset.channels=4"),
+    ("dataset=image_folder dataset.mean=0.5", "dataset.mean=0.5", "list of numbers", "null"),
+    ("model=resnet50 model.depth=34", "model.depth=34"),
+    ("model=resnet101 model.stem=7x7", "model.stem=7x7", "small", "imagenet"),
+    ("model=densenet121 model.stem=7x7", "model.stem=7x7"),
+    ("model=efficientnet_b4 model.stem=7x7", "model.stem=7x7"),
+    ("model=efficientnet_b4 model.variant=b5", "model.variant=b5"),
+    ("model=efficientnet_v2_s model.stochastic_depth=1", "model.stochastic_depth=1"),
+    ("model=mobilenet_v3_small model.stem=7x7", "model.stem=7x7"),
+    ("model=mobilenet_v3_small model.dropout=-0.1", "model.dropout=-0.1"),
     ("validation=0.999", "validation=0.999"),
     ("validation=1", "validation=1"),
     ("seed=-1", "seed=-1"),
@@ -122,7 +138,10 @@ def test_a_model_that_does_not_fit_the_image_size_is_refused(tmp_path: Path, mon
 # ---- folders and disks
 
 
-@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "svhn", "fashion_mnist dataset.system=nowhere"])
+DOWNLOADED = ["cifar10", "cifar100", "svhn", "fashion_mnist dataset.system=nowhere", "stl10"]
+
+
+@pytest.mark.parametrize("dataset", [*DOWNLOADED, "mini_imagenet", "image_folder"])
 def test_a_data_dir_that_cannot_be_read_or_written_is_named(dataset: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     refused(here(f"dataset={dataset} data_dir=file epochs=1", tmp_path), "file")

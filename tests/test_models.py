@@ -1,0 +1,152 @@
+"""The networks: every part of them learns, they see the whole image, and they are those of the papers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cli import CONF
+from omegaconf import OmegaConf
+from torch import nn
+
+from budgetrun.budget import model_flops
+from budgetrun.config import build
+from budgetrun.contracts import UserError
+
+MODELS = sorted(p.stem for p in (CONF / "model").glob("*.yaml"))
+
+
+def network(name: str, channels: int = 3, classes: int = 10, **changes: Any) -> nn.Module:
+    """The network of an option, made with a fixed seed."""
+    values: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{name}.yaml"))
+    torch.manual_seed(0)
+    return build({**values, **changes}, "model.").build(channels, classes)  # type: ignore[no-any-return]
+
+
+def images(count: int, channels: int, size: int) -> torch.Tensor:
+    return torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(1))
+
+
+# ---- they learn
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_update_on_colour_images_of_32_pixels_reaches_every_weight_and_lowers_the_loss(name: str) -> None:
+    net, batch, labels = network(name, classes=5), images(4, 3, 32), torch.tensor([0, 4, 2, 0])
+    torch.manual_seed(0)  # of dropout
+    before = F.cross_entropy(net(batch), labels)
+    before.backward()
+    gradients = {key: p.grad for key, p in net.named_parameters()}
+    assert [key for key, g in gradients.items() if g is None or not g.isfinite().all() or not g.any()] == []
+    squared = sum(float(p.grad.square().sum()) for p in net.parameters() if p.grad is not None)
+    with torch.no_grad():
+        for p in net.parameters():
+            assert p.grad is not None
+            p -= 1e-3 / squared * p.grad  # a step that lowers the loss by 0.001, to first order
+        torch.manual_seed(0)
+        after = F.cross_entropy(net(batch), labels)
+    assert float(before.detach() - after) == pytest.approx(1e-3, rel=0.5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("channels", "size"), [(3, 32), (1, 28)])
+def test_the_logits_of_an_image_depend_on_every_corner_of_it(name: str, channels: int, size: int) -> None:
+    batch = images(2, channels, size).requires_grad_()
+    logits = network(name, channels, 7)(batch)
+    logits[0].square().sum().backward()
+    assert batch.grad is not None
+    gradient = batch.grad[0].abs().sum(0)
+    assert gradient[[0, 0, -1, -1], [0, -1, 0, -1]].min() > 0
+
+
+# ---- they are the published ones
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "gflops"),
+    [
+        ("resnet18", 11.18, 1.19),
+        ("resnet50", 23.52, 2.69),
+        ("efficientnet_b4", 17.56, 0.98),
+        ("efficientnet_v2_s", 20.19, 1.86),
+        ("mobilenet_v3_small", 1.52, None),  # they give 0.03, which is too coarse to compare
+    ],
+)
+def test_with_the_stem_for_imagenet_they_have_the_size_and_flops_of_sahayam_et_al(
+    name: str, millions: float, gflops: float | None
+) -> None:
+    """Their table's numbers, cut to two places: 10 classes, images of 128 pixels."""
+    net = network(name, stem="imagenet")
+    assert 0 <= sum(p.numel() for p in net.parameters()) / 1e6 - millions < 0.01
+    if gflops is not None:
+        # their FLOPs count a little more than convolutions and matrix products
+        assert model_flops(net, torch.Size((3, 128, 128)))[0] / 1e9 == pytest.approx(gflops, rel=0.01)
+
+
+def test_resnet101_and_densenet121_have_as_many_parameters_as_published() -> None:
+    """torchvision's documentation: 44,549,160 and 7,978,856 with 1000 classes and the stem for ImageNet."""
+    for name, published, features in (("resnet101", 44_549_160, 2048), ("densenet121", 7_978_856, 1024)):
+        net = network(name, stem="imagenet", classes=10)
+        assert sum(p.numel() for p in net.parameters()) == published - 990 * (features + 1)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet101", "densenet121"])
+def test_the_small_stem_does_at_32_pixels_what_the_other_does_at_128(name: str) -> None:
+    """But for the stem itself: 3x3 on 32 x 32 places in place of 7x7 on 64 x 64, each to 64 channels."""
+    small, _ = model_flops(network(name, stem="small"), torch.Size((3, 32, 32)))
+    large, _ = model_flops(network(name, stem="imagenet"), torch.Size((3, 128, 128)))
+    assert small - 2 * 9 * 3 * 64 * 32**2 == large - 2 * 49 * 3 * 64 * 64**2
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b4", "efficientnet_v2_s", "mobilenet_v3_small"])
+def test_the_small_stem_does_at_32_pixels_what_the_other_does_at_64(name: str) -> None:
+    small, _ = model_flops(network(name, stem="small"), torch.Size((3, 32, 32)))
+    large, _ = model_flops(network(name, stem="imagenet"), torch.Size((3, 64, 64)))
+    assert small == large
+
+
+def test_a_network_that_does_not_fit_small_images_is_a_sentence() -> None:
+    with pytest.raises(UserError, match="does not fit images of 1x8x8"):
+        model_flops(network("densenet121", 1, stem="imagenet"), torch.Size((1, 8, 8)))
+
+
+# ---- how they begin, and what is random in them
+
+
+@pytest.mark.parametrize("stem", ["small", "imagenet"])
+def test_resnets_begin_as_torch_s_layers_or_as_torchvision_s(stem: str) -> None:
+    for layer in ("conv1", "layer4.1.conv2"):
+        weight = network("resnet18", init="torch", stem=stem).state_dict()[f"{layer}.weight"]
+        bound = weight[0].numel() ** -0.5  # uniform in +- 1 / sqrt(fan in)
+        assert 0.98 * bound < float(weight.max()) <= bound
+        assert float(weight.std()) == pytest.approx(bound / 3**0.5, rel=0.03)
+        weight = network("resnet18", init="torchvision", stem=stem).state_dict()[f"{layer}.weight"]
+        fan_out = len(weight) * weight[0, 0].numel()
+        assert float(weight.std()) == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
+        assert float(weight.max()) > 3 * (2 / fan_out) ** 0.5  # normal: a uniform one ends at 1.7 deviations
+
+
+@pytest.mark.parametrize(
+    ("name", "off", "on"),
+    [
+        ("efficientnet_v2_s", {"dropout": 0, "stochastic_depth": 0}, {"stochastic_depth": 0.5}),
+        ("efficientnet_v2_s", {"dropout": 0, "stochastic_depth": 0}, {"dropout": 0.5}),
+        ("mobilenet_v3_small", {"dropout": 0}, {"dropout": 0.5}),
+    ],
+)
+def test_dropout_and_stochastic_depth_are_all_that_is_random_and_of_the_generator_that_checkpoints_hold(
+    name: str, off: dict[str, float], on: dict[str, float]
+) -> None:
+    batch = images(4, 3, 16)
+    with torch.no_grad():
+        still, moving = network(name, **off), network(name, **{**off, **on})
+        assert torch.equal(still(batch), still(batch))
+        state = torch.get_rng_state()
+        first = moving(batch)
+        assert not torch.equal(moving(batch), first)
+        torch.set_rng_state(state)
+        assert torch.equal(moving(batch), first)
+        moving.eval()
+        assert torch.equal(moving(batch), moving(batch))
