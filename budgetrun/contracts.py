@@ -17,10 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-
-class UserError(Exception):
-    """Something the user can mend: shown as one sentence, without a traceback, with an exit code that is not 0."""
-
+from budgetrun.errors import UserError as UserError  # components import it from here
 
 UNITS = ("updates", "examples", "flops", "seconds")
 
