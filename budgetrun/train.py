@@ -177,7 +177,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     def save() -> None:
         budget.stop()
         states = {name: part.state_dict() for name, part in parts.items()}
-        if not all(bool(p.isfinite().all()) for p in net.parameters()):
+        if not torch.stack([p.isfinite().all() for p in net.parameters()]).all():  # one wait for the device
             raise Diverged(
                 f"the weights became infinite or not a number by update {budget.updates} (learning rate {lr:.3g})"
             )

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from cli import SAMPLERS, before_update, here, listing, process, refused, started
+from torch.utils._python_dispatch import TorchDispatchMode
 
 # command line, and words that the sentence must have
 SENSELESS = [
@@ -257,6 +258,29 @@ def test_a_diverged_run_names_its_last_good_checkpoint_and_keeps_it(tmp_path: Pa
     before = path.read_bytes()
     refused(here("lr=1e9 budget=0.5 epochs=4 checkpoint_every=0", tmp_path), str(path.relative_to(tmp_path)))
     assert path.read_bytes() == before
+
+
+def test_weights_that_overflow_in_the_very_last_update_are_no_result(tmp_path: Path) -> None:
+    done = here("lr=1e30 weight_decay=1e30 epochs=1 budget=0.05 evaluations=1", tmp_path)
+    refused(done, "the weights became infinite or not a number by update 1 ", "there is no checkpoint yet")
+    assert not list(tmp_path.rglob("result.json"))
+
+
+class Waits(TorchDispatchMode):
+    """Counts the yes-or-no answers that the host waits for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default and args[0].dtype is torch.bool
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_checkpoint_asks_only_once_whether_all_weights_are_finite(tmp_path: Path) -> None:
+    with Waits() as waits:
+        done = here("epochs=1 budget=0.05 evaluations=1", tmp_path)
+    assert done.code == 0, done.err
+    assert waits.count == 1, "once at the end of the run is enough"
 
 
 @pytest.mark.parametrize("wrong", ["device=cuda:99", "output_dir=outputs data_dir=x device=meta"])
