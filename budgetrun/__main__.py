@@ -33,13 +33,13 @@ def wants_traceback() -> bool:
 
 def task(cfg: DictConfig) -> float:
     """One run, as Hydra's launchers call it; the test accuracy, for sweepers that optimise."""
-    from budgetrun.config import experiment
+    from budgetrun.config import choices_of, experiment
     from budgetrun.contracts import UserError
     from budgetrun.train import run
 
     logging.getLogger("budgetrun").setLevel(logging.INFO)
     try:
-        result = run(experiment(cfg, HydraConfig.get().runtime.choices))
+        result = run(experiment(cfg, choices_of(HydraConfig.get())))
     except UserError as error:
         if HydraConfig.get().mode is hydra.types.RunMode.MULTIRUN:
             logging.getLogger("budgetrun").error("failed: %s", error)

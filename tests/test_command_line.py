@@ -20,11 +20,13 @@ from omegaconf import OmegaConf
 COMPONENTS = [(group, option) for group, option in OPTIONS if group != "recipe"]
 
 
-def composed(*overrides: str) -> tuple[Any, dict[str, str]]:
+def composed(*overrides: str) -> tuple[Any, dict[str, Any]]:
+    from budgetrun.config import choices_of
+
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", overrides=list(overrides), return_hydra_config=True)
-        return OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), dict(cfg.hydra.runtime.choices)
+        return OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), choices_of(cfg.hydra)
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -138,6 +140,45 @@ def test_another_experiment_lands_in_another_folder(line: str) -> None:
         experiment(*composed("sampler=is", "budget=0.3", line)),
     )
     assert one.run_id != other.run_id
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("[ricap]", "ricap"), ("['ricap']", "ricap"), ("[none,ricap]", "ricap"), ("[ricap,ricap]", "ricap"),
+        ("[]", "none"), ("[none]", "none"), ("none", "none"),
+    ],
+)  # fmt: skip
+def test_a_list_of_one_option_is_that_option(typed: str, name: str) -> None:
+    from budgetrun.config import experiment
+
+    one, other = (experiment(*composed(f"aug={option}")) for option in (typed, name))
+    assert one.names == other.names
+    assert one.names["aug"] == name
+    assert one.run_id == other.run_id
+
+
+def test_augmentations_chosen_together_are_named_together_in_their_order(tmp_path: Path) -> None:
+    done = here("-m aug=[randaugment,ricap],[ricap,randaugment] epochs=0.1", tmp_path)
+    assert done.code == 0, done.err
+    results = [json.loads(p.read_text()) for p in tmp_path.glob("outputs/*/result.json")]
+    assert {r["names"]["aug"]: list(r["config"]["aug"]) for r in results} == {
+        "randaugment+ricap": ["randaugment", "crop", "flip", "ricap"],
+        "ricap+randaugment": ["crop", "flip", "ricap", "randaugment"],
+    }
+    assert sorted(r["run_id"].rpartition("-b1-")[0] for r in results) == [
+        "digits-cnn-uniform-randaugment+ricap", "digits-cnn-uniform-ricap+randaugment",
+    ]  # fmt: skip
+
+
+def test_augmentations_that_a_yaml_file_lists_are_named_by_their_steps(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "recipe").mkdir(parents=True)
+    (tmp_path / "mine" / "recipe" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /aug: [randaugment, ricap]\nepochs: 0.1\n"
+    )
+    done = here("--config-dir mine recipe=mine", tmp_path)
+    assert done.code == 0, done.err
+    assert done.result["names"]["aug"] == "randaugment+crop+flip+ricap"
 
 
 def test_a_finished_run_is_not_run_again_and_says_so(tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ SENSELESS = [
     ("aug.crop=3", "aug.crop"),
     ("aug=ricap batch_size=0", "batch_size=0"),
     ("aug=ricap batch_size=1", "batch_size=1", "aug=ricap"),
+    ("aug=[standard,ricap] batch_size=1", "batch_size=1", "aug=standard+ricap"),
+    ("sampler=[is,sb]", "sampler=[is,sb]", "-m sampler=is,sb"),
     ("batch_size=100000", "batch_size=100000", "1438"),
     ("epochs=0.001", "epochs"),
     ("epochs=nan", "epochs=nan"),
