@@ -22,6 +22,7 @@ from budgetrun.budget import Budget, full_updates, model_flops
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context, Random, Stateful, UserError
 from budgetrun.data import Normalize, prepare
+from budgetrun.errors import Interrupted
 from budgetrun.progress import shown
 from budgetrun.record import Diverged, Record
 from budgetrun.results import FINISHED, RunFolder, commit
@@ -228,7 +229,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                 save()
                 again = ", without force=true," if settings.force else ""
                 how = f"saved at update {budget.updates}; run the same command again{again} to go on"
-                raise machine.Interrupted(how, interruption.signum)
+                raise Interrupted(how, interruption.signum)
             if time.perf_counter() - saved > settings.checkpoint_every:
                 save()
                 saved = time.perf_counter()

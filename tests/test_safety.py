@@ -328,6 +328,53 @@ def test_ctrl_c_and_sigterm_save_and_leave_with_a_message(signum: int, code: int
     assert not list(tmp_path.rglob("result.json"))
 
 
+SLOW = """
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+@dataclass
+class Data:
+    def load(self, folder):
+        Path("reached").touch()
+        time.sleep(60)
+"""
+SLOW_IMPORT = SLOW.replace("@dataclass", "Path('reached').touch()\ntime.sleep(60)\n\n@dataclass")
+
+
+@pytest.mark.parametrize(
+    ("signum", "code", "module", "sweep"),
+    [(signal.SIGTERM, 143, SLOW, ""), (signal.SIGTERM, 143, SLOW_IMPORT, "-m "), (signal.SIGINT, 130, SLOW, "-m ")],
+    ids=["SIGTERM-data", "SIGTERM-import-sweep", "Ctrl-C-data-sweep"],
+)
+def test_a_signal_before_the_training_ends_it_with_a_message(
+    signum: int, code: int, module: str, sweep: str, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(module)
+    (tmp_path / "mine" / "dataset").mkdir(parents=True)
+    (tmp_path / "mine" / "dataset" / "slow.yaml").write_text("_target_: slow.Data\n")
+    running = started(f"{sweep}--config-dir mine dataset=slow ~aug epochs=1", tmp_path)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "reached").exists() and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signum)
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, err) == (code, "budgetrun: interrupted; nothing had to be saved\n"), out
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_second_ctrl_c_stops_at_once_and_says_what_is_lost(tmp_path: Path) -> None:
+    def twice() -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with before_update(5, "uniform", twice):
+        done = here("epochs=1", tmp_path)
+    assert done.code == 130
+    assert done.err == "budgetrun: interrupted; at once, so what came after the last checkpoint was not saved\n"
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
 def test_an_interrupted_sweep_saves_and_stops(tmp_path: Path) -> None:
     with before_update(5, "uniform", lambda: os.kill(os.getpid(), signal.SIGTERM)):
         done = here("-m epochs=1 seed=0,1,2", tmp_path)
