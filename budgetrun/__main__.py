@@ -39,19 +39,18 @@ def wants_traceback() -> bool:
 
 def task(cfg: DictConfig) -> float:
     """One run, as Hydra's launchers call it; the test accuracy, for sweepers that optimise."""
-    from budgetrun.config import choices_of, experiment
+    from budgetrun.config import choices_of, experiment, one_line
     from budgetrun.train import run
 
-    logging.getLogger("budgetrun").setLevel(logging.INFO)
+    log = logging.getLogger("budgetrun")
+    log.setLevel(logging.INFO)
     try:
         result = run(experiment(cfg, choices_of(HydraConfig.get())))
-    except UserError as error:
-        if HydraConfig.get().mode is hydra.types.RunMode.MULTIRUN:
-            logging.getLogger("budgetrun").error("failed: %s", error)
-            raise  # Hydra goes on with the other runs
-        if wants_traceback():
-            raise
-        sys.exit(f"budgetrun: {error}")
+    except Exception as error:
+        if HydraConfig.get().mode is hydra.types.RunMode.MULTIRUN:  # Hydra goes on with the other jobs
+            job = " ".join(HydraConfig.get().overrides.task)
+            log.error("failed: %s: %s", job, one_line(error) or type(error).__name__)
+        raise
     return float(result["test_accuracy"])
 
 
@@ -66,7 +65,7 @@ def main() -> int:
     OmegaConf.register_new_resolver("budgetrun.help", lambda: help_page(CONF), replace=True)
     app: Callable[[], Any] = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
     try:
-        with terminable():
+        with terminable(), contextlib.redirect_stderr(Unannounced(sys.stderr)):
             if is_sweep(sys.argv[1:]):
                 from budgetrun.sweep import sweep
 
@@ -86,6 +85,20 @@ def main() -> int:
             raise
         print(f"budgetrun: {sentence}", file=sys.stderr)
         return 1
+
+
+class Unannounced:
+    """stderr without the line by which Hydra announces a failed job: `task` and `main` say what failed, and why."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        announced = text.startswith("Error executing job with overrides:") and not wants_traceback()
+        return len(text) if announced else self.stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 @contextlib.contextmanager

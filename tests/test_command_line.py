@@ -310,13 +310,55 @@ def test_a_sweep_with_one_senseless_job_starts_none(line: str, words: list[str],
     assert not list(tmp_path.rglob("*.*")), "something was written"
 
 
-def test_a_sweep_with_a_job_that_fails_goes_on_and_exits_with_1(tmp_path: Path) -> None:
+def test_a_sweep_with_a_job_that_fails_goes_on_names_it_and_exits_with_1(tmp_path: Path) -> None:
     done = here("-m lr=1e30,0.1 epochs=1", tmp_path)
-    assert done.code == 1
     assert len(list(tmp_path.rglob("result.json"))) == 1
-    assert "1 of 2" in done.err
-    assert "Traceback" not in done.err
+    assert "failed: lr=1e+30 epochs=1: the loss became nan" in done.out
     assert "not finished: outputs" in done.out
+    assert done.code == 1
+    refused(done, "1 of 2 runs did not finish", "the loss became nan")
+
+
+BUGGY = """
+from dataclasses import dataclass
+from budgetrun.sampler.scan import Scan
+
+@dataclass
+class Buggy(Scan):
+    def draw(self):
+        {error}
+"""
+
+
+@pytest.mark.parametrize("sweep", ["", "-m "])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [("open('nowhere')", ["nowhere cannot be used (No such file or directory)"]), ("1 / 0", ["ZeroDivisionError"])],
+)
+def test_an_error_in_a_component_is_one_sentence_or_a_traceback_without_hydra_s_line(
+    error: str, words: list[str], sweep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"buggy_{error[0]}_of_this_test"
+    (tmp_path / f"{module}.py").write_text(BUGGY.format(error=error))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    done = here(f"{sweep}sampler=scan sampler._target_={module}.Buggy epochs=0.1", tmp_path)
+    assert "Error executing job" not in done.err + done.out
+    if error == "1 / 0":
+        assert done.code == 1
+        assert "Traceback" in done.err
+        assert "ZeroDivisionError: division by zero" in done.err
+    else:
+        refused(done, *words)
+    assert (f"sampler._target_={module}.Buggy epochs=0.1: " in done.out) == bool(sweep), "the log names the job"
+
+
+def test_hydra_s_own_account_of_an_error_is_there_for_who_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.delenv("BUDGETRUN_EXPLAINS", raising=False)
+    done = here("lr=1e30 epochs=1", tmp_path)
+    assert done.code == 1
+    assert "Error executing job with overrides: ['lr=1e30', 'epochs=1']" in done.err
+    assert "Traceback" in done.err
 
 
 @pytest.mark.parametrize(
