@@ -5,10 +5,15 @@ Nothing that takes long to import is imported at the top: `--help` answers witho
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -16,6 +21,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from budgetrun.errors import Interrupted, UserError
 from budgetrun.help import help_page
 
 if TYPE_CHECKING:
@@ -33,20 +39,18 @@ def wants_traceback() -> bool:
 
 def task(cfg: DictConfig) -> float:
     """One run, as Hydra's launchers call it; the test accuracy, for sweepers that optimise."""
-    from budgetrun.config import experiment
-    from budgetrun.contracts import UserError
+    from budgetrun.config import choices_of, experiment, one_line
     from budgetrun.train import run
 
-    logging.getLogger("budgetrun").setLevel(logging.INFO)
+    log = logging.getLogger("budgetrun")
+    log.setLevel(logging.INFO)
     try:
-        result = run(experiment(cfg, HydraConfig.get().runtime.choices))
-    except UserError as error:
-        if HydraConfig.get().mode is hydra.types.RunMode.MULTIRUN:
-            logging.getLogger("budgetrun").error("failed: %s", error)
-            raise  # Hydra goes on with the other runs
-        if wants_traceback():
-            raise
-        sys.exit(f"budgetrun: {error}")
+        result = run(experiment(cfg, choices_of(HydraConfig.get())))
+    except Exception as error:
+        if HydraConfig.get().mode is hydra.types.RunMode.MULTIRUN:  # Hydra goes on with the other jobs
+            job = " ".join(HydraConfig.get().overrides.task)
+            log.error("failed: %s: %s", job, one_line(error) or type(error).__name__)
+        raise
     return float(result["test_accuracy"])
 
 
@@ -61,14 +65,15 @@ def main() -> int:
     OmegaConf.register_new_resolver("budgetrun.help", lambda: help_page(CONF), replace=True)
     app: Callable[[], Any] = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
     try:
-        if is_sweep(sys.argv[1:]):
-            from budgetrun.sweep import sweep
+        with terminable(), contextlib.redirect_stderr(Unannounced(sys.stderr)):
+            if is_sweep(sys.argv[1:]):
+                from budgetrun.sweep import sweep
 
-            return sweep(sys.argv[1:], CONF, app)
-        app()
-        return 0
+                return sweep(sys.argv[1:], CONF, app)
+            app()
+            return 0
     except KeyboardInterrupt as interrupt:
-        print(f"budgetrun: interrupted; {interrupt or 'nothing was under way that could be saved'}", file=sys.stderr)
+        print(f"budgetrun: interrupted; {str(interrupt) or 'nothing had to be saved'}", file=sys.stderr)
         return 128 + getattr(interrupt, "signum", 2)
     except Exception as error:
         if wants_traceback():
@@ -82,12 +87,41 @@ def main() -> int:
         return 1
 
 
+class Unannounced:
+    """stderr without the line by which Hydra announces a failed job: `task` and `main` say what failed, and why."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        announced = text.startswith("Error executing job with overrides:") and not wants_traceback()
+        return len(text) if announced else self.stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM stops what takes long before the training loop, imports and data, as Ctrl-C does: with a message."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted("", signum)
+
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers nowhere else
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def is_sweep(arguments: list[str]) -> bool:
     """Whether Hydra will run several jobs, as its own parser and the last of its mode overrides say."""
     asked, unknown = get_args_parser().parse_known_args(arguments)
     if unknown:
-        from budgetrun.contracts import UserError
-
         raise UserError(f"{unknown[0]} is not understood; --help lists what is, and flags come before key=value")
     modes = [o.partition("=")[2] for o in asked.overrides if o.startswith("hydra.mode=")]
     several = modes[-1].upper() == "MULTIRUN" if modes else asked.multirun

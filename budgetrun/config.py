@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,6 +27,9 @@ from budgetrun.contracts import (
     Settings,
     UserError,
 )
+
+if TYPE_CHECKING:
+    from hydra.conf import HydraConf
 
 GROUPS = ("dataset", "model", "sampler", "aug", "noise", "loss", "optimizer", "schedule", "scores")
 OPTIONAL = ("noise", "scores")  # the groups whose option may be none
@@ -60,9 +63,13 @@ class Experiment:
 def experiment(cfg: DictConfig, choices: Mapping[str, Any]) -> Experiment:
     """Check a composed configuration and build its parts; no data is touched.
 
-    choices: the option chosen in each group. Raises UserError with one sentence that names the key.
+    choices: the option chosen in each group, or a list of them. Raises UserError with one sentence that names the key.
     """
-    names = {group: str(choices.get(group) or "none") for group in GROUPS}
+    names = {group: name_of(choices.get(group)) for group in GROUPS}
+    for group, name in names.items():
+        if "+" in name and group != "aug":
+            options = name.replace("+", ",")
+            raise UserError(f"{group}=[{options}] is more than one; choose one, or sweep: -m {group}={options}")
     try:
         typed_in: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -75,7 +82,9 @@ def experiment(cfg: DictConfig, choices: Mapping[str, Any]) -> Experiment:
         if group != "aug"
     }
     steps = {name: build(step, f"aug.{name}.") for name, step in (typed_in.get("aug") or {}).items()}
-    if settings.batch_size == 1 and names["aug"] in ("mixup", "cutmix", "ricap"):
+    if names["aug"] == "none":  # a list of options in a YAML file leaves no name but those of its steps
+        names["aug"] = name_of(list(steps))
+    if settings.batch_size == 1 and {"mixup", "cutmix", "ricap"} & set(names["aug"].split("+")):
         raise UserError(f"batch_size=1 leaves aug={names['aug']} no images to mix; set it to 2 or more")
     resolved = {
         **{group: values_of(part) if part else {} for group, part in single.items()},
@@ -86,6 +95,20 @@ def experiment(cfg: DictConfig, choices: Mapping[str, Any]) -> Experiment:
         settings, **single, aug=list(steps.values()), names=names, resolved=resolved,
         run_id=run_id(names, resolved),
     )  # fmt: skip
+
+
+def choices_of(hydra: HydraConf) -> dict[str, Any]:
+    """The option chosen in each group: a list where it was typed as one, which Hydra does not keep with the others."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    typed = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
+    return {**{o.key_or_group: o.value() for o in typed if isinstance(o.value(), list)}, **hydra.runtime.choices}
+
+
+def name_of(chosen: str | list[str] | None) -> str:
+    """One name for the options of a group: aug=[ricap] is ricap, aug=[randaugment,ricap] is randaugment+ricap."""
+    options = [chosen] if isinstance(chosen, str) else chosen or []
+    return "+".join(dict.fromkeys(option for option in options if option != "none")) or "none"
 
 
 def values_of(part: Any) -> dict[str, Any]:

@@ -17,12 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from budgetrun.errors import UserError as UserError  # components import it from here
+
 if TYPE_CHECKING:
     from budgetrun.views import Views
-
-
-class UserError(Exception):
-    """Something the user can mend: shown as one sentence, without a traceback, with an exit code that is not 0."""
 
 
 UNITS = ("updates", "examples", "flops", "seconds")

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import UserError
+from budgetrun.errors import Interrupted, UserError
 
 log = logging.getLogger("budgetrun")
 
@@ -158,14 +158,6 @@ def describe(device: torch.device) -> dict[str, Any]:
     return {"device": f"{device.type} ({name})", "threads": torch.get_num_threads(), "versions": versions}
 
 
-class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop, and its state is saved. `signum` is the signal that asked."""
-
-    def __init__(self, message: str, signum: int) -> None:
-        super().__init__(message)
-        self.signum = signum
-
-
 class Interruption:
     """While active, Ctrl-C and SIGTERM only set `signum`, for the loop to see; a second Ctrl-C stops at once."""
 
@@ -174,7 +166,7 @@ class Interruption:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None and signum == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise Interrupted("at once, so what came after the last checkpoint was not saved", signum)
         self.signum = signum
 
     def __enter__(self) -> Interruption:

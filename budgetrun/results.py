@@ -1,4 +1,7 @@
-"""A run's folder: its lock, configuration, metrics, checkpoint and result. Files appear whole or not at all."""
+"""A run's folder: its lock, configuration, metrics, checkpoint and result. Files appear whole or not at all.
+
+torch is imported where a checkpoint is: the reader of runs is 3 s faster without it.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,22 @@ import subprocess
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import torch
 from filelock import BaseFileLock, FileLock, Timeout
 from omegaconf import OmegaConf
 
-from budgetrun.contracts import UserError
+from budgetrun.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger("budgetrun")
 
 FINISHED = "finished"
-# what is shown of a result, so that a file without it is none
-SHOWN = {"run_id", "test_accuracy", "updates", "examples_forward", "examples_backward", "flops", "seconds"}
+# what is shown of a result and looked up in it, so that a file without it is none
+SHOWN = ("run_id", "names", "config", "test_accuracy", "updates", "examples_forward", "examples_backward", "flops",
+         "seconds")  # fmt: skip
 
 
 class LogFile(logging.FileHandler):
@@ -69,6 +75,18 @@ def rename_free(path: Path, word: str) -> Path:
     return path.rename(target)
 
 
+def read_result(path: Path) -> dict[str, Any]:
+    """The content of a result.json; raises OSError, or ValueError where it is not that of a finished run."""
+    result = json.loads(path.read_bytes())
+    if not isinstance(result, dict) or result.get("status") != FINISHED:
+        raise ValueError("it is not the result of a finished run")
+    if missing := [key for key in SHOWN if key not in result]:
+        raise ValueError(f"it has no {', '.join(missing)}")
+    if not isinstance(result["names"], dict) or not isinstance(result["config"], dict):
+        raise ValueError("its names or its config have no keys")
+    return result
+
+
 class RunFolder:
     """output_dir/run_id: config.yaml, metrics.jsonl, checkpoint.pt, train.log, scores.csv and, last, result.json."""
 
@@ -84,17 +102,13 @@ class RunFolder:
     def finished(self) -> dict[str, Any] | None:
         """The result, if there is a whole one; what is not whole is set aside."""
         try:
-            result = json.loads(self.result_path.read_text())
-            if isinstance(result, dict) and result.get("status") == FINISHED and result.keys() >= SHOWN:
-                return result
-            why = "it is not a result"
+            return read_result(self.result_path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise UserError(f"{self.result_path} cannot be read ({error.strerror or error})") from error
         except ValueError as error:
-            why = str(error)
-        set_aside(self.result_path, why)
+            set_aside(self.result_path, str(error))
         return None
 
     def open(self) -> None:
@@ -131,6 +145,8 @@ class RunFolder:
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
 
     def write_checkpoint(self, state: dict[str, Any]) -> None:
+        import torch
+
         buffer = io.BytesIO()  # torch.save writing to a full disk raises other errors than a file does
         torch.save(state, buffer)
         with replacing(self.checkpoint_path) as file:
@@ -138,6 +154,8 @@ class RunFolder:
 
     def read_checkpoint(self, device: torch.device, keys: Iterable[str]) -> dict[str, Any] | None:
         """The last checkpoint, if there is one; one that is broken or lacks one of `keys` is set aside."""
+        import torch
+
         if not self.checkpoint_path.exists():
             return None
         try:

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from budgetrun.budget import full_updates, model_flops
 from budgetrun.composing import composer, overrides_of
-from budgetrun.config import Experiment, experiment
+from budgetrun.config import Experiment, choices_of, experiment
 from budgetrun.contracts import Data, UserError
 from budgetrun.data import corrupt, load, trained_shape
 from budgetrun.explain import explain
@@ -88,7 +88,7 @@ def check(arguments: list[str], conf: Path) -> list[Experiment]:
             try:
                 cfg = compose(job)
                 own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-                found.append(experiment(own, cfg.hydra.runtime.choices))
+                found.append(experiment(own, choices_of(cfg.hydra)))
                 if cfg.hydra.launcher._target_.endswith("BasicLauncher"):  # it runs on this machine
                     fits(found[-1])
             except Exception as error:

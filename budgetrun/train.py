@@ -24,6 +24,7 @@ from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context, Model, Random, Stateful, UserError
 from budgetrun.data import Normalize, held_out, prepare
 from budgetrun.diagnostics import Diagnostics
+from budgetrun.errors import Interrupted
 from budgetrun.looks import Looks, SecondNetwork
 from budgetrun.progress import shown
 from budgetrun.record import Diverged, Record
@@ -187,7 +188,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     def save() -> None:
         budget.stop()
         states = {name: part.state_dict() for name, part in parts.items()}
-        if not all(bool(p.isfinite().all()) for p in net.parameters()):
+        if not torch.stack([p.isfinite().all() for p in net.parameters()]).all():  # one wait for the device
             raise Diverged(
                 f"the weights became infinite or not a number by update {budget.updates} (learning rate {lr:.3g})"
             )
@@ -238,7 +239,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                 save()
                 again = ", without force=true," if settings.force else ""
                 how = f"saved at update {budget.updates}; run the same command again{again} to go on"
-                raise machine.Interrupted(how, interruption.signum)
+                raise Interrupted(how, interruption.signum)
             if time.perf_counter() - saved > settings.checkpoint_every:
                 save()
                 saved = time.perf_counter()

@@ -20,11 +20,13 @@ from omegaconf import OmegaConf
 COMPONENTS = [(group, option) for group, option in OPTIONS if group != "recipe"]
 
 
-def composed(*overrides: str) -> tuple[Any, dict[str, str]]:
+def composed(*overrides: str) -> tuple[Any, dict[str, Any]]:
+    from budgetrun.config import choices_of
+
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", overrides=list(overrides), return_hydra_config=True)
-        return OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), dict(cfg.hydra.runtime.choices)
+        return OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), choices_of(cfg.hydra)
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -184,6 +186,45 @@ def test_the_recipe_of_sahayam_is_stl10_s_own() -> None:
     assert built.names["model"] == "resnet18_imagenet"
 
 
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("[ricap]", "ricap"), ("['ricap']", "ricap"), ("[none,ricap]", "ricap"), ("[ricap,ricap]", "ricap"),
+        ("[]", "none"), ("[none]", "none"), ("none", "none"),
+    ],
+)  # fmt: skip
+def test_a_list_of_one_option_is_that_option(typed: str, name: str) -> None:
+    from budgetrun.config import experiment
+
+    one, other = (experiment(*composed(f"aug={option}")) for option in (typed, name))
+    assert one.names == other.names
+    assert one.names["aug"] == name
+    assert one.run_id == other.run_id
+
+
+def test_augmentations_chosen_together_are_named_together_in_their_order(tmp_path: Path) -> None:
+    done = here("-m aug=[randaugment,ricap],[ricap,randaugment] epochs=0.1", tmp_path)
+    assert done.code == 0, done.err
+    results = [json.loads(p.read_text()) for p in tmp_path.glob("outputs/*/result.json")]
+    assert {r["names"]["aug"]: list(r["config"]["aug"]) for r in results} == {
+        "randaugment+ricap": ["randaugment", "crop", "flip", "ricap"],
+        "ricap+randaugment": ["crop", "flip", "ricap", "randaugment"],
+    }
+    assert sorted(r["run_id"].rpartition("-b1-")[0] for r in results) == [
+        "digits-cnn-uniform-randaugment+ricap", "digits-cnn-uniform-ricap+randaugment",
+    ]  # fmt: skip
+
+
+def test_augmentations_that_a_yaml_file_lists_are_named_by_their_steps(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "recipe").mkdir(parents=True)
+    (tmp_path / "mine" / "recipe" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /aug: [randaugment, ricap]\nepochs: 0.1\n"
+    )
+    done = here("--config-dir mine recipe=mine", tmp_path)
+    assert done.code == 0, done.err
+    assert done.result["names"]["aug"] == "randaugment+crop+flip+ricap"
+
+
 def test_a_finished_run_is_not_run_again_and_says_so(tmp_path: Path) -> None:
     first = here("budget=0.5 epochs=1", tmp_path)
     before = listing(first.folder)
@@ -316,13 +357,55 @@ def test_a_sweep_with_one_senseless_job_starts_none(line: str, words: list[str],
     assert not list(tmp_path.rglob("*.*")), "something was written"
 
 
-def test_a_sweep_with_a_job_that_fails_goes_on_and_exits_with_1(tmp_path: Path) -> None:
+def test_a_sweep_with_a_job_that_fails_goes_on_names_it_and_exits_with_1(tmp_path: Path) -> None:
     done = here("-m lr=1e30,0.1 epochs=1", tmp_path)
-    assert done.code == 1
     assert len(list(tmp_path.rglob("result.json"))) == 1
-    assert "1 of 2" in done.err
-    assert "Traceback" not in done.err
+    assert "failed: lr=1e+30 epochs=1: the loss became nan" in done.out
     assert "not finished: outputs" in done.out
+    assert done.code == 1
+    refused(done, "1 of 2 runs did not finish", "the loss became nan")
+
+
+BUGGY = """
+from dataclasses import dataclass
+from budgetrun.sampler.scan import Scan
+
+@dataclass
+class Buggy(Scan):
+    def draw(self):
+        {error}
+"""
+
+
+@pytest.mark.parametrize("sweep", ["", "-m "])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [("open('nowhere')", ["nowhere cannot be used (No such file or directory)"]), ("1 / 0", ["ZeroDivisionError"])],
+)
+def test_an_error_in_a_component_is_one_sentence_or_a_traceback_without_hydra_s_line(
+    error: str, words: list[str], sweep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"buggy_{error[0]}_of_this_test"
+    (tmp_path / f"{module}.py").write_text(BUGGY.format(error=error))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    done = here(f"{sweep}sampler=scan sampler._target_={module}.Buggy epochs=0.1", tmp_path)
+    assert "Error executing job" not in done.err + done.out
+    if error == "1 / 0":
+        assert done.code == 1
+        assert "Traceback" in done.err
+        assert "ZeroDivisionError: division by zero" in done.err
+    else:
+        refused(done, *words)
+    assert (f"sampler._target_={module}.Buggy epochs=0.1: " in done.out) == bool(sweep), "the log names the job"
+
+
+def test_hydra_s_own_account_of_an_error_is_there_for_who_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.delenv("BUDGETRUN_EXPLAINS", raising=False)
+    done = here("lr=1e30 epochs=1", tmp_path)
+    assert done.code == 1
+    assert "Error executing job with overrides: ['lr=1e30', 'epochs=1']" in done.err
+    assert "Traceback" in done.err
 
 
 @pytest.mark.parametrize(

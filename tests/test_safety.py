@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from cli import SAMPLERS, before_update, here, listing, process, refused, started
+from torch.utils._python_dispatch import TorchDispatchMode
 
 # command line, and words that the sentence must have
 SENSELESS = [
@@ -66,6 +67,8 @@ SENSELESS = [
     ("aug.crop=3", "aug.crop"),
     ("aug=ricap batch_size=0", "batch_size=0"),
     ("aug=ricap batch_size=1", "batch_size=1", "aug=ricap"),
+    ("aug=[standard,ricap] batch_size=1", "batch_size=1", "aug=standard+ricap"),
+    ("sampler=[is,sb]", "sampler=[is,sb]", "-m sampler=is,sb"),
     ("batch_size=100000", "batch_size=100000", "1438"),
     ("epochs=0.001", "epochs"),
     ("epochs=nan", "epochs=nan"),
@@ -287,6 +290,29 @@ def test_a_diverged_run_names_its_last_good_checkpoint_and_keeps_it(tmp_path: Pa
     assert path.read_bytes() == before
 
 
+def test_weights_that_overflow_in_the_very_last_update_are_no_result(tmp_path: Path) -> None:
+    done = here("lr=1e30 weight_decay=1e30 epochs=1 budget=0.05 evaluations=1", tmp_path)
+    refused(done, "the weights became infinite or not a number by update 1 ", "there is no checkpoint yet")
+    assert not list(tmp_path.rglob("result.json"))
+
+
+class Waits(TorchDispatchMode):
+    """Counts the yes-or-no answers that the host waits for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default and args[0].dtype is torch.bool
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_checkpoint_asks_only_once_whether_all_weights_are_finite(tmp_path: Path) -> None:
+    with Waits() as waits:
+        done = here("epochs=1 budget=0.05 evaluations=1", tmp_path)
+    assert done.code == 0, done.err
+    assert waits.count == 1, "once at the end of the run is enough"
+
+
 @pytest.mark.parametrize("wrong", ["device=cuda:99", "output_dir=outputs data_dir=x device=meta"])
 def test_a_forced_run_that_cannot_start_leaves_the_earlier_result_alone(wrong: str, tmp_path: Path) -> None:
     done = finished(tmp_path)
@@ -328,6 +354,53 @@ def test_ctrl_c_and_sigterm_save_and_leave_with_a_message(signum: int, code: int
     state = torch.load(path, weights_only=True)
     assert f"update {state['budget']['updates']};" in err
     assert not list(tmp_path.rglob("result.json"))
+
+
+SLOW = """
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+@dataclass
+class Data:
+    def load(self, folder):
+        Path("reached").touch()
+        time.sleep(60)
+"""
+SLOW_IMPORT = SLOW.replace("@dataclass", "Path('reached').touch()\ntime.sleep(60)\n\n@dataclass")
+
+
+@pytest.mark.parametrize(
+    ("signum", "code", "module", "sweep"),
+    [(signal.SIGTERM, 143, SLOW, ""), (signal.SIGTERM, 143, SLOW_IMPORT, "-m "), (signal.SIGINT, 130, SLOW, "-m ")],
+    ids=["SIGTERM-data", "SIGTERM-import-sweep", "Ctrl-C-data-sweep"],
+)
+def test_a_signal_before_the_training_ends_it_with_a_message(
+    signum: int, code: int, module: str, sweep: str, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(module)
+    (tmp_path / "mine" / "dataset").mkdir(parents=True)
+    (tmp_path / "mine" / "dataset" / "slow.yaml").write_text("_target_: slow.Data\n")
+    running = started(f"{sweep}--config-dir mine dataset=slow ~aug epochs=1", tmp_path)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "reached").exists() and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signum)
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, err) == (code, "budgetrun: interrupted; nothing had to be saved\n"), out
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_second_ctrl_c_stops_at_once_and_says_what_is_lost(tmp_path: Path) -> None:
+    def twice() -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with before_update(5, "uniform", twice):
+        done = here("epochs=1", tmp_path)
+    assert done.code == 130
+    assert done.err == "budgetrun: interrupted; at once, so what came after the last checkpoint was not saved\n"
+    assert not list(tmp_path.rglob("checkpoint.pt"))
 
 
 def test_an_interrupted_sweep_saves_and_stops(tmp_path: Path) -> None:

@@ -1,0 +1,15 @@
+"""What ends a command early. Free of torch, which the reader of runs and the start of a run do without."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something the user can mend: shown as one sentence, without a traceback, with an exit code that is not 0."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The command was asked to stop by the signal `signum`; the message says what was saved."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.signum = signum
