@@ -119,6 +119,7 @@ def values_of(part: Any) -> dict[str, Any]:
 def run_id(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
     """A readable name and the hash of what the experiment is: `digits-cnn-is-ricap-b0.3-s0-1a2b3c4d`."""
     identity = {key: value for key, value in resolved.items() if key not in ELSEWHERE} | {"names": dict(names)}
+    identity["aug"] = list(resolved["aug"].items())  # in another order they are another augmentation
     # where a data set, or a file of labels, lies on a machine is not what it is
     identity["dataset"] = {key: value for key, value in resolved["dataset"].items() if key != "system"}
     identity["noise"] = {k: Path(v).name if k == "file" else v for k, v in resolved["noise"].items()}

@@ -464,3 +464,11 @@ def test_the_command_works_as_a_process_from_any_folder(tmp_path: Path) -> None:
     assert set(promised.split()) <= set(done.result)
     assert done.result["run_id"] == done.folder.name
     assert done.result["config"] == OmegaConf.to_container(OmegaConf.load(done.folder / "config.yaml"))
+
+
+def test_the_same_steps_in_another_order_are_another_experiment() -> None:
+    from budgetrun.config import experiment, run_id
+
+    built = experiment(*composed("aug=randaugment"))
+    turned = {**built.resolved, "aug": dict(reversed(built.resolved["aug"].items()))}
+    assert run_id(built.names, built.resolved) == built.run_id != run_id(built.names, turned)
