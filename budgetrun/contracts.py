@@ -142,10 +142,16 @@ class Batch:
         return [Batch(**dict(zip(columns, rows, strict=True))) for rows in zip(*columns.values(), strict=True)]
 
     def mixed(self, images: Tensor, partners: list[Tensor], share: Tensor) -> Batch:
-        """Images made of K rows of this (K=1) batch each: image i has `share[i, k]` of row `partners[k][i]`."""
+        """Images made of K rows of this (K=1) batch each: image i has `share[i, k]` of row `partners[k][i]`.
+
+        Where the rows have weights, an image has those of its sources by share.
+        """
         assert self.index.shape[1] == 1, "mixtures cannot be mixed again"
         rows = torch.stack(partners, dim=1)
-        return replace(self, images=images, index=self.index[rows, 0], label=self.label[rows, 0], share=share)
+        weight = None if self.weight is None else (self.weight[rows] * share).sum(1)
+        return replace(
+            self, images=images, index=self.index[rows, 0], label=self.label[rows, 0], share=share, weight=weight
+        )
 
     @staticmethod
     def cat(batches: list[Batch]) -> Batch:

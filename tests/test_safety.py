@@ -271,7 +271,7 @@ def test_a_corrupt_checkpoint_is_reported_and_set_aside_and_the_run_starts_over(
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_loss_that_is_not_a_number_stops_with_step_and_learning_rate(sampler: str, tmp_path: Path) -> None:
-    line = f"sampler={sampler} lr=1e9 budget=0.5 epochs=4" + (" sampler.threshold=0" if sampler == "is" else "")
+    line = f"sampler={sampler} lr=1e9 budget=0.5 epochs=4" + (" sampler.threshold=0" if sampler in ("is", "vr") else "")
     done = here(f"{line} checkpoint_every=1000", tmp_path)
     refused(done, "update", "learning rate", "checkpoint", "lr")
     assert not list(tmp_path.rglob("result.json"))

@@ -39,6 +39,17 @@ def sampler_of(file: Path):
     return build(OmegaConf.to_container(OmegaConf.load(file)), "sampler.")
 
 
+def importance(**changes) -> ImportanceSampling:
+    """`is` as published, with these fields changed."""
+    published = {"pool": 3, "threshold": None, "momentum": 0.9, "score": "bound", "weights": True, "looks": "eval"}
+    return ImportanceSampling(**(published | changes))
+
+
+def opened(sampler: ImportanceSampling) -> None:
+    """Put the gate's average far above any threshold."""
+    sampler.load_state_dict({**sampler.state_dict(), "tau": torch.tensor(9.0)})
+
+
 def batch_of(index: list[int], label: list[int]) -> Batch:
     rows = torch.tensor(index)
     return Batch(torch.zeros(len(rows), 1, 1, 1), rows[:, None], torch.tensor(label)[:, None],
@@ -313,14 +324,14 @@ def test_the_bound_is_the_norm_of_the_loss_s_gradient_with_respect_to_the_logits
 
 
 def test_tau_is_the_published_formula(context_for):
-    sampler = ImportanceSampling(pool=3, threshold=None, momentum=0.0)
+    sampler = importance(pool=3, threshold=None, momentum=0.0)
     context = context_for(16, 16)
     sampler.start(context)
     generator = torch.Generator().manual_seed(0)
     for scale in (0.1, 3.0, 20.0):
         logits = scale * torch.randn(16, 4, generator=generator)
         batch = context.view(torch.arange(16))
-        g = sampler.update(logits, batch).double().numpy()
+        g = sampler.update(batch, torch.zeros(16), logits).double().numpy()
         bound = gradient_norm_bound(logits, batch.label, batch.share).double().numpy()
         np.testing.assert_allclose(g, bound / bound.sum(), rtol=1e-5)
         published = (1 - ((g - 1 / 16) ** 2).sum() / (g**2).sum()) ** -0.5
@@ -329,7 +340,7 @@ def test_tau_is_the_published_formula(context_for):
 
 @pytest.mark.parametrize(("pool", "threshold"), [(3, 2.0), (5, 8 / 3), (1, 4 / 3)])
 def test_the_gate_opens_at_the_published_threshold(context_for, pool, threshold):
-    sampler = ImportanceSampling(pool=pool, threshold=None, momentum=0.9)
+    sampler = importance(pool=pool, threshold=None, momentum=0.9)
     sampler.start(context_for(640, 128))
     assert sampler.gate == pytest.approx(threshold)  # (B + 3b) / (3b)
 
@@ -350,11 +361,11 @@ def test_the_gate_opens_and_closes_at_the_updates_worked_out_by_hand(context_for
     """
     looked = []
 
-    def look(batch: Batch) -> tuple[Tensor, Tensor]:
+    def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
         looked.append(len(batch))
         return torch.zeros(len(batch)), one_hard(batch, -1)
 
-    sampler = ImportanceSampling(pool=3, threshold=None, momentum=0.9)
+    sampler = importance(pool=3, threshold=None, momentum=0.9)
     sampler.start(context_for(100, 16, look=look))
     for t in range(1, 8):
         batch = sampler.draw()
@@ -378,11 +389,11 @@ def test_an_open_gate_looks_at_the_pool_and_trains_on_images_it_has_seen(context
     pools = []
     logits = torch.randn(60, 4, generator=torch.Generator().manual_seed(2))
 
-    def look(batch: Batch) -> tuple[Tensor, Tensor]:
+    def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
         pools.append(batch)
         return torch.zeros(len(batch)), logits[batch.drawn]
 
-    sampler = ImportanceSampling(pool=2.5, threshold=0.0, momentum=0.9)
+    sampler = importance(pool=2.5, threshold=0.0, momentum=0.9)
     sampler.start(context_for(60, 8, look=look, aug=(RICAP(beta=0.3, draw="image"),)))
     sampler.observe(first := sampler.draw(), torch.zeros(8), logits[first.drawn])
     for update in range(1, 6):
@@ -409,15 +420,15 @@ def test_images_are_drawn_in_proportion_to_their_bound(context_for, mixing):
     logits = 2 * torch.randn(12, 4, generator=torch.Generator().manual_seed(5))
     seen = []
 
-    def look(batch: Batch) -> tuple[Tensor, Tensor]:
+    def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
         seen.append(gradient_norm_bound(logits[batch.drawn], batch.label, batch.share))
         return torch.zeros(len(batch)), logits[batch.drawn]
 
-    sampler = ImportanceSampling(pool=3, threshold=0.0, momentum=0.9)
+    sampler = importance(pool=3, threshold=0.0, momentum=0.9)
     context = context_for(12, 4, look=look, aug=mixing, aug_random=aug_random)
     context.permutation = lambda: torch.arange(12)  # one and the same pool in every draw
     sampler.start(context)
-    sampler.tau = torch.tensor(9.0)
+    opened(sampler)
     times = torch.zeros(12)
     for _ in range(1500):
         aug_random.load_state_dict(fixed)
@@ -438,14 +449,14 @@ def test_the_weighted_gradient_is_the_pool_s_mean_gradient_on_average_with_less_
         return torch.autograd.grad(loss, weights)[0]
 
     @torch.no_grad()
-    def look(batch: Batch) -> tuple[Tensor, Tensor]:
+    def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
         logits = batch.images.float().flatten(1) / 255 @ weights.T * 20
         return CrossEntropy(0.0)(logits, batch), logits
 
     context = context_for(48, 8, look=look)
-    sampler = ImportanceSampling(pool=6, threshold=0.0, momentum=0.9)
+    sampler = importance(pool=6, threshold=0.0, momentum=0.9)
     sampler.start(context)
-    sampler.tau = torch.tensor(9.0)
+    opened(sampler)
     drawn = torch.stack([gradient(sampler.draw()) for _ in range(2500)])
     pool = gradient(context.view(torch.arange(48)))
     error = (drawn.mean(0) - pool) / (drawn.std(0) / 2500**0.5)
@@ -495,7 +506,7 @@ class Looking:
         self.candidates: list[Batch] = []
         self.limit = 40_000
 
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def __call__(self, batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
         self.candidates.append(batch)
         self.limit -= len(batch)
         assert self.limit > 0, "the sampler looks on without end"
@@ -603,7 +614,7 @@ def train_on(sampler, look: Looking, logits: Tensor, updates: int) -> list[Batch
 
 
 STATEFUL = [*((file.stem, lambda file=file: sampler_of(file)) for file in SAMPLERS),
-            ("is_open", lambda: ImportanceSampling(pool=3, threshold=0.0, momentum=0.9))]  # fmt: skip
+            ("is_open", lambda: importance(pool=3, threshold=0.0, momentum=0.9))]  # fmt: skip
 
 
 @pytest.mark.parametrize("updates", [0, 3, 11])
@@ -619,7 +630,7 @@ def test_a_sampler_goes_on_from_a_saved_file_as_if_it_had_not_stopped(context_fo
         sampler = make()
         context = context_for(
             40, 8, fraction=0.45, aug=mixing, aug_random=aug_random,
-            look=lambda batch: (look(batch)[0], logits[batch.drawn]),
+            look=lambda batch, training=False: (look(batch)[0], logits[batch.drawn]),
         )  # fmt: skip
         sampler.start(context)
         return sampler, context.random

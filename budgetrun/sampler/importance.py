@@ -1,4 +1,4 @@
-"""Importance sampling by an upper bound of the gradient norm, with unbiased weights and a gate."""
+"""Importance sampling from a pool, by an upper bound of the gradient norm or by the loss, with a gate."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
+from budgetrun.flag import Flag
 from budgetrun.views import Stream
 
 
@@ -23,21 +24,28 @@ def gradient_norm_bound(logits: Tensor, label: Tensor, share: Tensor) -> Tensor:
 
 @dataclass
 class ImportanceSampling:
-    """While the gate is open: look at a uniform pool of B = pool x b images, draw b with replacement, g ∝ bound.
+    """While the gate is open: look at a uniform pool of B = pool x b images, draw b with replacement, g ∝ score.
 
     Weights 1 / (B g) make the update's expectation the pool's mean gradient. The gate compares a moving average
     (momentum 0.9, from 0) of tau = (1 - sum (g - 1/B)^2 / sum g^2)^(-1/2) = sqrt(B sum g^2) with a threshold;
-    while it is closed, updates are uniform and the bound comes from the training forward pass at no cost.
+    while it is closed, updates are uniform and the score comes from the training forward pass at no cost.
     Source: Katharopoulos & Fleuret 2018, algorithm 1, and their code (presample 3, threshold (B + 3b) / (3b),
     their eq. 29: the gain that pays for B extra forward passes if B = 2F). On CIFAR they use pool 5, threshold 1.5.
     Cost of an update: open B F + b (F + B); closed b (F + B).
 
     pool: multiple of the batch size, in [1, 1000]. threshold: null for eq. 29. momentum: in [0, 1).
+    score: "bound" of the gradient norm, or the "loss", as in Hu 2021 after the same algorithm.
+    weights: whether to weigh; without, as in Hu 2021, the drawn images are biased to the score on purpose.
+    looks: the model's mode, "eval" as in Katharopoulos & Fleuret's code or "train" as in Hu's; there BatchNorm takes
+    the pool as a whole, here in parts of b images.
     """
 
     pool: float
     threshold: float | None
     momentum: float
+    score: str
+    weights: bool
+    looks: str
 
     def __post_init__(self) -> None:
         if not 1 <= self.pool <= 1000:
@@ -46,6 +54,10 @@ class ImportanceSampling:
             raise ValueError(f"threshold={self.threshold} must be at least 0, or null for (B + 3b) / (3b)")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum={self.momentum} must be in [0, 1)")
+        if self.score not in ("bound", "loss"):
+            raise ValueError(f"score={self.score} is not one of bound, loss")
+        if self.looks not in ("eval", "train"):
+            raise ValueError(f"looks={self.looks} is not one of eval, train")
 
     def start(self, context: Context) -> None:
         self.context = context
@@ -54,32 +66,37 @@ class ImportanceSampling:
         b = context.batch_size
         self.gate = (self.size + 3 * b) / (3 * b) if self.threshold is None else self.threshold
         self.tau = torch.zeros((), device=context.device)
+        self.passed = Flag(context.device)  # whether tau is above the gate
         self.open = False
 
     def draw(self) -> Batch:
-        self.open = bool(self.tau > self.gate)
+        # on a GPU, the host waits here for the last scores, and no longer for the last backward pass
+        self.open = bool(self.passed)
         if not self.open:
             return self.stream.take(self.context.batch_size)
         pool = self.stream.take(self.size)
-        _, logits = self.context.look(pool)
-        g = self.update(logits, pool)
+        losses, logits = self.context.look(pool, training=self.looks == "train")
+        g = self.update(pool, losses, logits)
         rows = torch.multinomial(g, self.context.batch_size, replacement=True, generator=self.context.random.device)
         batch = pool[rows]
-        batch.weight = 1 / (len(pool) * g[rows])
+        if self.weights:
+            batch.weight = 1 / (len(pool) * g[rows])
         return batch
 
-    def update(self, logits: Tensor, batch: Batch) -> Tensor:
+    def update(self, batch: Batch, losses: Tensor, logits: Tensor) -> Tensor:
         """Move the gate by the distribution g [B] of this batch, and return g."""
-        bound = gradient_norm_bound(logits, batch.label, batch.share)
-        total = bound.sum()
-        g = torch.where(total > 0, bound / total, 1 / len(batch))  # all solved: nothing to prefer
+        score = losses if self.score == "loss" else gradient_norm_bound(logits, batch.label, batch.share)
+        total = score.sum()
+        # all solved, or a loss that is not a number, which the loop reports: nothing to prefer
+        g = torch.where((total > 0) & total.isfinite(), score / total, 1 / len(batch))
         tau = (len(batch) * g.square().sum()).sqrt()
         self.tau = self.momentum * self.tau + (1 - self.momentum) * tau
+        self.passed.set(self.tau > self.gate)
         return g
 
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
         if not self.open:
-            self.update(logits, batch)
+            self.update(batch, losses, logits)
 
     def state_dict(self) -> dict[str, Any]:
         return {**self.stream.state_dict(), "tau": self.tau}
@@ -87,3 +104,4 @@ class ImportanceSampling:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.stream.load_state_dict(state)
         self.tau = state["tau"]
+        self.passed.set(self.tau > self.gate)

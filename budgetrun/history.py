@@ -1,0 +1,40 @@
+"""What the training passes said of each example."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from budgetrun.contracts import Batch
+
+
+class LatestLosses:
+    """The latest known loss of every of `n` examples: `losses` [n], infinite where an example was not seen yet.
+
+    An image of one source replaces that example's loss. A mixed image moves the loss of each source towards its own,
+    by the share: l becomes (1 - share) l + share loss, or the image's loss where there is no l yet. An example in
+    several images of a batch takes their mean by share, and moves by the sum of its shares, at most 1. This is ours,
+    since the methods are published for images of one source. A source's own -log p(label) would mostly say how small
+    its share was: to a model that sees two sources and their shares of 0.9 and 0.1, they are 0.11 and 2.30.
+    """
+
+    def __init__(self, n: int, device: torch.device) -> None:
+        self.losses = torch.full((n,), torch.inf, device=device)
+
+    def observe(self, batch: Batch, losses: Tensor) -> None:
+        """losses: [B], of the batch's images and without its weights."""
+        index, share = batch.index.flatten(), batch.share.flatten()
+        total = torch.zeros_like(self.losses).index_add_(0, index, share)
+        mean = torch.zeros_like(self.losses).index_add_(0, index, (batch.share * losses[:, None]).flatten()) / total
+        step = total.clamp(max=1)
+        # not l + step (loss - l): at step 1 that rounds small losses off, whose order counts
+        moved = torch.where(self.losses == torch.inf, mean, (1 - step) * self.losses + step * mean)
+        self.losses = torch.where(total > 0, moved, self.losses)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": self.losses}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.losses = state["losses"]
