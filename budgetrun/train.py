@@ -71,7 +71,9 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
     # ---- randomness: one stream a purpose, so that no method changes another's draws
     torch.manual_seed(settings.seed)  # initial weights and dropout
-    random, aug_random = (Random.seeded(settings.seed, purpose, device) for purpose in ("sampler", "aug"))
+    random, aug_random, scores_random = (
+        Random.seeded(settings.seed, purpose, device) for purpose in ("sampler", "aug", "scores")
+    )
 
     view = Views(data, experiment.aug, aug_random)
 
@@ -158,7 +160,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     diagnostics = Diagnostics(data, budget, view)
     sampler.start(context)
     if scorer is not None:
-        scorer.start(replace(context, random=Random.seeded(settings.seed, "scores", device)))
+        scorer.start(replace(context, random=scores_random))
 
     def observe(batch: Batch, losses: Tensor, logits: Tensor) -> None:
         sampler.observe(batch, losses, logits)
@@ -180,7 +182,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     parts: dict[str, Stateful] = {
         "model": net, "optimizer": optimizer, "sampler": sampler, "budget": budget, "record": record,
         "diagnostics": diagnostics, "random": random, "aug_random": aug_random,
-        "global_random": machine.GlobalRandom(device), **({} if scorer is None else {"scores": scorer}),
+        "global_random": machine.GlobalRandom(device),
+        **({} if scorer is None else {"scores": scorer, "scores_random": scores_random}),
     }  # fmt: skip
 
     def save() -> None:

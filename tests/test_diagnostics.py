@@ -261,7 +261,7 @@ def lines_of(experiment_for, tmp_path):
         written = json.loads((folder / "result.json").read_text())
         assert len(found) == 4
         for line in found:
-            assert ALWAYS <= line.keys()
+            assert line.keys() >= ALWAYS
             assert all(math.isfinite(value) for value in line.values())
         assert {key: written[key] for key in found[-1] if key not in ("progress", "lr")}.items() <= found[-1].items()
         return found
