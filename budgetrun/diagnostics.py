@@ -17,7 +17,7 @@ COUNTS = ("visits", "visits_before", "effective", "weighted", "looking", "looked
 
 
 class Diagnostics:
-    """Counts on the device, two small operations an update; nothing is read before an evaluation.
+    """Counts on the device, one small operation an update, ten where it has weights; read at evaluations only.
 
     Of all updates so far:
     visits_entropy: H(c) = -sum_i c_i log c_i in nats, c_i the share of example i in all visits; log N if all are
@@ -26,7 +26,7 @@ class Diagnostics:
     selected_class_entropy: entropy of the visited classes over its maximum log K; 1 if all are visited alike.
     selected_corrupted: share of the corrupted examples in the visits, next to corrupted, their share in the data;
         selected_corrupted_lately: in the visits since the last evaluation.
-    keep_rate: images trained on, of those that were candidates: looked at, or trained on without a look.
+    keep_rate: images trained on, of the candidates: those that an update looks at or, if more, trains on.
     looking_updates: share of the updates that were preceded by a look; of a gated method, how often it was open.
     effective_batch: mean of (sum w)^2 / sum w^2 over the batch size, w the weights of the losses (Kish).
     selection_seconds, selection_flops: share of the time and the FLOPs that went into choosing; augmentation is not.
@@ -46,14 +46,15 @@ class Diagnostics:
         share = batch.share
         if batch.weight is not None:
             share = share * (batch.weight > 0)[:, None]
-            self.effective += batch.weight.sum().square() / batch.weight.square().sum() / len(batch)
+            squares = batch.weight.square().sum().clamp(min=1e-30)  # all weights 0: an effective batch of 0
+            self.effective += batch.weight.sum().square() / squares / len(batch)
             self.weighted += 1
         self.visits.index_add_(0, batch.index.flatten(), share.flatten())
         # nothing to read on the device: the budget counts looks on the host
         looked = self.budget.examples_looked - self.looked
         self.looked += looked
         self.looking += looked > 0
-        self.candidates += looked or len(batch)
+        self.candidates += max(looked, len(batch))
 
     def line(self) -> dict[str, float]:
         """The values, as numbers on the host."""

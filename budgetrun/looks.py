@@ -55,43 +55,48 @@ class Looks:
         return torch.cat(inputs), logits
 
     def gradient_norms(self, batch: Batch) -> Tensor:
-        """||d loss_i / d parameters||_2, [B]; see Context."""
+        """||d loss_i / d parameters||_2, [B], in float32; see Context."""
         parameters = {name: parameter.detach() for name, parameter in self.net.named_parameters()}
 
         def loss(parameters: dict[str, Tensor], image: Tensor, label: Tensor, share: Tensor) -> Tensor:
-            def net(images: Tensor) -> Any:
-                return torch.func.functional_call(self.net, parameters, (images,))
+            logits = torch.func.functional_call(self.net, parameters, (image[None],))
+            return self.loss(logits, Batch(image[None], label[None], label[None], share[None], drawn=label[:1]))[0]
 
-            one = Batch(image[None], label[None], label[None], share[None], drawn=label[:1])
-            return self.loss(self.forward(net, one.images), one)[0]
+        def norm(image: Tensor, label: Tensor, share: Tensor) -> Tensor:
+            gradients = torch.func.grad(loss)(parameters, image, label, share)
+            return torch.stack([gradient.square().sum() for gradient in gradients.values()]).sum().sqrt()
 
-        # the gradients of all parameters for each image: 32 images at a time bound the memory
-        each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, 0), chunk_size=32)
+        def norms(images: Tensor) -> Tensor:
+            # 32 images at a time: each has gradients of all parameters in memory. vmap has no BatchNorm in bf16
+            with torch.autocast(images.device.type, enabled=False):
+                return torch.func.vmap(norm, chunk_size=32)(images, batch.label, batch.share)
+
         self.net.eval()
-        gradients = each(parameters, batch.images, batch.label, batch.share)
+        result = self.forward(norms, batch.images)  # which normalizes: vmap cannot lay out images as that does
         self.net.train()
         self.budget.charge_look(len(batch))
         self.budget.flops += len(batch) * (self.budget.flops_update - self.budget.flops_forward)
-        return torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients.values()]).norm(dim=0)
+        return result
 
 
 class SecondNetwork:
     """A network beside the trained one, see SecondModel; its passes are charged by its own FLOPs.
 
     lr(): the learning rate of the moment. flops: of one image's forward pass, and of its forward and backward pass.
+    part: as in Looks.
     """
 
     def __init__(
         self, net: nn.Module, optimizer: torch.optim.Optimizer, lr: Callable[[], float], forward: Forward, loss: Loss,
-        budget: Budget, flops: tuple[int, int],
+        budget: Budget, flops: tuple[int, int], part: int,
     ) -> None:  # fmt: skip
         self.net, self.optimizer, self.lr, self.forward, self.loss = net, optimizer, lr, forward, loss
-        self.budget, self.flops = budget, flops
+        self.budget, self.flops, self.part = budget, flops, part
 
     @torch.no_grad()
     def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
         self.net.eval()
-        logits = self.forward(self.net, batch.images)
+        logits = torch.cat([self.forward(self.net, part) for part in batch.images.split(self.part)])
         self.net.train()
         self.budget.examples_looked += len(batch)
         self.budget.flops += len(batch) * self.flops[0]

@@ -148,7 +148,9 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         flops = model_flops(other, shape)
         other = other.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         other_optimizer = experiment.optimizer.build(other.parameters(), settings.lr, settings.weight_decay)
-        return SecondNetwork(other, other_optimizer, lambda: lr, forward, experiment.loss, budget, flops)
+        return SecondNetwork(
+            other, other_optimizer, lambda: lr, forward, experiment.loss, budget, flops, settings.batch_size
+        )
 
     context = Context(
         n=n, classes=data.classes, labels=data.labels, batch_size=settings.batch_size, fraction=settings.budget,

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from cli import SAMPLERS, Done, before_update, here, process, started
+
+from budgetrun.config import Experiment
+from budgetrun.contracts import Batch, Context
+from budgetrun.train import run
 
 MIXING = ["mixup", "cutmix", "ricap", "randaugment"]
 # all that may differ: times, and the code's commit, which may be made while the tests run
@@ -172,3 +178,38 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
     assert "fingerprint" in again.err
     assert "Traceback" not in again.err
     assert path.read_bytes() == before
+
+
+@dataclass
+class Wandering:
+    """Scores that are a sum of random numbers, one at every update."""
+
+    def start(self, context: Context) -> None:
+        self.context, self.sum = context, torch.zeros(context.n, device=context.device)
+
+    def observe(self, batch: Batch, losses: torch.Tensor, logits: torch.Tensor) -> None:
+        self.sum += torch.rand(self.context.n, generator=self.context.random.device, device=self.context.device)
+
+    def scores(self) -> dict[str, torch.Tensor]:
+        return {"score": self.sum}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sum": self.sum}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sum = state["sum"]
+
+
+def test_the_randomness_of_scores_goes_on_from_where_it_was(experiment_for: Any) -> None:
+    def experiment() -> Experiment:
+        found: Experiment = experiment_for("epochs=1", "model.width=2", "evaluations=1")
+        return replace(found, scores=Wandering())
+
+    folder = Path(experiment().settings.output_dir) / experiment().run_id
+    run(experiment())
+    whole = (folder / "scores.csv").read_text()
+    shutil.rmtree(folder)
+    with before_update(9, "uniform", interrupt), pytest.raises(KeyboardInterrupt, match="saved at update 9"):
+        run(experiment())
+    run(experiment())
+    assert (folder / "scores.csv").read_text() == whole
