@@ -124,13 +124,25 @@ def refused(done: Done, *words: str) -> str:
     return lines[0]
 
 
+def values_of(group: str, option: str) -> dict[str, Any]:
+    """The values of an option as Hydra composes them, which may take some from another option's file."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", overrides=[f"{group}={option}"])
+    values: Any = OmegaConf.to_container(cfg[group], resolve=True)
+    return values
+
+
 @contextlib.contextmanager
 def before_update(number: int, sampler: str, action: Any) -> Iterator[None]:
     """Call `action` when the sampler is about to draw the batch of that update, counted from 1 in this process."""
     from hydra.utils import get_object
-    from omegaconf import OmegaConf
 
-    kind = get_object(OmegaConf.load(CONF / "sampler" / f"{sampler}.yaml")["_target_"])
+    kind = get_object(values_of("sampler", sampler)["_target_"])
     really, drawn = kind.draw, 0
 
     def draw(self: Any) -> Any:

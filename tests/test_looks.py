@@ -21,7 +21,7 @@ from budgetrun.looks import Looks, SecondNetwork
 from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.loss.focal import Focal
 from budgetrun.model.cnn import CNN
-from budgetrun.model.resnet18 import ResNet18
+from budgetrun.model.resnet import ResNet
 from budgetrun.model.wide_resnet import WideResNet
 from budgetrun.train import run
 from budgetrun.views import Stream
@@ -31,7 +31,7 @@ PART = 4  # images a pass
 PLAIN = CrossEntropy(smoothing=0.0)
 # 8x8 images of one channel; 16x16 of three, which are laid out with the channels last
 GREY, COLOUR = (1, 8, 8), (3, 16, 16)
-MODELS = [(CNN(width=4), GREY), (CNN(width=4), COLOUR), (ResNet18(init="torch"), COLOUR),
+MODELS = [(CNN(width=4), GREY), (CNN(width=4), COLOUR), (ResNet(depth=18, stem="small", init="torch"), COLOUR),
           (WideResNet(depth=10, width=1, dropout=0.3), COLOUR)]  # fmt: skip
 NAMES = ["cnn", "cnn in colour", "resnet18", "wrn"]
 

@@ -6,15 +6,14 @@ import contextlib
 import io
 import itertools
 from collections import Counter, deque
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from cli import values_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from scipy.stats import chisquare
 from torch import Tensor
 
@@ -31,12 +30,12 @@ from budgetrun.sampler.selective_backprop import SelectiveBackprop
 from budgetrun.sampler.uniform import Uniform
 
 CPU = torch.device("cpu")
-SAMPLERS = sorted((CONF / "sampler").glob("*.yaml"))
+SAMPLERS = sorted(file.stem for file in (CONF / "sampler").glob("*.yaml"))
 PLAUSIBLE = 1e-3  # a fixed seed either passes always or never; a wrong distribution is far below
 
 
-def sampler_of(file: Path):
-    return build(OmegaConf.to_container(OmegaConf.load(file)), "sampler.")
+def sampler_of(name: str):
+    return build(values_of("sampler", name), "sampler.")
 
 
 def importance(**changes) -> ImportanceSampling:
@@ -491,7 +490,7 @@ def test_the_chance_is_the_strict_percentile_in_a_history_that_holds_the_candida
 
 def test_the_history_is_the_last_1024_losses(context_for):
     """Losses 0, 1, 2, ... in batches of 128: a batch's own are the highest 128 of the 1024 remembered."""
-    sampler = sampler_of(CONF / "sampler" / "sb.yaml")
+    sampler = sampler_of("sb")
     sampler.start(context_for(10, 5))
     for start in range(0, 2048, 128):
         chance = sampler.keep(torch.arange(start, start + 128).float())
@@ -613,7 +612,7 @@ def train_on(sampler, look: Looking, logits: Tensor, updates: int) -> list[Batch
     return batches
 
 
-STATEFUL = [*((file.stem, lambda file=file: sampler_of(file)) for file in SAMPLERS),
+STATEFUL = [*((name, lambda name=name: sampler_of(name)) for name in SAMPLERS),
             ("is_open", lambda: importance(pool=3, threshold=0.0, momentum=0.9))]  # fmt: skip
 
 
@@ -676,4 +675,4 @@ def test_images_that_wait_in_the_queue_of_sb_are_saved(context_for):
 
 
 def test_the_samplers_of_the_configuration_are_the_six_of_the_papers():
-    assert {file.stem for file in SAMPLERS} >= {"scan", "uniform", "p_sgd", "c_sgd", "is", "sb"}
+    assert set(SAMPLERS) >= {"scan", "uniform", "p_sgd", "c_sgd", "is", "sb"}

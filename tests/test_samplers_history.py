@@ -11,14 +11,13 @@ import pytest
 import test_samplers
 import torch
 import torch.nn.functional as F
+from cli import values_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from scipy.stats import chi2, chisquare
 from test_samplers import PLAUSIBLE, Looking, batch_of, importance, logits_with, mixed_batch
 from torch import Tensor
 
-from budgetrun.__main__ import CONF
 from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.ricap import RICAP
 from budgetrun.config import build
@@ -38,7 +37,7 @@ RICAPPED = (RICAP(beta=0.3, draw="image"),)
 
 def sampler_of(name: str, **changes):
     """The sampler of a YAML file, with these fields changed."""
-    return build({**OmegaConf.to_container(OmegaConf.load(CONF / "sampler" / f"{name}.yaml")), **changes}, "sampler.")
+    return build({**values_of("sampler", name), **changes}, "sampler.")
 
 
 def clock(progress: float = 0.0) -> SimpleNamespace:
@@ -455,7 +454,7 @@ def test_an_example_that_was_always_solved_has_no_variance_after_many_visits(con
 @pytest.mark.parametrize("epsilon", [None, 0.2])
 def test_examples_are_drawn_with_replacement_in_proportion_to_score_plus_epsilon(context_for, score, epsilon):
     sampler = ActiveBias(score=score, use="draw", warmup=0.1, epsilon=epsilon)
-    _, time = started(sampler, context_for, 5, 10, progress=0.5)
+    started(sampler, context_for, 5, 10, progress=0.5)
     histories = [(0.9, 0.99), (0.1, 0.9), (0.4, 0.6), (0.01, 0.02), (0.3,)]
     for i, history in enumerate(histories):
         told(sampler, i, *history)
@@ -591,7 +590,7 @@ def test_a_batch_of_solved_examples_weighs_1_each_when_epsilon_is_0(context_for,
                                    {"epsilon": -1.0}, {"epsilon": float("inf")}])  # fmt: skip
 def test_values_that_make_no_sense_for_active_bias_are_refused(wrong):
     fields = {"score": "variance", "use": "draw", "warmup": 0.1, "epsilon": None}
-    with pytest.raises(ValueError, match="is not one of|must be"):
+    with pytest.raises(ValueError, match=r"is not one of|must be"):
         ActiveBias(**(fields | wrong))
 
 

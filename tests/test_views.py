@@ -236,7 +236,7 @@ def test_an_augmentation_says_image_wise_if_and_only_if_no_image_depends_on_anot
 def tensors(state: Any) -> list[Tensor]:
     if isinstance(state, Tensor):
         return [state]
-    values = state.values() if isinstance(state, dict) else state
+    values = state.values() if isinstance(state, dict) else state or []
     return [tensor for value in values for tensor in tensors(value)]
 
 
