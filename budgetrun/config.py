@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from budgetrun import scorefile
 from budgetrun.contracts import (
     Augmentation,
     Dataset,
@@ -97,6 +98,10 @@ def run_id(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
     identity = {key: value for key, value in resolved.items() if key not in ELSEWHERE} | {"names": dict(names)}
     # where a data set lies on a machine is not what it is
     identity["dataset"] = {key: value for key, value in resolved["dataset"].items() if key != "system"}
+    # and a file of scores is what is in it
+    identity["sampler"] = {
+        k: scorefile.digest(v, "sampler.file") if k == "file" else v for k, v in resolved["sampler"].items()
+    }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     chosen = [
         names[group] for group in ("dataset", "model", "sampler", "aug", "noise", "scores") if names[group] != "none"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.config import Experiment
-from budgetrun.contracts import Batch, Data, Random, UserError
+from budgetrun.contracts import Batch, Data, Random, Settings, UserError
 
 
 def prepare(experiment: Experiment) -> tuple[Data, str]:
@@ -22,7 +22,29 @@ def prepare(experiment: Experiment) -> tuple[Data, str]:
         random = Random.seeded(experiment.settings.seed, "noise", torch.device("cpu"))
         labels, corrupted = experiment.noise.apply(data.labels, data.classes, random)
         data = replace(data, labels=labels, corrupted=corrupted)
-    return data, print_of_data
+    return trained_on(data, experiment.settings), print_of_data
+
+
+def trained_on(data: Data, settings: Settings) -> Data:
+    """The data with the part to train on as its training examples; raises UserError where it is less than a batch.
+
+    With train_on=validation that is the held-out part, always clean, and the training part, as it is, is held out.
+    """
+    if settings.train_on == "validation":
+        assert data.val_images is not None
+        assert data.val_labels is not None
+        data = replace(
+            data, images=data.val_images, labels=data.val_labels, val_images=data.images, val_labels=data.labels,
+            corrupted=None,
+        )  # fmt: skip
+    if len(data.labels) < settings.batch_size:
+        part = "holds out" if settings.train_on == "validation" else "leaves"
+        left = f" that validation={settings.validation:g} {part}" if settings.validation else ""
+        raise UserError(
+            f"batch_size={settings.batch_size} is more than the {len(data.labels)} training examples{left}; "
+            "set it lower"
+        )
+    return data
 
 
 def load(experiment: Experiment) -> Data:
@@ -37,12 +59,6 @@ def load(experiment: Experiment) -> Data:
         )
     if settings.validation > 0:
         data = hold_out(data, settings.validation)
-    if len(data.labels) < settings.batch_size:
-        left = f" that validation={settings.validation:g} leaves" if settings.validation else ""
-        raise UserError(
-            f"batch_size={settings.batch_size} is more than the {len(data.labels)} training examples{left}; "
-            "set it lower"
-        )
     return data
 
 
@@ -67,12 +83,17 @@ def hold_out(data: Data, part: float) -> Data:
 
 def fingerprint(data: Data) -> str:
     """16 hexadecimal digits that change with any pixel, label, or the order of the examples."""
-    digest = hashlib.sha256()
     held_out = [t for t in (data.val_images, data.val_labels) if t is not None]
-    for tensor in (data.images, data.labels, *held_out, data.test_images, data.test_labels):
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return digest(data.images, data.labels, *held_out, data.test_images, data.test_labels)
+
+
+def digest(*tensors: Tensor) -> str:
+    """16 hexadecimal digits that change with any value, shape, or the order."""
+    hashed = hashlib.sha256()
+    for tensor in tensors:
+        hashed.update(str(tuple(tensor.shape)).encode())
+        hashed.update(tensor.cpu().contiguous().numpy().tobytes())
+    return hashed.hexdigest()[:16]
 
 
 def held_out(data: Data) -> Batch | None:

@@ -17,7 +17,7 @@ from budgetrun.budget import full_updates, model_flops
 from budgetrun.composing import composer, overrides_of
 from budgetrun.config import Experiment, experiment
 from budgetrun.contracts import Data, UserError
-from budgetrun.data import load
+from budgetrun.data import load, trained_on
 from budgetrun.explain import explain
 from budgetrun.machine import find_device
 from budgetrun.results import RunFolder
@@ -58,11 +58,11 @@ class Fit:
         """Raises UserError where one does not."""
         settings, resolved = experiment.settings, experiment.resolved
         find_device(settings.device)
-        source = json.dumps([resolved["dataset"], settings.validation, settings.batch_size, settings.data_dir])
+        source = json.dumps([resolved["dataset"], settings.validation, settings.data_dir])
         if self.data is None or self.data[0] != source:
             self.data = source, load(experiment)
         data = self.data[1]
-        full_updates(settings, len(data.labels))
+        full_updates(settings, len(trained_on(data, settings).labels))
         model = json.dumps([resolved["model"], data.images.shape[1:], data.classes])
         if model not in self.models:
             model_flops(experiment.model.build(data.images.shape[1], data.classes), data.images.shape[1:])
