@@ -66,7 +66,7 @@ def read(pattern: str, key: str, run: Mapping[str, str], n: int) -> tuple[dict[s
     """
     tables, cost = [], 0.0
     for path in (files := paths(pattern)):
-        table, about = parse(path, key, n)
+        table, about = parse(path, key)
         if about.get("dataset_fingerprint") != run["dataset_fingerprint"]:
             made = about.get("dataset_fingerprint", "no fingerprint")
             raise UserError(
@@ -78,6 +78,9 @@ def read(pattern: str, key: str, run: Mapping[str, str], n: int) -> tuple[dict[s
                 f"{key}: {path} scores other examples than those that this run trains on, or the same with other "
                 "labels: the noise, its seed, and which part is trained on must fit"
             )
+        index = table["index"]
+        if not len(index) or index.min() < 0 or index.max() >= n or len(index.unique()) < len(index):
+            raise UserError(f"{key}: {path} must name each example at most once, from 0 to {n - 1}, and at least one")
         cost += float(about.get("flops", 0.0))
         tables.append(table)
     first = tables[0]
@@ -89,7 +92,7 @@ def read(pattern: str, key: str, run: Mapping[str, str], n: int) -> tuple[dict[s
     }, cost
 
 
-def parse(path: Path, key: str, n: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def parse(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The columns of one file in the order of `index`, and its first line."""
     whole = content(path, key)
     try:
@@ -107,7 +110,5 @@ def parse(path: Path, key: str, n: int) -> tuple[dict[str, Tensor], dict[str, An
             f"{key}: {path} is no file of scores ({error}); its first line is '# {{\"dataset_fingerprint\": ...}}', "
             "its second 'index,score'"
         ) from error
-    if not len(index) or index.min() < 0 or index.max() >= n or len(index.unique()) < len(index):
-        raise UserError(f"{key}: {path} must name each example at most once, from 0 to {n - 1}, and at least one")
     order = index.argsort()
     return {"index": index[order]} | {k: v[order].float() for k, v in table.items() if k != "index"}, about
