@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -90,7 +90,9 @@ def experiment(cfg: DictConfig, choices: Mapping[str, Any]) -> Experiment:
 
 def values_of(part: Any) -> dict[str, Any]:
     """A component as configuration, with its values converted to their types: 3 and 3.0 are one experiment."""
-    return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", **dataclasses.asdict(part)}
+    fields = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+    values = {name: values_of(v) if dataclasses.is_dataclass(v) else v for name, v in fields.items()}
+    return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", **values}
 
 
 def run_id(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
@@ -127,8 +129,11 @@ def build(values: Any, where: str) -> Any:
 
 
 def typed(kind: Any, values: Mapping[str, Any], where: str) -> Any:
-    """A dataclass `kind` of `values`, converted to its annotated types as OmegaConf does ("0.3" is a float)."""
-    schema = OmegaConf.structured(kind)
+    """A dataclass `kind` of `values`, converted to its annotated types as OmegaConf does ("0.3" is a float).
+
+    A field annotated with a protocol, as in `model: Model`, is a component itself, with a `_target_` of its own.
+    """
+    schema = OmegaConf.structured(kind, flags={"allow_objects": True})  # protocols are no types that it knows
     known = list(schema)
     for key in values:
         if key not in known:
@@ -136,7 +141,9 @@ def typed(kind: Any, values: Mapping[str, Any], where: str) -> Any:
     for name in known:
         if OmegaConf.is_missing(schema, name) and name not in values:
             raise UserError(f"{where}{name} has no value")
-    for key, value in values.items():
+    hints = get_type_hints(kind)
+    parts = {key: build(v, f"{where}{key}.") for key, v in values.items() if getattr(hints[key], "_is_protocol", False)}
+    for key, value in ((k, v) for k, v in values.items() if k not in parts):
         try:
             schema[key] = value
         except OmegaConfBaseException:
@@ -144,7 +151,7 @@ def typed(kind: Any, values: Mapping[str, Any], where: str) -> Any:
             raise UserError(f"{where}{key}={value} is not {in_words(str(expected))}") from None
     try:
         plain: Any = OmegaConf.to_container(schema)
-        return kind(**plain)
+        return kind(**plain | parts)
     except ValueError as error:
         raise UserError(f"{where}{error}") from error
 

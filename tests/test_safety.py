@@ -44,6 +44,7 @@ SENSELESS = [
     ("sampler=rho sampler.file=. sampler.looks=both", "sampler.looks=both"),
     ("sampler=rho sampler.file=. sampler.pool=0", "sampler.pool=0"),
     ("train_on=validation", "train_on=validation", "set validation"),
+    ("sampler=proxy sampler.pool=0", "sampler.pool=0"),
     ("sampler=is sampler.pol=3", "sampler.pol", "sampler.pool"),
     ("sampler=is +sampler.pol=3", "sampler.pol", "sampler.pool"),
     ("aug=ricap aug.ricap.bta=3", "aug.ricap.bta", "aug.ricap.beta"),

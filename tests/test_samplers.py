@@ -604,6 +604,26 @@ def train_on(sampler, look: Looking, logits: Tensor, updates: int) -> list[Batch
     return batches
 
 
+class Counting:
+    """A second network whose losses shift with every update that it makes."""
+
+    def __init__(self, look: Looking) -> None:
+        self.inner, self.updates = look, 0
+
+    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        losses, logits = self.inner(batch)
+        return losses.roll(self.updates), logits
+
+    def learn(self, batch: Batch) -> None:
+        self.updates += 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {"updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.updates = state["updates"]
+
+
 STATEFUL = [*((file.stem, lambda file=file: sampler_of(file)) for file in SAMPLERS),
             ("is_open", lambda: ImportanceSampling(pool=3, threshold=0.0, momentum=0.9))]  # fmt: skip
 
@@ -622,6 +642,7 @@ def test_a_sampler_goes_on_from_a_saved_file_as_if_it_had_not_stopped(context_fo
         context = context_for(
             40, 8, fraction=0.45, aug=mixing, aug_random=aug_random,
             look=lambda batch, training=False: (look(batch)[0], logits[batch.drawn]),
+            second=lambda model: Counting(look),
             read_scores=lambda file: {"index": torch.arange(40), "score": look.losses, "weight": 1 + look.losses},
         )  # fmt: skip
         sampler.start(context)
