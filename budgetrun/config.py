@@ -9,11 +9,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from budgetrun import scorefile
 from budgetrun.contracts import (
     Augmentation,
     Dataset,
@@ -113,7 +114,9 @@ def name_of(chosen: str | list[str] | None) -> str:
 
 def values_of(part: Any) -> dict[str, Any]:
     """A component as configuration, with its values converted to their types: 3 and 3.0 are one experiment."""
-    return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", **dataclasses.asdict(part)}
+    fields = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+    values = {name: values_of(v) if dataclasses.is_dataclass(v) else v for name, v in fields.items()}
+    return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", **values}
 
 
 def run_id(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
@@ -123,6 +126,10 @@ def run_id(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
     # where a data set, or a file of labels, lies on a machine is not what it is
     identity["dataset"] = {key: value for key, value in resolved["dataset"].items() if key != "system"}
     identity["noise"] = {k: Path(v).name if k == "file" else v for k, v in resolved["noise"].items()}
+    # and a file of scores is what is in it
+    identity["sampler"] = {
+        k: scorefile.digest(v, "sampler.file") if k == "file" else v for k, v in resolved["sampler"].items()
+    }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     chosen = [
         names[group] for group in ("dataset", "model", "sampler", "aug", "noise", "scores") if names[group] != "none"
@@ -148,8 +155,11 @@ def build(values: Any, where: str) -> Any:
 
 
 def typed(kind: Any, values: Mapping[str, Any], where: str) -> Any:
-    """A dataclass `kind` of `values`, converted to its annotated types as OmegaConf does ("0.3" is a float)."""
-    schema = OmegaConf.structured(kind)
+    """A dataclass `kind` of `values`, converted to its annotated types as OmegaConf does ("0.3" is a float).
+
+    A field annotated with a protocol, as in `model: Model`, is a component itself, with a `_target_` of its own.
+    """
+    schema = OmegaConf.structured(kind, flags={"allow_objects": True})  # protocols are no types that it knows
     known = list(schema)
     for key in values:
         if key not in known:
@@ -157,7 +167,9 @@ def typed(kind: Any, values: Mapping[str, Any], where: str) -> Any:
     for name in known:
         if OmegaConf.is_missing(schema, name) and name not in values:
             raise UserError(f"{where}{name} has no value")
-    for key, value in values.items():
+    hints = get_type_hints(kind)
+    parts = {key: build(v, f"{where}{key}.") for key, v in values.items() if getattr(hints[key], "_is_protocol", False)}
+    for key, value in ((k, v) for k, v in values.items() if k not in parts):
         try:
             schema[key] = value
         except OmegaConfBaseException:
@@ -165,7 +177,7 @@ def typed(kind: Any, values: Mapping[str, Any], where: str) -> Any:
             raise UserError(f"{where}{key}={value} is not {in_words(str(expected))}") from None
     try:
         plain: Any = OmegaConf.to_container(schema)
-        return kind(**plain)
+        return kind(**plain | parts)
     except ValueError as error:
         raise UserError(f"{where}{error}") from error
 

@@ -9,7 +9,7 @@ other.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,6 +39,7 @@ class Settings:
     weight_decay: float
     image_size: int | None
     validation: float
+    train_on: str
     evaluations: int
     full_seconds: float | None
     device: str
@@ -62,6 +63,7 @@ class Settings:
             "weight_decay": (finite(self.weight_decay) and self.weight_decay >= 0, "at least 0"),
             "image_size": (self.image_size is None or self.image_size >= 1, "at least 1 pixel, or null"),
             "validation": (0 <= self.validation < 1, "in [0, 1): the part of the training set to hold out"),
+            "train_on": (self.train_on in ("training", "validation"), "one of training, validation"),
             "evaluations": (self.evaluations >= 1, "at least 1: the last evaluation is the result"),
             "full_seconds": (self.full_seconds is None or 0 < self.full_seconds < math.inf, "greater than 0, or null"),
             "precision": (self.precision in ("auto", "fp32", "bf16"), "one of auto, fp32, bf16"),
@@ -70,6 +72,8 @@ class Settings:
         for key, (holds, rule) in rules.items():
             if not holds:
                 raise ValueError(f"{key}={getattr(self, key)} must be {rule}")
+        if self.train_on == "validation" and not self.validation:
+            raise ValueError("train_on=validation needs a held-out part; set validation, for example to 0.5")
         try:
             torch.device("cpu" if self.device == "auto" else self.device)
         except RuntimeError:
@@ -141,6 +145,10 @@ class Batch:
         columns = {k: v.split(count) for k, v in vars(self).items() if v is not None}
         return [Batch(**dict(zip(columns, rows, strict=True))) for rows in zip(*columns.values(), strict=True)]
 
+    def of_sources(self, values: Tensor) -> Tensor:
+        """`values` [n] of the examples as one of each image [B]: the mean over its sources, by share."""
+        return (self.share * values[self.index]).sum(1)
+
     def mixed(self, images: Tensor, partners: list[Tensor], share: Tensor) -> Batch:
         """Images made of K rows of this (K=1) batch each: image i has `share[i, k]` of row `partners[k][i]`.
 
@@ -190,11 +198,12 @@ class Context:
     n, classes: number of training examples and of classes. labels: int64 [n], as the training sees them.
     batch_size: images an update. fraction: the budget, in (0, 1]. epoch: updates of one full pass.
     updates: what the budget allows, in updates that cost what uniform ones do.
-    fingerprint: of the data set's clean examples; a file of scores carries it.
     validation: the held-out part as one plain batch (its `drawn` and `index` count in that part), or None.
     view(index): augmented images of the examples `index` [B]; costs nothing. A Stream of them is made ahead of time.
-        view.plain(index): without augmentation.
+        view.plain(index): without augmentation. everything(): all examples so, in order, in batches.
     progress(): how much of the budget is spent: 0 at the first update, 1 at the last.
+    read_scores(file): the columns [m] of a file of scores, among them `index` and `score`; see scorefile.read. What it
+        cost to make is stated in the result.
 
     Every image of these is charged as a forward pass:
     look(batch, training=False): the losses [B] and logits [B, classes] under the current model, without gradients, in
@@ -214,12 +223,12 @@ class Context:
     fraction: float
     epoch: int
     updates: int
-    fingerprint: str
     device: torch.device
     random: Random
     view: Views
     validation: Batch | None
     progress: Callable[[], float]
+    read_scores: Callable[[str], dict[str, Tensor]]
     look: Look
     embed: Callable[[Batch], tuple[Tensor, Tensor]]
     gradient_norms: Callable[[Batch], Tensor]
@@ -228,6 +237,10 @@ class Context:
     def permutation(self) -> Tensor:
         """All examples in a new random order, int64 [n]."""
         return torch.randperm(self.n, generator=self.random.device, device=self.device)
+
+    def everything(self) -> Iterator[Batch]:
+        """All examples once, in order, without augmentation, in batches of the usual size."""
+        return map(self.view.plain, torch.arange(self.n, device=self.device).split(self.batch_size))
 
 
 class Stateful(Protocol):
@@ -336,6 +349,8 @@ class Scorer(Protocol):
 
     The loop calls `start` once, `observe` at every update as for a sampler, and `scores` after the last one. A look
     is charged, but those of `scores` come when the budget is spent: they are in the cost that the file states.
+    Every score is a finite number, higher for what is harder or to be chosen first. A scorer with a field `of` scores
+    the examples of that part, "training" or "validation".
     """
 
     def start(self, context: Context) -> None: ...

@@ -27,7 +27,29 @@ def prepare(experiment: Experiment) -> tuple[Data, str]:
         there = {name: part for name, part in vars(data).items() if name.endswith("images") and part is not None}
         changed: dict[str, Any] = {name: resized(part, size) for name, part in there.items()}
         data = replace(data, **changed)
-    return corrupt(data, experiment), fingerprint_of_clean
+    return trained_on(corrupt(data, experiment), experiment.settings), fingerprint_of_clean
+
+
+def trained_on(data: Data, settings: Settings) -> Data:
+    """The data with the part to train on as its training examples; raises UserError where it is less than a batch.
+
+    With train_on=validation that is the held-out part, always clean, and the training part, as it is, is held out.
+    """
+    if settings.train_on == "validation":
+        assert data.val_images is not None
+        assert data.val_labels is not None
+        data = replace(
+            data, images=data.val_images, labels=data.val_labels, val_images=data.images, val_labels=data.labels,
+            corrupted=None, each_access=None,
+        )  # fmt: skip
+    if len(data.labels) < settings.batch_size:
+        part = "holds out" if settings.train_on == "validation" else "leaves"
+        left = f" that validation={settings.validation:g} {part}" if settings.validation else ""
+        raise UserError(
+            f"batch_size={settings.batch_size} is more than the {len(data.labels)} training examples{left}; "
+            "set it lower"
+        )
+    return data
 
 
 def load(experiment: Experiment) -> Data:
@@ -42,12 +64,6 @@ def load(experiment: Experiment) -> Data:
         )
     if settings.validation > 0:
         data = hold_out(data, settings.validation)
-    if len(data.labels) < settings.batch_size:
-        left = f" that validation={settings.validation:g} leaves" if settings.validation else ""
-        raise UserError(
-            f"batch_size={settings.batch_size} is more than the {len(data.labels)} training examples{left}; "
-            "set it lower"
-        )
     return data
 
 
@@ -101,12 +117,17 @@ def trained_shape(data: Data, settings: Settings) -> torch.Size:
 
 def fingerprint(data: Data) -> str:
     """16 hexadecimal digits that change with any pixel, label, or the order of the examples."""
-    digest = hashlib.sha256()
     held_out = [t for t in (data.val_images, data.val_labels) if t is not None]
-    for tensor in (data.images, data.labels, *held_out, data.test_images, data.test_labels):
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return digest(data.images, data.labels, *held_out, data.test_images, data.test_labels)
+
+
+def digest(*tensors: Tensor) -> str:
+    """16 hexadecimal digits that change with any value, shape, or the order."""
+    hashed = hashlib.sha256()
+    for tensor in tensors:
+        hashed.update(str(tuple(tensor.shape)).encode())
+        hashed.update(tensor.cpu().contiguous().numpy().tobytes())
+    return hashed.hexdigest()[:16]
 
 
 def held_out(data: Data) -> Batch | None:

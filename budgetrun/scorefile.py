@@ -1,13 +1,16 @@
-"""Files of scores: what one run found out about every training example, for another run to select by.
+"""Files of scores: what one run found out about training examples, for another run to select by.
 
-A comma-separated file whose first line is a comment: `# {"dataset_fingerprint": "...", ...}`, a JSON object with the
-fingerprint of the data set, what made the file and what that cost. Then a header, `index,score` and further columns
-(`weight`), and a line an example; index counts the training examples of the run, without the held-out ones.
+A comma-separated file whose first line is a comment: `# {"dataset_fingerprint": "...", ...}`, a JSON object with
+dataset_fingerprint, of the data set's clean examples and their validation part; labels_fingerprint, of the labels of
+the scored examples, as the run saw them; examples, their number; what made the file, and what that cost (flops). All
+but the first may be missing, in a file written by hand. Then a header, `index,score` and further columns (`weight`),
+and a line an example; index counts the training examples of the run, without the held-out ones.
 """
 
 from __future__ import annotations
 
 import glob
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -28,58 +31,84 @@ def write(path: Path, columns: Mapping[str, Tensor], about: Mapping[str, Any]) -
     table = {"index": columns.get("index", torch.arange(length)), **columns}
     host = [column.cpu().numpy() for column in table.values()]
     text = io.StringIO()
-    text.write(f"# {json.dumps(dict(about))}\n{','.join(table)}\n")
+    text.write(f"# {json.dumps({**about, 'examples': length})}\n{','.join(table)}\n")
     for row in zip(*host, strict=True):
         # 9 digits give every float32 back
         text.write(",".join(str(v) if isinstance(v, np.integer) else f"{v:.9g}" for v in row) + "\n")
     write_text(path, text.getvalue())
 
 
-def read(pattern: str, key: str, fingerprint: str, n: int) -> tuple[dict[str, Tensor], float]:
+def paths(pattern: str) -> list[Path]:
+    """The files of a path, which may hold * and ? for several files, or of several paths joined by commas."""
+    found = [sorted(glob.glob(part)) or [part] for part in pattern.split(",")]  # noqa: PTH207 Path's takes no full path
+    return [Path(path) for several in found for path in several]
+
+
+def content(path: Path, key: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{key}: {path} cannot be read ({error.strerror}); a run with scores=... writes such a file"
+        ) from error
+
+
+def digest(pattern: str, key: str) -> str:
+    """What changes with any byte of the files, and not with where they lie. Raises UserError where one is missing."""
+    return hashlib.sha256(b"".join(hashlib.sha256(content(p, key)).digest() for p in paths(pattern))).hexdigest()
+
+
+def read(pattern: str, key: str, run: Mapping[str, str], n: int) -> tuple[dict[str, Tensor], float]:
     """The columns of a file, and what it cost to make in FLOPs; of several files the mean of their columns.
 
-    pattern: a path, which may hold * and ? for several files, or several joined by commas. key: where it was
-    configured, for messages. Raises UserError where a file is missing, is none, or was made for other data.
+    key: where the pattern was configured, for messages. run: the two fingerprints of the run that reads. Raises
+    UserError where a file is missing, is none, or was made for other data.
     """
-    found = [sorted(glob.glob(part)) or [part] for part in pattern.split(",")]  # noqa: PTH207 Path's takes no full path
-    paths = [Path(path) for paths in found for path in paths]
     tables, cost = [], 0.0
-    for path in paths:
-        table, about = read_one(path, key, n)
-        if about.get("dataset_fingerprint") != fingerprint:
+    for path in (files := paths(pattern)):
+        table, about = parse(path, key)
+        if about.get("dataset_fingerprint") != run["dataset_fingerprint"]:
             made = about.get("dataset_fingerprint", "no fingerprint")
             raise UserError(
-                f"{key}: {path} was made for other data ({made}, and this is {fingerprint}: data set and validation "
-                "part must be the same); make it again for this data"
+                f"{key}: {path} was made for other data ({made}, and this is {run['dataset_fingerprint']}: data set "
+                "and validation part must be the same); make it again for this data"
             )
+        if about.get("labels_fingerprint", run["labels_fingerprint"]) != run["labels_fingerprint"]:
+            raise UserError(
+                f"{key}: {path} scores other examples than those that this run trains on, or the same with other "
+                "labels: the noise, its seed, and which part is trained on must fit"
+            )
+        index = table["index"]
+        if not len(index) or index.min() < 0 or index.max() >= n or len(index.unique()) < len(index):
+            raise UserError(f"{key}: {path} must name each example at most once, from 0 to {n - 1}, and at least one")
         cost += float(about.get("flops", 0.0))
         tables.append(table)
     first = tables[0]
-    for path, table in zip(paths, tables, strict=True):
+    for path, table in zip(files, tables, strict=True):
         if set(table) != set(first) or not torch.equal(table["index"], first["index"]):
-            raise UserError(f"{key}: {path} has other columns or examples than {paths[0]}, so they have no mean")
+            raise UserError(f"{key}: {path} has other columns or examples than {files[0]}, so they have no mean")
     return {
         name: first[name] if name == "index" else torch.stack([t[name] for t in tables]).mean(0) for name in first
     }, cost
 
 
-def read_one(path: Path, key: str, n: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def parse(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The columns of one file in the order of `index`, and its first line."""
+    whole = content(path, key)
     try:
-        first, header, *rows = path.read_text().splitlines()
+        first, header, *rows = whole.decode().splitlines()
         about: dict[str, Any] = json.loads(first.removeprefix("#"))
+        if about.get("examples", len(rows)) != len(rows) or not whole.endswith(b"\n"):
+            raise ValueError(f"it was cut off: it has {len(rows)} lines of {about.get('examples', 'more')}")
         values = np.array([row.split(",") for row in rows], dtype=np.float64).reshape(len(rows), -1)
         table = dict(zip(header.split(","), torch.from_numpy(values).unbind(1), strict=True))
-        index = table["index"].long()
-    except OSError as error:
-        raise UserError(
-            f"{key}: {path} cannot be read ({error.strerror}); a run with scores=... writes such a file"
-        ) from error
-    except (ValueError, KeyError) as error:
+        index, _ = table["index"].long(), table["score"]
+        if not np.isfinite(values).all():
+            raise ValueError("not all of its values are finite numbers")
+    except (ValueError, KeyError, AttributeError) as error:
         raise UserError(
             f"{key}: {path} is no file of scores ({error}); its first line is '# {{\"dataset_fingerprint\": ...}}', "
             "its second 'index,score'"
         ) from error
-    if not len(index) or index.min() < 0 or index.max() >= n or len(index.unique()) < len(index):
-        raise UserError(f"{key}: {path} must name each example at most once, from 0 to {n - 1}, and at least one")
     order = index.argsort()
     return {"index": index[order]} | {k: v[order].float() for k, v in table.items() if k != "index"}, about

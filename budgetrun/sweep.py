@@ -17,7 +17,7 @@ from budgetrun.budget import full_updates, model_flops
 from budgetrun.composing import composer, overrides_of
 from budgetrun.config import Experiment, choices_of, experiment
 from budgetrun.contracts import Data, UserError
-from budgetrun.data import corrupt, load, trained_shape
+from budgetrun.data import corrupt, load, trained_on, trained_shape
 from budgetrun.explain import explain
 from budgetrun.machine import find_device
 from budgetrun.results import RunFolder
@@ -59,11 +59,11 @@ class Fit:
         """Raises UserError where one does not."""
         settings, resolved = experiment.settings, experiment.resolved
         find_device(settings.device)
-        source = json.dumps([resolved["dataset"], settings.validation, settings.batch_size, settings.data_dir])
+        source = json.dumps([resolved["dataset"], settings.validation, settings.data_dir])
         if self.data is None or self.data[0] != source:
             self.data = source, load(experiment)
         data = self.data[1]
-        full_updates(settings, len(data.labels))
+        full_updates(settings, len(trained_on(data, settings).labels))
         noise = json.dumps([source, resolved["noise"]])  # one seed says whether it fits
         if noise not in self.noises:
             corrupt(data, experiment)

@@ -22,7 +22,7 @@ from budgetrun import machine, scorefile
 from budgetrun.budget import Budget, full_updates, model_flops
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context, Model, Random, Stateful, UserError
-from budgetrun.data import Normalize, held_out, prepare
+from budgetrun.data import Normalize, digest, held_out, prepare
 from budgetrun.diagnostics import Diagnostics
 from budgetrun.errors import Interrupted
 from budgetrun.looks import Looks, SecondNetwork
@@ -152,11 +152,17 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             other, other_optimizer, lambda: lr, forward, experiment.loss, budget, flops, settings.batch_size
         )
 
+    def read_scores(file: str) -> dict[str, Tensor]:
+        run = {"dataset_fingerprint": fingerprint, "labels_fingerprint": digest(data.labels)}
+        columns, flops = scorefile.read(file, "sampler.file", run, n)
+        budget.flops_before += flops
+        return {name: column.to(device) for name, column in columns.items()}
+
     context = Context(
         n=n, classes=data.classes, labels=data.labels, batch_size=settings.batch_size, fraction=settings.budget,
-        epoch=n // settings.batch_size, updates=updates, fingerprint=fingerprint, device=device, random=random,
-        view=view, validation=held_out(data), progress=lambda: budget.progress, look=looks.look, embed=looks.embed,
-        gradient_norms=looks.gradient_norms, second=second,
+        epoch=n // settings.batch_size, updates=updates, device=device, random=random, view=view,
+        validation=held_out(data), progress=lambda: budget.progress, read_scores=read_scores, look=looks.look,
+        embed=looks.embed, gradient_norms=looks.gradient_norms, second=second,
     )  # fmt: skip
     sampler, scorer = experiment.sampler, experiment.scores
     diagnostics = Diagnostics(data, budget, view)
@@ -253,12 +259,18 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     source, dirty = commit()
     if scorer is not None:
         columns = scorer.scores()
-        about = {"dataset_fingerprint": fingerprint, "method": experiment.names["scores"], "run_id": experiment.run_id}
-        scorefile.write(folder.scores_path, columns, about | {"flops": budget.flops, "commit": source})
+        held = context.validation if getattr(scorer, "of", "training") == "validation" else None
+        labels = data.labels if held is None else held.label[:, 0]
+        about = {
+            "dataset_fingerprint": fingerprint, "labels_fingerprint": digest(labels),
+            "method": experiment.names["scores"], "run_id": experiment.run_id,
+            "flops": budget.flops + budget.flops_before, "commit": source,
+        }  # fmt: skip
+        scorefile.write(folder.scores_path, columns, about)
     result = {
         "run_id": experiment.run_id, "status": FINISHED, "names": experiment.names, "config": experiment.resolved,
         **{key: value for key, value in last.items() if key not in ("progress", "lr")},
-        "seconds_total": before + time.perf_counter() - began,
+        "flops_before": budget.flops_before, "seconds_total": before + time.perf_counter() - began,
         "n_parameters": sum(p.numel() for p in net.parameters()),
         "n_corrupted": 0 if data.corrupted is None else int(data.corrupted.sum()),
         "dataset_fingerprint": fingerprint, "commit": source, "dirty": dirty, **machine.describe(device),

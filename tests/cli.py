@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shlex
 import subprocess
 import sys
@@ -135,6 +136,28 @@ def values_of(group: str, option: str) -> dict[str, Any]:
         cfg = compose("config", overrides=[f"{group}={option}"])
     values: Any = OmegaConf.to_container(cfg[group], resolve=True)
     return values
+
+
+FROM_FILES = ("subset", "rho")  # samplers that read a file of scores
+
+
+def needed(sampler: str, folder: Path, line: str = "") -> str:
+    """What a sampler needs on this command line besides its name: here a file of scores, written into `folder`."""
+    if sampler not in FROM_FILES:
+        return ""
+    import torch
+
+    from budgetrun import scorefile
+    from budgetrun.data import fingerprint, hold_out
+    from budgetrun.dataset.digits import Digits
+
+    data = Digits(mean=[0.3], std=[0.4], flip=False, padding=1).load("")
+    if match := re.search(r"validation=([\d.]+)", line):
+        data = hold_out(data, float(match[1]))
+    score = torch.rand(len(data.labels), generator=torch.Generator().manual_seed(0))
+    scorefile.write(folder / "given.csv", {"score": score, "weight": 1 + score},
+                    {"dataset_fingerprint": fingerprint(data)})  # fmt: skip
+    return f" sampler.file={folder / 'given.csv'}"
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cli import needed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -207,8 +208,8 @@ def result_of(experiment_for):
 
 
 @pytest.mark.parametrize("sampler", sorted(file.stem for file in (CONF / "sampler").glob("*.yaml")))
-def test_every_sampler_does_the_same_number_of_updates(result_of, sampler):
-    result = result_of(f"sampler={sampler}", "budget=0.3")
+def test_every_sampler_does_the_same_number_of_updates(result_of, sampler, tmp_path):
+    result = result_of(f"sampler={sampler}", "budget=0.3", *needed(sampler, tmp_path).split())
     assert result["updates"] == round(0.3 * EPOCH) == 7
     assert result["examples_backward"] == 7 * B
     assert result["examples_forward"] >= 7 * B

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli import AUGS, CHECKOUT, CONF, OPTIONS, SAMPLERS, TRAINING, environment, here, listing, process, refused
+from cli import AUGS, CHECKOUT, CONF, OPTIONS, SAMPLERS, TRAINING, environment, here, listing, needed, process, refused
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
@@ -30,11 +30,13 @@ def composed(*overrides: str) -> tuple[Any, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_every_option_composes_into_a_checked_experiment_and_has_a_description(group: str, option: str) -> None:
+def test_every_option_composes_into_a_checked_experiment_and_has_a_description(
+    group: str, option: str, tmp_path: Path
+) -> None:
     from budgetrun.config import experiment
     from budgetrun.help import description
 
-    cfg, names = composed(f"{group}={option}")
+    cfg, names = composed(f"{group}={option}", *needed(option, tmp_path).split())
     assert names[group] == option
     built = experiment(cfg, names)
     assert group == "recipe" or built.names[group] == option
@@ -71,7 +73,8 @@ def test_no_component_file_is_without_a_yaml() -> None:
 def test_every_sampler_trains_with_every_augmentation_and_spends_the_budget_exactly(
     sampler: str, aug: str, tmp_path: Path
 ) -> None:
-    done = here(f"sampler={sampler} aug={aug} budget=0.33 epochs=1.5 evaluations=2", tmp_path)
+    extra = needed(sampler, tmp_path)
+    done = here(f"sampler={sampler} aug={aug} budget=0.33 epochs=1.5 evaluations=2 {extra}", tmp_path)
     assert done.code == 0, done.err
     result = done.result
     full = int(1.5 * (TRAINING // 64))

@@ -81,6 +81,31 @@ def test_a_batch_larger_than_the_data_is_a_sentence(experiment_for):
         prepare(experiment_for("batch_size=2000"))
 
 
+# ---- training on the held-out part
+
+
+def test_train_on_validation_swaps_the_parts_after_the_noise_and_keeps_the_fingerprint(experiment_for):
+    line = ("validation=0.3", "noise=symmetric", "seed=3")
+    usual, of_usual = prepare(experiment_for(*line))
+    swapped, of_swapped = prepare(experiment_for(*line, "train_on=validation"))
+    assert of_swapped == of_usual
+    for part, other in (("", "val_"), ("val_", "")):
+        for what in ("images", "labels"):
+            assert torch.equal(getattr(swapped, part + what), getattr(usual, other + what))
+    assert len(swapped.labels) < len(swapped.val_labels)
+    assert usual.corrupted.any()
+    assert swapped.corrupted is None  # what is trained on is clean
+
+
+def test_train_on_validation_needs_a_held_out_part_of_at_least_a_batch(experiment_for):
+    with pytest.raises(UserError, match="train_on=validation needs a held-out part"):
+        experiment_for("train_on=validation")
+    with pytest.raises(UserError, match=r"train_on=test must be one of"):
+        experiment_for("train_on=test", "validation=0.1")
+    with pytest.raises(UserError, match=r"batch_size=64 is more than the 3\d training examples that validation=0.02"):
+        prepare(experiment_for("train_on=validation", "validation=0.02"))
+
+
 # ---- the fingerprint
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cli import NOISES, SAMPLERS, TRAINING, here, human_file
+from cli import NOISES, SAMPLERS, TRAINING, here, human_file, needed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest, truncnorm
@@ -117,14 +117,15 @@ def test_a_rate_outside_of_its_range_is_refused(kind, rate):
 
 
 @pytest.mark.parametrize("chosen", BY_COMMAND)
-def test_what_is_corrupted_depends_on_the_seed_and_on_nothing_else(chosen, experiment_for):
+def test_what_is_corrupted_depends_on_the_seed_and_on_nothing_else(chosen, experiment_for, tmp_path):
     def corrupted(*overrides: str) -> list[Tensor]:
         data, _ = prepare(experiment_for(*f"noise={chosen}".split(), *overrides))
         return [data.corrupted, data.labels, data.images]
 
     reference, other = corrupted("seed=3"), corrupted("seed=4")
     for sampler in SAMPLERS if chosen == "symmetric" else SAMPLERS[:2]:
-        again = corrupted("seed=3", f"sampler={sampler}", "budget=0.3", "aug=ricap", "epochs=2", "model.width=4")
+        chosen_by = f"sampler={sampler}", *needed(sampler, tmp_path).split()
+        again = corrupted("seed=3", *chosen_by, "budget=0.3", "aug=ricap", "epochs=2", "model.width=4")
         assert all(map(torch.equal, again, reference)), sampler
     assert not torch.equal(other[0], reference[0])
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from cli import SAMPLERS, before_update, here, listing, process, refused, started
+from cli import SAMPLERS, before_update, here, listing, needed, process, refused, started
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # command line, and words that the sentence must have
@@ -37,6 +37,15 @@ SENSELESS = [
     ("bugdet=0.3", "bugdet", "budget"),
     ("+bugdet=0.3", "bugdet", "budget"),
     ("smapler=is", "smapler", "sampler"),
+    ("sampler=subset", "sampler.file", "scores="),
+    ("sampler=subset sampler.file=nowhere.csv", "sampler.file", "nowhere.csv"),
+    ("sampler=subset sampler.file=. sampler.keep=0", "sampler.keep=0"),
+    ("sampler=subset sampler.file=. sampler.order=up", "sampler.order=up"),
+    ("sampler=rho", "sampler.file", "train_on=validation"),
+    ("sampler=rho sampler.file=. sampler.looks=both", "sampler.looks=both"),
+    ("sampler=rho sampler.file=. sampler.pool=0", "sampler.pool=0"),
+    ("train_on=validation", "train_on=validation", "set validation"),
+    ("sampler=proxy sampler.pool=0", "sampler.pool=0"),
     ("sampler=is sampler.pol=3", "sampler.pol", "sampler.pool"),
     ("sampler=is +sampler.pol=3", "sampler.pol", "sampler.pool"),
     ("aug=ricap aug.ricap.bta=3", "aug.ricap.bta", "aug.ricap.beta"),
@@ -272,7 +281,7 @@ def test_a_corrupt_checkpoint_is_reported_and_set_aside_and_the_run_starts_over(
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_loss_that_is_not_a_number_stops_with_step_and_learning_rate(sampler: str, tmp_path: Path) -> None:
     line = f"sampler={sampler} lr=1e9 budget=0.5 epochs=4" + (" sampler.threshold=0" if sampler in ("is", "vr") else "")
-    done = here(f"{line} checkpoint_every=1000", tmp_path)
+    done = here(f"{line} checkpoint_every=1000 {needed(sampler, tmp_path)}", tmp_path)
     refused(done, "update", "learning rate", "checkpoint", "lr")
     assert not list(tmp_path.rglob("result.json"))
     assert not list(tmp_path.rglob("checkpoint.pt")), "a checkpoint of a diverged model"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cli import values_of
+from cli import FROM_FILES, values_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
@@ -35,7 +35,8 @@ PLAUSIBLE = 1e-3  # a fixed seed either passes always or never; a wrong distribu
 
 
 def sampler_of(name: str):
-    return build(values_of("sampler", name), "sampler.")
+    given = {"file": "given by the context"} if name in FROM_FILES else {}
+    return build(values_of("sampler", name) | given, "sampler.")
 
 
 def importance(**changes) -> ImportanceSampling:
@@ -612,6 +613,26 @@ def train_on(sampler, look: Looking, logits: Tensor, updates: int) -> list[Batch
     return batches
 
 
+class Counting:
+    """A second network whose losses shift with every update that it makes."""
+
+    def __init__(self, look: Looking) -> None:
+        self.inner, self.updates = look, 0
+
+    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        losses, logits = self.inner(batch)
+        return losses.roll(self.updates), logits
+
+    def learn(self, batch: Batch) -> None:
+        self.updates += 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {"updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.updates = state["updates"]
+
+
 STATEFUL = [*((name, lambda name=name: sampler_of(name)) for name in SAMPLERS),
             ("is_open", lambda: importance(pool=3, threshold=0.0, momentum=0.9))]  # fmt: skip
 
@@ -630,6 +651,8 @@ def test_a_sampler_goes_on_from_a_saved_file_as_if_it_had_not_stopped(context_fo
         context = context_for(
             40, 8, fraction=0.45, aug=mixing, aug_random=aug_random,
             look=lambda batch, training=False: (look(batch)[0], logits[batch.drawn]),
+            second=lambda model: Counting(look),
+            read_scores=lambda file: {"index": torch.arange(40), "score": look.losses, "weight": 1 + look.losses},
         )  # fmt: skip
         sampler.start(context)
         return sampler, context.random

@@ -1,0 +1,69 @@
+"""RHO: the examples whose loss can still be reduced, by a file of irreducible losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from budgetrun.contracts import Batch, Context, UserError
+from budgetrun.views import Stream
+
+
+@dataclass
+class RHO:
+    """Look at a uniform pool of pool x b images; train on the b of highest loss minus irreducible loss, unweighted.
+
+    The irreducible loss of an example is that of a network trained on held-out data alone; it is read from a file:
+    `train_on=validation validation=0.5 scores=loss scores.of=validation` makes it, and the same validation=0.5 uses it.
+    A mixed image's is the mean of its sources', by share (ours). The very view that was looked at is trained on.
+    Source: Mindermann et al. 2022, algorithm 1, and their code (pool 10: 32 of 320; CIFAR-10 in two halves). Their
+    held-out network is the checkpoint of lowest validation loss, ours the last one.
+    Cost of an update: pool b F + b (F + B); the result's flops_before is the file's.
+
+    file: path; with * or ?, or commas, several files whose mean counts. pool: multiple of the batch size.
+    looks: "train", in training mode as their code does (BatchNorm uses the pool, part by part, and learns from it), or
+    "eval".
+    """
+
+    file: str | None
+    pool: float
+    looks: str
+
+    def __post_init__(self) -> None:
+        if not self.file:
+            raise ValueError(
+                "file is not set: it names the irreducible losses, as a run with train_on=validation validation=0.5 "
+                "scores=loss scores.of=validation writes them"
+            )
+        if not 1 <= self.pool <= 1000:
+            raise ValueError(f"pool={self.pool} must be in [1, 1000] (batches looked at for one trained on)")
+        if self.looks not in ("train", "eval"):
+            raise ValueError(f"looks={self.looks} is not one of train, eval")
+
+    def start(self, context: Context) -> None:
+        assert self.file is not None
+        self.context = context
+        columns = context.read_scores(self.file)
+        if len(columns["index"]) < context.n:
+            missing = context.n - len(columns["index"])
+            raise UserError(f"sampler.file: {self.file} has no irreducible loss for {missing} of {context.n} examples")
+        self.irreducible = columns["score"]
+        self.size = int(self.pool * context.batch_size)
+        self.stream = Stream(context.permutation, context.view)
+
+    def draw(self) -> Batch:
+        pool = self.stream.take(self.size)
+        losses, _ = self.context.look(pool, training=self.looks == "train")
+        reducible = losses - pool.of_sources(self.irreducible)
+        return pool[reducible.topk(self.context.batch_size).indices]
+
+    def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.stream.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.stream.load_state_dict(state)

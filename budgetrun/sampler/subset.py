@@ -1,0 +1,95 @@
+"""Training on a subset that another run has chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from budgetrun.contracts import Batch, Context, UserError
+from budgetrun.views import Stream
+
+
+@dataclass
+class Subset:
+    """Shuffled passes over the examples of the highest, or the lowest, scores in a file; the others are never seen.
+
+    This is the second phase of forgetting events, EL2N, GraNd, ensembles, k-center, herding and one-off core-sets: a
+    run with scores=... writes the file. A column `weight` in it weighs the losses, normalised to mean 1 over the
+    subset. Equal scores are ranked at random. Cost of an update: b (F + B); the result's flops_before is the file's.
+
+    file: path; with * or ?, or commas, several files whose mean counts. keep: part of the examples, in (0, 1].
+    order: "highest" or "lowest" scores are kept. balanced: the same part of every class, not of all.
+    """
+
+    file: str | None
+    keep: float
+    order: str
+    balanced: bool
+
+    def __post_init__(self) -> None:
+        if not self.file:
+            raise ValueError(
+                "file is not set: it names a file of scores, as a run with scores=forgetting, or another, writes it"
+            )
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep={self.keep} must be greater than 0 and at most 1: the part of the examples to keep")
+        if self.order not in ("highest", "lowest"):
+            raise ValueError(f"order={self.order} is not one of highest, lowest")
+
+    def start(self, context: Context) -> None:
+        assert self.file is not None
+        self.context = context
+        columns = context.read_scores(self.file)
+        shuffled = torch.randperm(len(columns["index"]), generator=context.random.device, device=context.device)
+        score = columns["score"][shuffled]
+        ranked = columns["index"][shuffled[score.argsort(descending=self.order == "highest", stable=True)]]
+        if self.balanced:
+            classes = [context.labels == c for c in range(context.classes)]
+            kept = [self.first(ranked[of_class[ranked]], int(of_class.sum())) for of_class in classes]
+            self.kept = torch.cat(kept)
+        else:
+            self.kept = self.first(ranked, context.n)
+        if not len(self.kept):
+            raise UserError(f"sampler.keep={self.keep:g} keeps none of the {context.n} examples; set it higher")
+        self.weight: Tensor | None = None
+        if "weight" in columns:
+            weight = torch.zeros(context.n, device=context.device)
+            weight[columns["index"]] = columns["weight"]
+            mean = weight[self.kept].mean()
+            if weight.min() < 0 or not mean > 0:
+                raise UserError(f"sampler.file: {self.file} has weights that are negative, or all 0; it cannot be used")
+            self.weight = weight / mean
+        self.stream = Stream(self.plan, context.view)
+
+    def first(self, ranked: Tensor, examples: int) -> Tensor:
+        """The first of `ranked` that are `keep` of so many examples."""
+        count = round(self.keep * examples)
+        if count > len(ranked):
+            of = "a class" if self.balanced else "all"
+            raise UserError(
+                f"sampler.keep={self.keep:g} is {count} of {examples} examples of {of}, and {self.file} scores only "
+                f"{len(ranked)} of them; set keep lower, or score more"
+            )
+        return ranked[:count]
+
+    def plan(self) -> Tensor:
+        order = torch.randperm(len(self.kept), generator=self.context.random.device, device=self.context.device)
+        return self.kept[order]
+
+    def draw(self) -> Batch:
+        batch = self.stream.take(self.context.batch_size)
+        if self.weight is not None:
+            batch.weight = batch.of_sources(self.weight)
+        return batch
+
+    def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.stream.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.stream.load_state_dict(state)

@@ -1,0 +1,85 @@
+"""Uncertainty of an ensemble made of one run's checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from budgetrun.contracts import Batch, Context
+
+
+@dataclass
+class Ensemble:
+    """How unsure of an example the networks of `members` points of the run are, evenly spaced, the last at its end.
+
+    With p_e the softmax of member e on the un-augmented image and p their mean over the E members:
+    entropy            H(p) = -sum_k p_k log p_k
+    mutual_information H(p) - mean_e H(p_e)
+    variation_ratio    1 - (members that predict the most predicted class) / E
+    errors             members that predict another class than the label
+    Source: Chitta et al. 2020, who select a training subset by an ensemble of checkpoints; the definitions are the
+    standard ones and their points in the run are our choice, as the paper's own are not known to us. Theirs has
+    checkpoints of several runs; several files are averaged where they are read, which is not the same for the first
+    three. All four are columns of the file. Cost: members x n F, n of it at the end.
+
+    acquisition: which of them is the score. members: at least 2.
+    """
+
+    members: int
+    acquisition: str
+
+    def __post_init__(self) -> None:
+        if self.members < 2:
+            raise ValueError(f"members={self.members} must be at least 2 networks")
+        if self.acquisition not in ("entropy", "mutual_information", "variation_ratio", "errors"):
+            raise ValueError(
+                f"acquisition={self.acquisition} is not one of entropy, mutual_information, variation_ratio, errors"
+            )
+
+    def start(self, context: Context) -> None:
+        self.context = context
+        self.due = 0  # points of the run that are past
+        self.taken = 0  # members so far: fewer than points where an update passes several
+        self.sum, self.votes = torch.zeros(2, context.n, context.classes, device=context.device)
+        self.entropies = torch.zeros(context.n, device=context.device)
+
+    def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
+        due = min(int(self.members * self.context.progress()), self.members - 1)  # the last is taken by `scores`
+        if due > self.due:
+            self.due = due
+            self.take()
+
+    def take(self) -> None:
+        """One more member: the network as it is."""
+        p = torch.cat([self.context.look(part)[1] for part in self.context.everything()]).softmax(1)
+        self.taken += 1
+        self.sum += p
+        self.entropies += entropy(p)
+        self.votes.scatter_add_(1, p.argmax(1, keepdim=True), torch.ones_like(p[:, :1]))
+
+    def scores(self) -> dict[str, Tensor]:
+        self.take()
+        total = entropy(self.sum / self.taken)
+        columns = {
+            "entropy": total,
+            "mutual_information": total - self.entropies / self.taken,
+            "variation_ratio": 1 - self.votes.amax(1) / self.taken,
+            "errors": self.taken - self.votes.gather(1, self.context.labels[:, None])[:, 0],
+        }
+        return {"score": columns[self.acquisition], **columns}
+
+    def state_dict(self) -> dict[str, Any]:
+        counts = {"due": self.due, "taken": self.taken}
+        return counts | {name: getattr(self, name).clone() for name in ("sum", "votes", "entropies")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.due, self.taken = state["due"], state["taken"]
+        self.sum, self.votes, self.entropies = state["sum"], state["votes"], state["entropies"]
+
+
+def entropy(p: Tensor) -> Tensor:
+    """-sum p log p in nats, [B]."""
+    return -torch.xlogy(p, p).sum(1)

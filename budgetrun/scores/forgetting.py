@@ -1,0 +1,57 @@
+"""Forgetting events: how often the training lost an example that it had right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from budgetrun.contracts import Batch, Context
+
+
+@dataclass
+class Forgetting:
+    """How often an example goes from correct to wrong between two consecutive presentations.
+
+    A presentation is the training forward pass: before the update, in training mode, on the augmented image. Costs
+    nothing besides the run. Source: Toneva et al. 2019, algorithm 1, and their code.
+    An image of several sources is a presentation of the one that it shows most of, correct if that one's label is
+    predicted (ours; of one source it is the published one). Twice in a batch is one presentation, correct if all are.
+
+    never: what an example gets that was never correct, or never seen. "epochs": the largest number of presentations
+    of any example, as in the authors' code, where it is the number of epochs; more than anything that was learnt can
+    get. "zero": as counted, as in DeepCore's.
+    """
+
+    never: str
+
+    def __post_init__(self) -> None:
+        if self.never not in ("epochs", "zero"):
+            raise ValueError(f"never={self.never} is not one of epochs, zero")
+
+    def start(self, context: Context) -> None:
+        self.correct, self.learnt, self.events, self.presentations = torch.zeros(4, context.n, device=context.device)
+
+    def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
+        most = batch.share.argmax(1, keepdim=True)
+        index, label = batch.index.gather(1, most)[:, 0], batch.label.gather(1, most)[:, 0]
+        before = self.correct[index]
+        self.correct.scatter_reduce_(0, index, (logits.argmax(1) == label).float(), "amin", include_self=False)
+        now = self.correct[index]
+        # an example that is here twice is written twice, with the same value
+        self.events[index] = self.events[index] + (before > now)
+        self.learnt[index] = torch.maximum(self.learnt[index], now)
+        self.presentations[index] = self.presentations[index] + 1
+
+    def scores(self) -> dict[str, Tensor]:
+        never = self.presentations.max() if self.never == "epochs" else self.events
+        return {"score": torch.where(self.learnt > 0, self.events, never)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name).clone() for name in ("correct", "learnt", "events", "presentations")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.correct, self.learnt = state["correct"], state["learnt"]
+        self.events, self.presentations = state["events"], state["presentations"]

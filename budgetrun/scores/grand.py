@@ -1,0 +1,50 @@
+"""GraNd: the norm of an example's own gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from budgetrun.contracts import Batch, Context
+
+
+@dataclass
+class GraNd:
+    """||d loss_i / d parameters||_2 of every example's un-augmented image at the end of the run.
+
+    Source: Paul et al. 2021, definition 2.1, for one training: several files are averaged where they are read, and
+    they average 10. A run with few epochs scores early in training, as they do.
+    parameters: "all", as they do, of the run's own loss; n (F + B) at the end. "last": those of the last linear layer,
+    weights and bias, as DeepCore does; n F at the end. Their gradient is (softmax - onehot) [h, 1]^T, h the layer's
+    input, for the cross-entropy whatever the run's loss, so the norm is ||softmax - onehot|| sqrt(||h||^2 + 1).
+    """
+
+    parameters: str
+
+    def __post_init__(self) -> None:
+        if self.parameters not in ("all", "last"):
+            raise ValueError(f"parameters={self.parameters} is not one of all, last")
+
+    def start(self, context: Context) -> None:
+        self.context = context
+
+    def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
+        pass
+
+    def scores(self) -> dict[str, Tensor]:
+        norms = self.context.gradient_norms if self.parameters == "all" else self.last_norms
+        return {"score": torch.cat([norms(part) for part in self.context.everything()])}
+
+    def last_norms(self, batch: Batch) -> Tensor:
+        h, logits = self.context.embed(batch)
+        outer = logits.softmax(1).scatter_add(1, batch.label, -batch.share).norm(dim=1)
+        return outer * (h.square().sum(1) + 1).sqrt()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass

@@ -1,0 +1,74 @@
+"""Scores that are a function of the trained network's output: EL2N, loss, margin, entropy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from budgetrun.contracts import Batch, Context, UserError
+
+
+def el2n(p: Tensor, label: Tensor) -> Tensor:
+    """||p - onehot(label)||_2, [B], of probabilities p [B, classes] and label [B, 1]. Source: Paul et al. 2021."""
+    return p.scatter_add(1, label, -torch.ones_like(label, dtype=p.dtype)).norm(dim=1)
+
+
+def margin(p: Tensor, label: Tensor) -> Tensor:
+    """max of p over the other classes, minus p(label): in [-1, 1], above 0 where the prediction is wrong."""
+    return p.scatter(1, label, -torch.inf).amax(1) - p.gather(1, label)[:, 0]
+
+
+def entropy(p: Tensor, label: Tensor) -> Tensor:
+    """-sum p log p in nats; needs no label."""
+    return -torch.xlogy(p, p).sum(1)
+
+
+SCORES = {"el2n": el2n, "margin": margin, "entropy": entropy}
+
+
+@dataclass
+class LogitScores:
+    """A score of every example's un-augmented image at the end of the run; higher is harder for all of them.
+
+    score: "loss" is the run's own loss; the others are functions of the softmax p, see there. EL2N is the published
+    score of one run: several files are averaged where they are read, as Paul et al. 2021 average 10 trainings. A run
+    with few epochs scores early in training, as they do.
+    of: "training", or "validation" to score the held-out examples. With train_on=validation those are the training
+    examples: their irreducible losses, for RHO.
+    Cost: n F at the end, in the file's cost.
+    """
+
+    score: str
+    of: str
+
+    def __post_init__(self) -> None:
+        if self.score not in ("loss", *SCORES):
+            raise ValueError(f"score={self.score} is not one of loss, {', '.join(SCORES)}")
+        if self.of not in ("training", "validation"):
+            raise ValueError(f"of={self.of} is not one of training, validation")
+
+    def start(self, context: Context) -> None:
+        self.context = context
+        if self.of == "validation" and context.validation is None:
+            raise UserError("scores.of=validation needs held-out examples; set validation, for example to 0.5")
+
+    def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
+        pass
+
+    def scores(self) -> dict[str, Tensor]:
+        context, held = self.context, self.context.validation
+        parts = context.everything() if self.of == "training" or held is None else held.split(context.batch_size)
+        return {"score": torch.cat([self.of_part(part) for part in parts])}
+
+    def of_part(self, batch: Batch) -> Tensor:
+        losses, logits = self.context.look(batch)
+        return losses if self.score == "loss" else SCORES[self.score](logits.softmax(1), batch.label)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass

@@ -1,0 +1,455 @@
+"""What each scorer says of an example, against numbers worked out by hand, and the files that carry it."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from cli import CONF, before_update, here, refused
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from test_resume import interrupt
+from torch import Tensor, nn
+
+from budgetrun import scorefile
+from budgetrun.budget import model_flops
+from budgetrun.config import build
+from budgetrun.contracts import Batch, UserError
+from budgetrun.looks import Looks
+from budgetrun.loss.cross_entropy import CrossEntropy
+from budgetrun.model.cnn import CNN
+from budgetrun.scores.ensemble import Ensemble
+from budgetrun.scores.forgetting import Forgetting
+from budgetrun.scores.grand import GraNd
+from budgetrun.scores.logits import LogitScores, el2n, entropy, margin
+
+CPU = torch.device("cpu")
+SCORES = sorted(p for p in (CONF / "scores").glob("*.yaml") if p.stem != "none")
+RUN = {"dataset_fingerprint": "0123456789abcdef", "labels_fingerprint": "fedcba9876543210"}
+
+
+def batch_of(index: list[list[int]], label: list[list[int]], share: list[list[float]] | None = None) -> Batch:
+    rows = torch.tensor(index)
+    shares = torch.ones(rows.shape) / rows.shape[1] if share is None else torch.tensor(share)
+    return Batch(torch.zeros(len(rows), 1, 1, 1), rows, torch.tensor(label), shares, drawn=rows[:, 0])
+
+
+def predicting(classes: list[int]) -> Tensor:
+    return F.one_hot(torch.tensor(classes), 4).float()
+
+
+# ---- forgetting
+
+
+def presented(context_for: Callable[..., Any], never: str, n: int, sequence: list[dict[int, bool]]) -> list[float]:
+    """The scores after batches that have these examples right or wrong."""
+    scorer = Forgetting(never=never)
+    scorer.start(context_for(n, 4))
+    for right in sequence:
+        labels = [[i % 4] for i in right]
+        answers = [i % 4 if is_right else (i + 1) % 4 for i, is_right in right.items()]
+        scorer.observe(batch_of([[i] for i in right], labels), torch.zeros(len(right)), predicting(answers))
+    scores: list[float] = scorer.scores()["score"].tolist()
+    return scores
+
+
+def test_an_example_is_forgotten_when_it_goes_from_correct_to_wrong(context_for):
+    # 0: right, wrong, right, wrong; 1: always right; 2: wrong, right, wrong, right; 3: never right; 4: never seen
+    sequence = [{0: True, 1: True, 2: False, 3: False}, {0: False, 2: True}, {0: True, 1: True, 2: False, 3: False},
+                {0: False, 2: True, 3: False}]  # fmt: skip
+    assert presented(context_for, "epochs", 5, sequence) == [2, 0, 1, 4, 4]  # the most presentations of one: 4
+    assert presented(context_for, "zero", 5, sequence) == [2, 0, 1, 0, 0]
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    sequence=st.lists(st.dictionaries(st.integers(0, 5), st.booleans(), min_size=1), min_size=1, max_size=12),
+    never=st.sampled_from(["epochs", "zero"]),
+)
+def test_forgetting_is_the_number_of_falling_steps_of_each_example_s_history(context_for, sequence, never):
+    history: dict[int, list[bool]] = {i: [right[i] for right in sequence if i in right] for i in range(6)}
+    most = max(map(len, history.values()))
+    expected = []
+    for past in history.values():
+        falls = sum(before and not after for before, after in itertools.pairwise(past))
+        expected.append(falls if any(past) or never == "zero" else most)
+    assert presented(context_for, never, 6, sequence) == expected
+
+
+def test_a_mixed_image_is_a_presentation_of_the_example_that_it_shows_most_of(context_for):
+    scorer = Forgetting(never="zero")
+    scorer.start(context_for(4, 2))
+    batch = batch_of([[0, 1], [2, 3]], [[0, 1], [2, 3]], [[0.7, 0.3], [0.4, 0.6]])
+    scorer.observe(batch, torch.zeros(2), predicting([0, 3]))  # 0 and 3 are right; 1 and 2 are not asked about
+    scorer.observe(batch, torch.zeros(2), predicting([1, 2]))  # the labels of the lesser sources: 0 and 3 are wrong
+    assert scorer.scores()["score"].tolist() == [1, 0, 0, 1]
+    assert scorer.presentations.tolist() == [2, 0, 0, 2]
+
+
+def test_an_example_twice_in_a_batch_is_presented_once_and_right_only_if_both_are(context_for):
+    scorer = Forgetting(never="zero")
+    scorer.start(context_for(2, 2))
+    twice = batch_of([[0], [0]], [[0], [0]])
+    scorer.observe(twice, torch.zeros(2), predicting([0, 0]))
+    scorer.observe(twice, torch.zeros(2), predicting([0, 1]))
+    assert scorer.presentations.tolist() == [2, 0]
+    assert scorer.scores()["score"].tolist() == [1, 0]
+
+
+# ---- functions of the logits
+
+
+def test_el2n_margin_and_entropy_are_those_worked_out_by_hand():
+    p = torch.tensor([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.0, 1.0, 0.0]])
+    label = torch.tensor([[0], [2], [1]])
+    expected = [math.sqrt(0.3**2 + 0.2**2 + 0.1**2), math.sqrt(0.7**2 + 0.2**2 + 0.9**2), 0.0]
+    torch.testing.assert_close(el2n(p, label), torch.tensor(expected))
+    torch.testing.assert_close(margin(p, label), torch.tensor([-0.5, 0.6, -1.0]))  # the second is wrong
+    unsure = -(0.7 * math.log(0.7) + 0.2 * math.log(0.2) + 0.1 * math.log(0.1))
+    torch.testing.assert_close(entropy(p, label), torch.tensor([unsure, unsure, 0.0]))
+
+
+@pytest.mark.parametrize("score", ["el2n", "loss", "margin", "entropy"])
+def test_a_harder_example_has_a_higher_score(context_for, score):
+    logits = torch.tensor([[4.0, 0, 0, 0], [1, 2, 0, 0], [1, 0, 2.1, 0], [0, 0, 0, 0.5]])
+    sizes = []
+
+    def look(batch: Batch) -> tuple[Tensor, Tensor]:
+        sizes.append(len(batch))
+        return F.cross_entropy(logits[batch.drawn], batch.label[:, 0], reduction="none"), logits[batch.drawn]
+
+    scorer = LogitScores(score=score, of="training")
+    scorer.start(context_for(4, 3, look=look))
+    easy, _, _, unsure = scorer.scores()["score"].tolist()
+    assert easy < unsure
+    assert sizes == [3, 1]  # everything once, in parts
+
+
+def test_the_images_that_are_scored_are_not_augmented(context_for):
+    from budgetrun.aug.ricap import RICAP
+
+    images = []
+
+    def look(batch: Batch) -> tuple[Tensor, Tensor]:
+        images.append(batch.images)
+        return torch.zeros(len(batch)), torch.zeros(len(batch), 4)
+
+    context = context_for(10, 4, look=look, aug=(RICAP(beta=0.3, draw="image"),))
+    scorer = LogitScores(score="loss", of="training")
+    scorer.start(context)
+    scorer.scores()
+    assert torch.equal(torch.cat(images), context.view.data.images)
+
+
+def test_of_validation_scores_the_held_out_examples_in_their_order(context_for):
+    held = batch_of([[i] for i in range(5)], [[3]] * 5)
+    scorer = LogitScores(score="loss", of="validation")
+    scorer.start(context_for(10, 2, validation=held, look=lambda batch: (batch.drawn * 10.0, torch.zeros(1, 4))))
+    assert scorer.scores()["score"].tolist() == [0, 10, 20, 30, 40]
+
+
+# ---- GraNd
+
+
+class Small(nn.Module):
+    """A convolution, BatchNorm with some history, and two linear layers of which the last has a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.features = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 5))
+        self.last = nn.Linear(5, 4)
+        self.features(torch.randn(50, 3, 8, 8))
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.last(self.features(images).relu())
+        return out
+
+
+class Spent:
+    """Counts what is charged."""
+
+    def __init__(self) -> None:
+        self.images, self.flops, self.flops_forward, self.flops_update = 0, 0, 3, 10
+
+    def charge_look(self, images: int) -> None:
+        self.images += images
+        self.flops += images * self.flops_forward
+
+
+@pytest.fixture
+def trained(context_for):
+    """A context over 11 examples that looks with a real network, the network, and what the looks were charged."""
+    net, spent = Small(), Spent()
+    looks = Looks(net, net, lambda net, images: net(images.float() / 255), CrossEntropy(0.0), spent, part=4)
+    context = context_for(11, 4, look=looks.look, embed=looks.embed, gradient_norms=looks.gradient_norms)
+    return context, net, spent
+
+
+def norms_one_by_one(context: Any, net: nn.Module, parameters: list[nn.Parameter]) -> Tensor:
+    net.eval()
+    norms = []
+    for image, label in zip(context.view.data.images, context.labels, strict=True):
+        loss = F.cross_entropy(net(image[None].float() / 255), label[None])
+        gradients = torch.autograd.grad(loss, parameters)
+        norms.append(torch.cat([g.flatten() for g in gradients]).norm())
+    return torch.stack(norms)
+
+
+@pytest.mark.parametrize("parameters", ["all", "last"])
+def test_grand_is_the_norm_that_a_loop_over_the_examples_finds(trained, parameters):
+    context, net, spent = trained
+    scorer = GraNd(parameters=parameters)
+    scorer.start(context)
+    scores = scorer.scores()["score"]
+    assert net.training
+    own = list(net.parameters() if parameters == "all" else net.last.parameters())
+    torch.testing.assert_close(scores, norms_one_by_one(context, net, own), rtol=1e-4, atol=1e-6)
+    assert spent.flops == 11 * (10 if parameters == "all" else 3)
+
+
+# ---- ensembles
+
+
+def test_the_four_uncertainties_of_an_ensemble_are_those_worked_out_by_hand(context_for):
+    """Three members over two classes, labels 0 and 1."""
+    members = torch.tensor([[[0.9, 0.1], [0.5, 0.5]], [[0.6, 0.4], [0.2, 0.8]], [[0.3, 0.7], [0.2, 0.8]]])
+    turn = iter(members.log())
+    progress = [0.0]
+    scorer = Ensemble(members=3, acquisition="variation_ratio")
+    now: list[Tensor] = []
+
+    def look(batch: Batch) -> tuple[Tensor, Tensor]:
+        if int(batch.drawn[0]) == 0:
+            now[:] = [next(turn)]
+        return torch.zeros(len(batch)), now[0][batch.drawn]
+
+    scorer.start(context_for(2, 1, classes=2, look=look, progress=lambda: progress[0]))
+    batch = batch_of([[0]], [[0]])
+    for progress[0], taken in [(0.0, 0), (0.3, 0), (0.34, 1), (0.5, 1), (0.7, 2), (1.0, 2)]:
+        scorer.observe(batch, torch.zeros(1), torch.zeros(1, 2))
+        assert scorer.taken == taken
+    columns = scorer.scores()
+
+    def h(*p: float) -> float:
+        return -sum(x * math.log(x) for x in p)
+
+    mean_h = [(h(0.9, 0.1) + h(0.6, 0.4) + h(0.3, 0.7)) / 3, (h(0.5, 0.5) + 2 * h(0.2, 0.8)) / 3]
+    total = [h(0.6, 0.4), h(0.3, 0.7)]
+    expected = {
+        "entropy": total, "mutual_information": [t - m for t, m in zip(total, mean_h, strict=True)],
+        "variation_ratio": [1 / 3, 1 / 3], "errors": [1, 1],  # a tie of the first member of example 1 goes to class 0
+    }  # fmt: skip
+    for name, values in expected.items():
+        torch.testing.assert_close(columns[name], torch.tensor(values, dtype=torch.float32), rtol=1e-5, atol=1e-6)
+    assert torch.equal(columns["score"], columns["variation_ratio"])
+
+
+def test_a_run_of_fewer_updates_than_members_has_as_many_as_it_can(context_for):
+    progress = [0.0]
+    scorer = Ensemble(members=10, acquisition="errors")
+    look = lambda batch: (torch.zeros(len(batch)), predicting([0] * len(batch)))  # noqa: E731
+    scorer.start(context_for(4, 2, look=look, progress=lambda: progress[0]))
+    for progress[0] in (0.0, 0.5, 1.0):
+        scorer.observe(batch_of([[0]], [[0]]), torch.zeros(1), torch.zeros(1, 4))
+    columns = scorer.scores()  # at 0.5, 1.0 and the end
+    assert columns["errors"].tolist() == [0, 3, 3, 3]
+    assert columns["variation_ratio"].tolist() == [0, 0, 0, 0]
+
+
+# ---- their state
+
+
+@pytest.mark.parametrize("file", [p for p in SCORES if p.stem in ("forgetting", "ensemble")], ids=lambda p: p.stem)
+def test_a_scorer_goes_on_from_a_saved_file_as_if_it_had_not_stopped(context_for, file):
+    progress = [0.0]
+    logits = torch.randn(20, 12, 4, generator=torch.Generator().manual_seed(0))
+    step = [0]
+
+    def started() -> Any:
+        scorer = build(OmegaConf.to_container(OmegaConf.load(file)), "scores.")
+        look = lambda batch: (torch.zeros(len(batch)), logits[step[0], batch.drawn])  # noqa: E731
+        scorer.start(context_for(12, 4, look=look, progress=lambda: progress[0]))
+        return scorer
+
+    def go(scorer: Any, steps: range) -> None:
+        for step[0] in steps:
+            progress[0] = step[0] / 19
+            index = torch.randperm(12, generator=torch.Generator().manual_seed(step[0]))[:4]
+            batch = batch_of(index[:, None].tolist(), (index % 4)[:, None].tolist())
+            scorer.observe(batch, torch.zeros(4), logits[step[0], index])
+
+    whole = started()
+    go(whole, range(20))
+    first = started()
+    go(first, range(11))
+    saved = io.BytesIO()
+    torch.save(first.state_dict(), saved)
+    saved.seek(0)
+    second = started()
+    second.load_state_dict(torch.load(saved, weights_only=True))
+    go(second, range(11, 20))
+    expected, found = whole.scores(), second.scores()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert len(set(expected["score"].tolist())) > 2
+
+
+# ---- files
+
+
+def written(path: Path, columns: dict[str, Tensor], **about: Any) -> Path:
+    scorefile.write(path, columns, {**RUN, "flops": 100, **about})
+    return path
+
+
+@settings(deadline=None, max_examples=40)
+@given(values=st.lists(st.floats(-(2.0**90), 2.0**90, width=32), min_size=1, max_size=30), seed=st.integers(0, 9))
+def test_a_file_gives_back_every_number_in_the_order_of_the_examples(tmp_path_factory, values, seed):
+    path = tmp_path_factory.mktemp("scores") / "scores.csv"
+    score = torch.tensor(values, dtype=torch.float32)
+    order = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))
+    written(path, {"index": order, "score": score[order], "weight": 2 * order.float()})
+    columns, flops = scorefile.read(str(path), "sampler.file", RUN, len(values))
+    assert columns["index"].tolist() == list(range(len(values)))
+    assert torch.equal(columns["score"], score)
+    assert torch.equal(columns["weight"], 2 * torch.arange(len(values)).float())
+    assert flops == 100
+
+
+def test_several_files_are_averaged_and_their_costs_added(tmp_path):
+    for number in range(3):
+        written(tmp_path / f"run{number}.csv", {"score": torch.tensor([1.0, 10.0]) * (number + 1)}, flops=number + 1)
+    columns, flops = scorefile.read(f"{tmp_path}/run*.csv", "sampler.file", RUN, 2)
+    torch.testing.assert_close(columns["score"], torch.tensor([2.0, 20.0]))
+    assert flops == 6
+    two = f"{tmp_path}/run0.csv,{tmp_path}/run2.csv"
+    torch.testing.assert_close(scorefile.read(two, "sampler.file", RUN, 2)[0]["score"], torch.tensor([2.0, 20.0]))
+
+
+def test_a_file_written_by_hand_needs_only_the_fingerprint_of_the_data_set(tmp_path):
+    (tmp_path / "mine.csv").write_text('# {"dataset_fingerprint": "0123456789abcdef"}\nscore,index\n5,1\n-2.5,0\n')
+    columns, flops = scorefile.read(str(tmp_path / "mine.csv"), "sampler.file", RUN, 9)
+    assert columns["index"].tolist() == [0, 1]
+    assert columns["score"].tolist() == [-2.5, 5]
+    assert flops == 0
+
+
+def edited(old: str, new: str) -> Callable[[str], str]:
+    def edit(text: str) -> str:
+        assert old in text
+        return text.replace(old, new, 1)
+
+    return edit
+
+
+REFUSED = {
+    "other data": (edited("0123456789abcdef", "0000000000000000"), "made for other data"),
+    "other labels": (edited("fedcba9876543210", "0000000000000000"), "other labels"),
+    "cut between two lines": (lambda text: "".join(text.splitlines(keepends=True)[:5]), "it was cut off"),
+    "cut within the last number": (lambda text: text[:-3], "it was cut off"),
+    "cut within the first line": (lambda text: text[:30], "no file of scores"),
+    "empty": (lambda text: "", "no file of scores"),
+    "no scores": (edited("index,score", "index,value"), "no file of scores"),
+    "a first line that is no comment": (lambda text: "\n".join(text.splitlines()[1:]) + "\n", "no file of scores"),
+    "a first line that is no object": (lambda text: "# 3\n" + text.partition("\n")[2], "no file of scores"),
+    "a word for a number": (edited("0.25", "high"), "no file of scores"),
+    "not a number": (edited("0.25", "nan"), "finite"),
+    "an infinite number": (edited("0.25", "inf"), "finite"),
+    "a value too many": (edited("0.25", "0.25,1"), "no file of scores"),
+    "an example twice": (edited("\n3,", "\n2,"), "at most once"),
+    "an example that does not exist": (edited("\n3,", "\n8,"), "from 0 to 7"),
+    "an example below 0": (edited("\n3,", "\n-1,"), "from 0 to 7"),
+}
+
+
+@pytest.mark.parametrize(("edit", "words"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_file_that_does_not_fit_is_refused_in_one_sentence_that_names_it(tmp_path, edit, words):
+    path = written(tmp_path / "scores.csv", {"score": torch.arange(8) / 4 + 0.125 * (torch.arange(8) == 7)})
+    text = path.read_text()
+    scorefile.read(str(path), "sampler.file", RUN, 8)
+    path.write_text(edit(text))
+    with pytest.raises(UserError, match=words) as refusal:
+        scorefile.read(str(path), "sampler.file", RUN, 8)
+    assert "sampler.file" in str(refusal.value)
+    assert "scores.csv" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_file_and_files_that_have_no_mean_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"nothing\*\.csv cannot be read"):
+        scorefile.read(f"{tmp_path}/nothing*.csv", "sampler.file", RUN, 8)
+    written(tmp_path / "a.csv", {"score": torch.ones(4)})
+    written(tmp_path / "b.csv", {"score": torch.ones(3)})
+    written(tmp_path / "c.csv", {"score": torch.ones(4), "weight": torch.ones(4)})
+    for other in ("b", "c"):
+        with pytest.raises(UserError, match=f"{other}.csv has other columns or examples than"):
+            scorefile.read(f"{tmp_path}/a.csv,{tmp_path}/{other}.csv", "sampler.file", RUN, 8)
+
+
+# ---- runs that write them
+
+
+def scores_of(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    first, header, *rows = (folder / "scores.csv").read_text().splitlines()
+    table = np.array([row.split(",") for row in rows], dtype=float)
+    return json.loads(first.removeprefix("#")), dict(zip(header.split(","), table.T, strict=True))
+
+
+@pytest.mark.parametrize("file", SCORES, ids=lambda p: p.stem)
+def test_every_scorer_writes_finite_scores_and_what_they_cost(file: Path, tmp_path: Path) -> None:
+    line = f"scores={file.stem} budget=0.5 epochs=1 validation=0.02 aug=ricap"
+    done = here(line, tmp_path)
+    assert done.code == 0, done.err
+    about, table = scores_of(done.folder)
+    assert np.isfinite(table["score"]).all()
+    assert len(set(table["index"])) == len(table["index"]) <= 1408
+    assert (about["method"], about["run_id"]) == (file.stem, done.result["run_id"])
+    assert about["dataset_fingerprint"] == done.result["dataset_fingerprint"]
+    assert about["flops"] >= done.result["flops"]
+    assert len(set(table["score"])) > 1
+
+
+def test_the_cost_of_a_file_counts_the_looks_at_the_end(tmp_path: Path) -> None:
+    done = here("scores=el2n budget=0.5 epochs=1 model.width=2", tmp_path)
+    forward, update = model_flops(CNN(width=2).build(1, 10), torch.Size((1, 8, 8)))
+    assert done.result["flops"] == 11 * 64 * update
+    assert scores_of(done.folder)[0]["flops"] == 11 * 64 * update + 1438 * forward
+
+
+@pytest.mark.parametrize("scores", ["forgetting", "ensemble"])
+def test_an_interrupted_run_writes_the_scores_of_an_uninterrupted_one(scores: str, tmp_path: Path) -> None:
+    line = f"scores={scores} epochs=2 aug=mixup"
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    uninterrupted = here(line, whole)
+    with before_update(29, "uniform", interrupt):
+        assert here(line, parts).code == 130
+    continued = here(line, parts)
+    assert "goes on from update 29" in continued.out
+    one, other = (scores_of(d.folder) for d in (uninterrupted, continued))
+    assert one[0]["flops"] == other[0]["flops"]
+    assert all(np.array_equal(one[1][name], other[1][name]) for name in one[1])
+
+
+def test_a_scorer_of_the_held_out_part_needs_one(tmp_path: Path) -> None:
+    refused(here("scores=loss scores.of=validation", tmp_path), "scores.of=validation", "set validation")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("line", ["scores=forgetting scores.never=inf", "scores=el2n scores.score=el3n",
+                                  "scores=loss scores.of=test", "scores=grand scores.parameters=first",
+                                  "scores=ensemble scores.members=1",
+                                  "scores=ensemble scores.acquisition=bald"])  # fmt: skip
+def test_senseless_scorers_are_refused(line: str, tmp_path: Path) -> None:
+    refused(here(line, tmp_path), line.split()[1])
