@@ -13,11 +13,12 @@ from budgetrun.contracts import Batch, Data
 from budgetrun.machine import Stopwatch
 from budgetrun.views import Views
 
+TOGETHER = 100  # updates
 COUNTS = ("visits", "visits_before", "effective", "weighted", "looking", "looked", "candidates")
 
 
 class Diagnostics:
-    """Counts on the device, one small operation an update, ten where it has weights; read at evaluations only.
+    """Counts on the device, of many updates at once; nothing is read before an evaluation.
 
     Of all updates so far:
     visits_entropy: H(c) = -sum_i c_i log c_i in nats, c_i the share of example i in all visits; log N if all are
@@ -39,25 +40,40 @@ class Diagnostics:
         self.visits = torch.zeros(len(data.labels), device=device)
         self.visits_before = self.visits.clone()
         self.effective = torch.zeros((), device=device)
+        self.waiting: list[tuple[Tensor, Tensor, Tensor | None]] = []
         self.weighted, self.looking, self.looked, self.candidates = 0, 0, 0, 0
 
     def observe(self, batch: Batch) -> None:
         """One more training batch, after its weights are set."""
-        share = batch.share
-        if batch.weight is not None:
-            share = share * (batch.weight > 0)[:, None]
-            squares = batch.weight.square().sum().clamp(min=1e-30)  # all weights 0: an effective batch of 0
-            self.effective += batch.weight.sum().square() / squares / len(batch)
-            self.weighted += 1
-        self.visits.index_add_(0, batch.index.flatten(), share.flatten())
+        # counted later, many at once: an operation between two updates finds every cache cold
+        self.waiting.append((batch.index, batch.share, batch.weight))
+        if len(self.waiting) == TOGETHER:
+            self.count()
         # nothing to read on the device: the budget counts looks on the host
         looked = self.budget.examples_looked - self.looked
         self.looked += looked
         self.looking += looked > 0
         self.candidates += max(looked, len(batch))
 
+    def count(self) -> None:
+        """Take the waiting batches in."""
+        if not self.waiting:
+            return
+        index = torch.cat([index.flatten() for index, _, _ in self.waiting])
+        shares = [share if weight is None else share * (weight > 0)[:, None] for _, share, weight in self.waiting]
+        self.visits.index_add_(0, index, torch.cat([share.flatten() for share in shares]))
+        weights = [weight for _, _, weight in self.waiting if weight is not None]
+        if weights:
+            padded = torch.nn.utils.rnn.pad_sequence(weights, batch_first=True)
+            lengths = padded.new_tensor([len(weight) for weight in weights])
+            # all weights 0: an effective batch of 0
+            self.effective += (padded.sum(1).square() / padded.square().sum(1).clamp(min=1e-30) / lengths).sum()
+            self.weighted += len(weights)
+        self.waiting = []
+
     def line(self) -> dict[str, float]:
         """The values, as numbers on the host."""
+        self.count()
         visits, lately = self.visits.double(), (self.visits - self.visits_before).double()
         self.visits_before = self.visits.clone()
         by_class = torch.zeros(self.classes, dtype=torch.float64, device=visits.device)
@@ -81,11 +97,13 @@ class Diagnostics:
 
     def state_dict(self) -> dict[str, Any]:
         watches = {"drawing": self.drawing.seconds(), "viewing": self.viewing.seconds()}
-        return {**{name: getattr(self, name) for name in COUNTS}, **watches}
+        # not counted first: sums in another grouping would differ in the last bit from an uninterrupted run's
+        return {**{name: getattr(self, name) for name in COUNTS}, "waiting": self.waiting, **watches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.drawing.total = state["drawing"]
         self.viewing.total = state["viewing"]
+        self.waiting = [(index, share, weight) for index, share, weight in state["waiting"]]
         for name in COUNTS:
             setattr(self, name, state[name])
 
