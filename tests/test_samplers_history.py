@@ -455,7 +455,7 @@ def test_an_example_that_was_always_solved_has_no_variance_after_many_visits(con
 @pytest.mark.parametrize("epsilon", [None, 0.2])
 def test_examples_are_drawn_with_replacement_in_proportion_to_score_plus_epsilon(context_for, score, epsilon):
     sampler = ActiveBias(score=score, use="draw", warmup=0.1, epsilon=epsilon)
-    _, time = started(sampler, context_for, 5, 10, progress=0.5)
+    started(sampler, context_for, 5, 10, progress=0.5)
     histories = [(0.9, 0.99), (0.1, 0.9), (0.4, 0.6), (0.01, 0.02), (0.3,)]
     for i, history in enumerate(histories):
         told(sampler, i, *history)
@@ -591,7 +591,7 @@ def test_a_batch_of_solved_examples_weighs_1_each_when_epsilon_is_0(context_for,
                                    {"epsilon": -1.0}, {"epsilon": float("inf")}])  # fmt: skip
 def test_values_that_make_no_sense_for_active_bias_are_refused(wrong):
     fields = {"score": "variance", "use": "draw", "warmup": 0.1, "epsilon": None}
-    with pytest.raises(ValueError, match="is not one of|must be"):
+    with pytest.raises(ValueError, match=r"is not one of|must be"):
         ActiveBias(**(fields | wrong))
 
 
