@@ -71,7 +71,8 @@ class OnlineBatchSelection:
     def ranks(self, count: int) -> Tensor:
         """int64 [count]: ranks from 0 on, drawn with replacement by the pressure of the moment."""
         n, s = self.context.n, self.pressure * (self.final / self.pressure) ** self.context.progress()
-        # the inverse of CDF(r) = (1 - s^(-r / n)) / (1 - 1 / s); in float64: of a million ranks, float32 never draws one in five of the last
+        # the inverse of CDF(r) = (1 - s^(-r / n)) / (1 - 1 / s); of a million ranks, float32 never draws a fifth of the
+        # last 20,000
         u = torch.rand(count, generator=self.context.random.device, device=self.context.device, dtype=torch.float64)
         place = -torch.log1p(u * (1 / s - 1)) / math.log(s) if s > 1 else u
         return (place * n).long().clamp(max=n - 1)
