@@ -26,12 +26,14 @@ class LatestLosses:
     def observe(self, batch: Batch, losses: Tensor) -> None:
         """losses: [B], of the batch's images and without its weights."""
         index, share = batch.index.flatten(), batch.share.flatten()
-        total = torch.zeros_like(self.losses).index_add_(0, index, share)
-        mean = torch.zeros_like(self.losses).index_add_(0, index, (batch.share * losses[:, None]).flatten()) / total
-        step = total.clamp(max=1)
-        # not l + step (loss - l): at step 1 that rounds small losses off, whose order counts
-        moved = torch.where(self.losses == torch.inf, mean, (1 - step) * self.losses + step * mean)
-        self.losses = torch.where(total > 0, moved, self.losses)
+        credit = (batch.share * losses[:, None]).flatten()
+        # of the batch's examples alone: over all 60,000 it would be 0.38 ms an update on a CPU core, and so 0.10 ms
+        total, loss = (torch.zeros_like(self.losses).index_add_(0, index, each)[index] for each in (share, credit))
+        before, mean, step = self.losses[index], loss / total, total.clamp(max=1)
+        # not before + step (mean - before): at step 1 that rounds small losses off, whose order counts
+        moved = torch.where(before == torch.inf, mean, (1 - step) * before + step * mean)
+        # an example that is there twice is written twice, with one and the same value
+        self.losses.index_copy_(0, index, torch.where(total > 0, moved, before))
 
     def state_dict(self) -> dict[str, Any]:
         return {"losses": self.losses}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections import Counter, defaultdict
 from types import SimpleNamespace
@@ -272,16 +273,15 @@ def test_the_first_rank_is_as_much_likelier_than_the_last_as_the_pressure_says_a
     assert p[0] / p[-1] == pytest.approx(100, rel=1e-3)
 
 
-def test_many_ranks_are_reached_to_the_last_one(context_for):
-    """In float32, 1 - u (1 - 1 / s) would have left holes: of 60,000 ranks each has a chance of its own."""
+def test_of_a_million_ranks_the_last_ones_too_have_each_a_chance_of_their_own(context_for):
+    """In float32 there is less than one number u a rank there: some would never be drawn and others twice as often."""
     sampler = OnlineBatchSelection(pressure=100, final=1, refresh=0, sort=1)
-    started(sampler, context_for, 60_000, 8)
-    ranks = sampler.ranks(2_000_000)
-    counts = torch.bincount(ranks, minlength=60_000).double()
-    assert len(counts) == 60_000
-    expected = torch.from_numpy(published_probabilities(60_000, 100)) * 2_000_000
-    # the variance of each is its expectation: the normalised squares have mean 1 and standard deviation about 0.006
-    assert float(((counts - expected).square() / expected).mean()) == pytest.approx(1, abs=0.03)
+    started(sampler, context_for, 10, 8)
+    sampler.context.n = 1_000_000
+    counts = torch.bincount(sampler.ranks(10_000_000), minlength=1_000_000)[-20_000:].double()
+    expected = torch.from_numpy(published_probabilities(1_000_000, 100))[-20_000:] * 10_000_000  # 0.47 each
+    # counts of so many draws are Poisson's: these ratios have mean 1 and a variance of 2 + 1 / 0.47
+    assert float(((counts - expected).square() / expected).mean()) == pytest.approx(1, abs=0.06)
 
 
 def observed(sampler, losses: Tensor, batch: Batch) -> None:
@@ -684,9 +684,14 @@ def test_with_ratio_0_infobatch_is_shuffled_passes(context_for):
         assert all(torch.equal(batch.weight, torch.ones(10)) for batch in batches)
 
 
-def test_a_batch_of_two_epochs_takes_each_epoch_s_own_weights(context_for):
-    """The losses change places with every plan, so that an example is easy in one epoch and hard in the next."""
-    sampler = pruning(context_for, 12, 8, torch.arange(12.0))
+@pytest.mark.parametrize("ahead", [0, 8, 100])
+def test_a_batch_of_two_epochs_takes_each_epoch_s_own_weights(context_for, ahead):
+    """The losses change places with every plan, so that an example is easy in one epoch and hard in the next.
+
+    ahead: images that are augmented at once, from a batch at a time to a whole draw.
+    """
+    sampler = pruning(context_for, 24, 8, torch.arange(24.0))
+    sampler.context.view.ahead = ahead
     plan, plans = sampler.plan, []
 
     def recorded() -> tuple[Tensor, Tensor]:
@@ -695,12 +700,31 @@ def test_a_batch_of_two_epochs_takes_each_epoch_s_own_weights(context_for):
         return plans[-1]
 
     sampler.stream.plan = recorded
-    batches = [sampler.draw() for _ in range(200)]
+    batches = [sampler.draw() for _ in range(400)]
     drawn, weight = torch.cat([b.drawn for b in batches]), torch.cat([b.weight for b in batches])
-    assert torch.equal(drawn, torch.cat([order for order, _ in plans])[:1600])
-    assert torch.equal(weight, torch.cat([weight for _, weight in plans])[:1600])
-    both = [b for b in batches if any(len(set(b.weight[b.drawn == i].tolist())) == 2 for i in range(12))]
+    assert torch.equal(drawn, torch.cat([order for order, _ in plans])[:3200])
+    assert torch.equal(weight, torch.cat([weight for _, weight in plans])[:3200])
+    both = [b for b in batches if any(len(set(b.weight[b.drawn == i].tolist())) == 2 for i in range(24))]
     assert len(both) > 5  # the same example in one batch, with another weight of each epoch
+
+
+@pytest.mark.parametrize("ahead", [0, 8, 100])
+def test_the_weights_of_what_is_left_of_an_epoch_are_saved(context_for, ahead):
+    losses = torch.arange(40.0)
+    sampler = pruning(context_for, 40, 4, losses)
+    sampler.context.view.ahead = ahead
+    sampler.draw()
+    file = io.BytesIO()
+    torch.save(sampler.state_dict(), file)
+    expected = [sampler.draw() for _ in range(6)]
+    file.seek(0)
+    other = pruning(context_for, 40, 4, losses, seed=1)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    for batch in expected:
+        again = other.draw()
+        assert torch.equal(again.drawn, batch.drawn)
+        assert torch.equal(again.weight, batch.weight)
+    assert len(set(torch.cat([batch.weight for batch in expected]).tolist())) == 2
 
 
 def test_the_mixed_images_of_infobatch_have_their_sources_weights_by_share(context_for):

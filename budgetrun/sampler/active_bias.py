@@ -24,9 +24,9 @@ class ActiveBias:
     beginning of an epoch or pass.
     Source: Chang et al. 2017, by way of public code: Song's ActiveBias (WPV; epsilon 0.2, warm-up 15 of 200 epochs) and
     AllenAI's cartography (both q). We found none for the two that draw: drawing with replacement is our choice.
-    An example of less than 2 visits, for the closeness of none, has the mean q of the others (ours; in the code of Song
-    et al. 2020 its q is 0). A mixed image is a visit of each source by its share, with the p of the source's own label,
-    and has its sources' weights by share.
+    An example of fewer than 2 visits, for the closeness of none, has the mean q of the others (ours; in the code of
+    Song et al. 2020 its q is 0). A mixed image is a visit of each source by its share, with the p of the source's own
+    label, and has its sources' weights by share.
     Cost of an update: b (F + B).
 
     warmup: part of the budget at the start that is uniform; the pass in which it ends is finished.
@@ -64,7 +64,7 @@ class ActiveBias:
             q = (variance + variance.square() / (visits - 1)).sqrt()
         else:
             known = visits > 0
-            q = mean * (1 - mean)
+            q = (mean * (1 - mean)).clamp(min=0)
         q = torch.where(known, q, 0)
         return torch.where(known, q, q.sum() / known.sum().clamp(min=1))
 
