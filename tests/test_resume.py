@@ -109,7 +109,8 @@ def test_a_run_in_flops_killed_between_checkpoints_ends_bit_for_bit_like_an_unin
     # validation and noise are there to be restored too
     line = f"sampler={sampler} budget=0.6 budget_unit=flops epochs=2 evaluations=7 checkpoint_every=0"
     line += " validation=0.1 noise=symmetric" + (" sampler.prime=0.3" if sampler == "sb" else "")
-    line += " sampler.pool=2" if sampler == "rho" else ""  # so that there are updates enough
+    # so that there are updates enough
+    line += {"rho": " sampler.pool=2", "craig": " sampler.every=30"}.get(sampler, "")
     line += needed(sampler, tmp_path, line)
     assert_ends_alike(*both(line, tmp_path, sampler, [(9, kill), (3, kill)]))
 

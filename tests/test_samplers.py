@@ -644,6 +644,7 @@ def test_a_sampler_goes_on_from_a_saved_file_as_if_it_had_not_stopped(context_fo
     generator = torch.Generator().manual_seed(8)
     logits = 3 * torch.randn(40, 4, generator=generator)
     look = Looking(F.cross_entropy(logits, torch.arange(40) % 4, reduction="none"))
+    held = batch_of(list(range(10)), [i % 4 for i in range(10)])
     mixing = (RICAP(beta=0.3, draw="image"),)
 
     def started(aug_random: Random):
@@ -651,6 +652,7 @@ def test_a_sampler_goes_on_from_a_saved_file_as_if_it_had_not_stopped(context_fo
         context = context_for(
             40, 8, fraction=0.45, aug=mixing, aug_random=aug_random,
             look=lambda batch, training=False: (look(batch)[0], logits[batch.drawn]),
+            embed=lambda batch: (logits[batch.drawn, :3], logits[batch.drawn]), validation=held,
             second=lambda model: Counting(look),
             read_scores=lambda file: {"index": torch.arange(40), "score": look.losses, "weight": 1 + look.losses},
         )  # fmt: skip

@@ -33,7 +33,7 @@ def file_of(
     return lambda file: columns | ({} if weight is None else {"weight": torch.tensor(weight)})
 
 
-def subset(context: Any, keep: float, order: str = "highest", balanced: bool = False) -> Subset:
+def subset(context: Any, keep: float | None, order: str = "highest", balanced: bool = False) -> Subset:
     sampler = Subset(file="scores.csv", keep=keep, order=order, balanced=balanced)
     sampler.start(context)
     return sampler
@@ -119,6 +119,11 @@ def test_a_file_that_scores_too_few_examples_is_a_sentence(context_for):
         subset(context_for(8, 2, read_scores=file_of([1.0] * 4)), 0.9)
     with pytest.raises(UserError, match=r"keep=0.5 is 1 of 2 examples of a class, and scores.csv scores only 0"):
         subset(context_for(8, 2, read_scores=file_of([1.0] * 4, index=[0, 1, 4, 5])), 0.5, balanced=True)
+
+
+def test_without_keep_all_that_the_file_scores_are_kept(context_for):
+    read = file_of([0.3, 0.9, 0.1], index=[5, 2, 7])
+    assert sorted(subset(context_for(8, 2, read_scores=read), None).kept.tolist()) == [2, 5, 7]
 
 
 @pytest.mark.parametrize("weight", [[1.0, -1, 1, 1], [0.0] * 4])

@@ -18,7 +18,7 @@ class RHO:
     The irreducible loss of an example is that of a network trained on held-out data alone; it is read from a file:
     `train_on=validation validation=0.5 scores=loss scores.of=validation` makes it, and the same validation=0.5 uses it.
     A mixed image's is the mean of its sources', by share (ours). The very view that was looked at is trained on.
-    Source: Mindermann et al. 2022, algorithm 1, and their code (pool 10: 32 of 320; CIFAR-10 in two halves). Their
+    Source: Mindermann et al. 2022, and their code (pool 10: 32 of 320; CIFAR-10 in two halves). Their
     held-out network is the checkpoint of lowest validation loss, ours the last one.
     Cost of an update: pool b F + b (F + B); the result's flops_before is the file's.
 

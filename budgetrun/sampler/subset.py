@@ -20,12 +20,12 @@ class Subset:
     run with scores=... writes the file. A column `weight` in it weighs the losses, normalised to mean 1 over the
     subset. Equal scores are ranked at random. Cost of an update: b (F + B); the result's flops_before is the file's.
 
-    file: path; with * or ?, or commas, several files whose mean counts. keep: part of the examples, in (0, 1].
-    order: "highest" or "lowest" scores are kept. balanced: the same part of every class, not of all.
+    file: path; with * or ?, or commas, several files whose mean counts. keep: part of the examples, in (0, 1], or null
+    for all that are in the file. order: "highest" or "lowest" scores are kept. balanced: the same part of every class.
     """
 
     file: str | None
-    keep: float
+    keep: float | None
     order: str
     balanced: bool
 
@@ -34,8 +34,8 @@ class Subset:
             raise ValueError(
                 "file is not set: it names a file of scores, as a run with scores=forgetting, or another, writes it"
             )
-        if not 0 < self.keep <= 1:
-            raise ValueError(f"keep={self.keep} must be greater than 0 and at most 1: the part of the examples to keep")
+        if self.keep is not None and not 0 < self.keep <= 1:
+            raise ValueError(f"keep={self.keep} must be greater than 0 and at most 1, or null for all of the file")
         if self.order not in ("highest", "lowest"):
             raise ValueError(f"order={self.order} is not one of highest, lowest")
 
@@ -46,12 +46,14 @@ class Subset:
         shuffled = torch.randperm(len(columns["index"]), generator=context.random.device, device=context.device)
         score = columns["score"][shuffled]
         ranked = columns["index"][shuffled[score.argsort(descending=self.order == "highest", stable=True)]]
-        if self.balanced:
+        if self.keep is None:
+            self.kept = ranked
+        elif self.balanced:
             classes = [context.labels == c for c in range(context.classes)]
-            kept = [self.first(ranked[of_class[ranked]], int(of_class.sum())) for of_class in classes]
+            kept = [self.first(self.keep, ranked[of_class[ranked]], int(of_class.sum())) for of_class in classes]
             self.kept = torch.cat(kept)
         else:
-            self.kept = self.first(ranked, context.n)
+            self.kept = self.first(self.keep, ranked, context.n)
         if not len(self.kept):
             raise UserError(f"sampler.keep={self.keep:g} keeps none of the {context.n} examples; set it higher")
         self.weight: Tensor | None = None
@@ -64,14 +66,14 @@ class Subset:
             self.weight = weight / mean
         self.stream = Stream(self.plan, context.view)
 
-    def first(self, ranked: Tensor, examples: int) -> Tensor:
-        """The first of `ranked` that are `keep` of so many examples."""
-        count = round(self.keep * examples)
+    def first(self, keep: float, ranked: Tensor, examples: int) -> Tensor:
+        """The first of `ranked` that are this part of so many examples."""
+        count = round(keep * examples)
         if count > len(ranked):
             of = "a class" if self.balanced else "all"
             raise UserError(
-                f"sampler.keep={self.keep:g} is {count} of {examples} examples of {of}, and {self.file} scores only "
-                f"{len(ranked)} of them; set keep lower, or score more"
+                f"sampler.keep={keep:g} is {count} of {examples} examples of {of}, and {self.file} scores only "
+                f"{len(ranked)} of them; set keep lower, or to null for these, or score more"
             )
         return ranked[:count]
 

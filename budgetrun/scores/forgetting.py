@@ -16,7 +16,7 @@ class Forgetting:
     """How often an example goes from correct to wrong between two consecutive presentations.
 
     A presentation is the training forward pass: before the update, in training mode, on the augmented image. Costs
-    nothing besides the run. Source: Toneva et al. 2019, algorithm 1, and their code.
+    nothing besides the run. Source: Toneva et al. 2019, and their code.
     An image of several sources is a presentation of the one that it shows most of, correct if that one's label is
     predicted (ours; of one source it is the published one). Twice in a batch is one presentation, correct if all are.
 

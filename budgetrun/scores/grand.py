@@ -15,8 +15,8 @@ from budgetrun.contracts import Batch, Context
 class GraNd:
     """||d loss_i / d parameters||_2 of every example's un-augmented image at the end of the run.
 
-    Source: Paul et al. 2021, definition 2.1, for one training: several files are averaged where they are read, and
-    they average 10. A run with few epochs scores early in training, as they do.
+    Source: Paul et al. 2021, for one training: several files are averaged where they are read, and their code's advice
+    is at least 10. A run with few epochs scores early in training, as they do.
     parameters: "all", as they do, of the run's own loss; n (F + B) at the end. "last": those of the last linear layer,
     weights and bias, as DeepCore does; n F at the end. Their gradient is (softmax - onehot) [h, 1]^T, h the layer's
     input, for the cross-entropy whatever the run's loss, so the norm is ||softmax - onehot|| sqrt(||h||^2 + 1).

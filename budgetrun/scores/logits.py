@@ -34,8 +34,8 @@ class LogitScores:
     """A score of every example's un-augmented image at the end of the run; higher is harder for all of them.
 
     score: "loss" is the run's own loss; the others are functions of the softmax p, see there. EL2N is the published
-    score of one run: several files are averaged where they are read, as Paul et al. 2021 average 10 trainings. A run
-    with few epochs scores early in training, as they do.
+    score of one run: several files are averaged where they are read, and the advice of the authors' code is at least
+    10. A run with few epochs scores early in training, as they do.
     of: "training", or "validation" to score the held-out examples. With train_on=validation those are the training
     examples: their irreducible losses, for RHO.
     Cost: n F at the end, in the file's cost.

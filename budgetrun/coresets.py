@@ -1,0 +1,301 @@
+"""Core-sets: few examples that stand for all of them, by what a network says of each.
+
+First the algorithms, on tensors of any device; then the methods made of them, as parts of a sampler or a scorer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from budgetrun.contracts import Batch, Context, UserError
+
+# ---- the algorithms
+
+
+def k_center_greedy(features: Tensor, count: int, first: Tensor) -> Tensor:
+    """`count` of the points [m, D] in order: `first` [1], then always the one farthest from all that are chosen.
+
+    Source: Sener & Savarese 2018, k-Center-Greedy, Euclidean. Waits for nothing.
+    """
+    squares = features.square().sum(1)
+    distance = torch.full_like(squares, torch.inf)  # squared, of each to the nearest of the chosen
+    chosen = [first]
+    for _ in range(count - 1):
+        point = chosen[-1]
+        to_point = squares - 2 * (features @ features[point][0]) + squares[point]
+        distance = torch.minimum(distance, to_point.clamp(min=0))
+        distance[point] = -1  # never again, even where points coincide
+        chosen.append(distance.argmax(keepdim=True))
+    return torch.cat(chosen)
+
+
+def herding(features: Tensor, count: int) -> Tensor:
+    """`count` of the points [m, D] in order, each the one that brings the mean of the chosen nearest to that of all.
+
+    Source: Welling 2009, in the features' own space and without repetition. (DeepCore's takes the farthest for the
+    nearest.) Waits for nothing.
+    """
+    mean, squares = features.mean(0), features.square().sum(1)
+    taken = torch.zeros_like(squares)
+    total = torch.zeros_like(mean)
+    chosen = []
+    for i in range(count):
+        wanted = (i + 1) * mean - total  # what would make the mean exact
+        point = (squares - 2 * (features @ wanted) + taken).argmin(keepdim=True)
+        taken[point] = torch.inf
+        total = total + features[point][0]
+        chosen.append(point)
+    return torch.cat(chosen)
+
+
+def craig(gradients: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`count` of the gradients [m, d] by greedy facility location, and how many gradients are nearest to each.
+
+    Greedy for F(S) = sum_i max_{j in S} s_ij, with s_ij = max distance - ||g_i - g_j||. Source: Mirzasoleiman et al.
+    2020, and their code. It takes m^2 numbers of memory: UserError above 4 GiB. A choice waits for the host.
+    """
+    m = len(gradients)
+    if 4 * m * m > 2**32:
+        raise UserError(
+            f"CRAIG compares {m} examples with each other, which takes {4 * m * m / 2**30:.0f} GiB; "
+            "choose by class (balanced=true), or another method"
+        )
+    similarity = torch.cdist(gradients, gradients, compute_mode="donot_use_mm_for_euclid_dist")
+    similarity = similarity.max() - similarity
+    best = torch.zeros(m, device=gradients.device)  # similarity of each to the nearest of the chosen
+    gains = similarity.sum(0, dtype=torch.float64)
+    chosen: list[int] = []
+    for _ in range(count):
+        point = int(gains.argmax())
+        chosen.append(point)
+        column = similarity[:, point]
+        # only rows that come nearer change the gains: over all choices about m log(count) of them, not m x count
+        for rows in (column > best).nonzero()[:, 0].split(1000):
+            nearer = similarity[rows]
+            lost = (nearer - best[rows, None]).clamp(min=0) - (nearer - column[rows, None]).clamp(min=0)
+            gains -= lost.sum(0, dtype=torch.float64)
+        best = torch.maximum(best, column)
+        gains[point] = -torch.inf
+    index = torch.tensor(chosen, device=best.device)
+    nearest = similarity[:, index].argmax(1)
+    return index, torch.zeros(count, device=best.device).index_add_(0, nearest, torch.ones_like(best))
+
+
+def gradmatch(gradients: Tensor, count: int, regularization: float) -> tuple[Tensor, Tensor]:
+    """At most `count` of the gradients [m, d], in the order they are chosen, and weights >= 0 of them.
+
+    Orthogonal matching pursuit for min_w ||sum_i g_i - sum_{j in S} w_j g_j||^2 + regularization ||w||^2: choose the
+    gradient of the largest product with what is left, solve for the weights of all chosen, drop the most negative
+    while there is one. It ends early where nothing is left to match. Source: Killamsetty et al. 2021 (GRAD-MATCH), and
+    their code, which drops negative weights the same way. A choice waits for the host.
+    """
+    products = gradients @ gradients.sum(0)  # of each with all that is to be matched
+    nothing = 1e-6 * float(products.abs().max())
+    left = products.clone()
+    chosen: list[int] = []
+    kernel = products.new_empty(0, len(products))  # products of the chosen with all
+    weights = products.new_empty(0, dtype=torch.float64)
+    for _ in range(count):
+        left[chosen] = -torch.inf
+        best = int(left.argmax())
+        if not left[best] > nothing:
+            break
+        chosen.append(best)
+        kernel = torch.cat([kernel, (gradients @ gradients[best])[None]])
+        while True:
+            gram = kernel[:, chosen].double()
+            # a trace of regularisation keeps coinciding gradients solvable
+            ridge = regularization + 1e-9 * gram.diagonal().mean()
+            diagonal = ridge * torch.eye(len(chosen), dtype=gram.dtype, device=gram.device)
+            weights = torch.linalg.solve(gram + diagonal, products[chosen].double())
+            worst = int(weights.argmin())
+            if weights[worst] >= 0:
+                break
+            del chosen[worst]
+            kernel = torch.cat([kernel[:worst], kernel[worst + 1 :]])
+        left = products - weights.to(kernel) @ kernel
+    return torch.tensor(chosen, dtype=torch.int64, device=gradients.device), weights.float()
+
+
+def glister(gradients: Tensor, logits: Tensor, labels: Tensor, count: int, step: float, rounds: int) -> Tensor:
+    """`count` of the gradients [m, classes] of the last bias, in order: those that lower the validation loss the most.
+
+    Each of the `rounds` takes an equal part of them by the product with the gradient of the validation loss, of logits
+    [v, classes] and labels [v], after one step of this size along the sum of what is chosen so far. Source: Killamsetty
+    et al. 2021 (GLISTER), with its Taylor approximation, and their code's "RGreedy" for the last bias, in which the
+    logits are linear. (DeepCore's never refreshes the gradient.) Waits for nothing.
+    """
+    chosen = torch.empty(0, dtype=torch.int64, device=gradients.device)
+    available = torch.zeros(len(gradients), device=gradients.device)
+    total = torch.zeros_like(gradients[0])
+    size = -(-count // rounds)
+    while len(chosen) < count:
+        gradient = bias_gradients(logits - step * total, labels).mean(0)
+        taken = (gradients @ gradient + available).topk(min(size, count - len(chosen))).indices
+        available[taken] = -torch.inf
+        total = total + gradients[taken].sum(0)
+        chosen = torch.cat([chosen, taken])
+    return chosen
+
+
+def bias_gradients(logits: Tensor, labels: Tensor) -> Tensor:
+    """softmax - onehot [m, classes]: the gradient of the cross-entropy with respect to the last layer's bias."""
+    return logits.softmax(1).scatter_add(1, labels[:, None], torch.full_like(logits[:, :1], -1))
+
+
+# ---- the methods
+
+
+@dataclass
+class Seen:
+    """Of m examples: the input [m, D] of the network's last linear layer, its logits [m, classes], and labels [m]."""
+
+    features: Tensor
+    logits: Tensor
+    labels: Tensor
+
+    def __getitem__(self, rows: Tensor) -> Seen:
+        return Seen(self.features[rows], self.logits[rows], self.labels[rows])
+
+    def gradients(self, layer: str) -> Tensor:
+        """Of the cross-entropy, by the last layer's "bias" [m, classes], or all of it: "last" [m, classes (D + 1)]."""
+        bias = bias_gradients(self.logits, self.labels)
+        if layer == "bias":
+            return bias
+        inputs = torch.cat([self.features, torch.ones_like(self.features[:, :1])], dim=1)
+        return (bias[:, :, None] * inputs[:, None, :]).flatten(1)
+
+
+class Method(Protocol):
+    """Chooses among examples. With a class attribute `needs_validation = True` it is given the held-out ones too."""
+
+    def __call__(
+        self, seen: Seen, held: Seen | None, count: int, random: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """Positions [count] among the seen, the first chosen first, and their weights [count] or None (all 1)."""
+        ...
+
+
+@dataclass
+class KCenter:
+    """k_center_greedy on the features, from a random first example."""
+
+    def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, None]:
+        first = torch.randint(len(seen.labels), (1,), generator=random, device=seen.labels.device)
+        return k_center_greedy(seen.features, count, first), None
+
+
+@dataclass
+class Herding:
+    """herding on the features."""
+
+    def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, None]:
+        return herding(seen.features, count), None
+
+
+@dataclass
+class Craig:
+    """craig on the gradients of the last bias, as the authors' code does."""
+
+    def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        return craig(seen.gradients("bias"), count)
+
+
+@dataclass
+class GradMatch:
+    """gradmatch, filled up to the count with random others of weight 1 where it ends early, as the authors' code does.
+
+    gradients: of the "last" layer, or of its "bias" alone (memory: m classes (D + 1) numbers, or m classes).
+    regularization: at least 0.
+    """
+
+    gradients: str
+    regularization: float
+
+    def __post_init__(self) -> None:
+        if self.gradients not in ("last", "bias"):
+            raise ValueError(f"gradients={self.gradients} is not one of last, bias")
+        if not 0 <= self.regularization < float("inf"):
+            raise ValueError(f"regularization={self.regularization} must be at least 0")
+
+    def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        index, weights = gradmatch(seen.gradients(self.gradients), count, self.regularization)
+        order = torch.randperm(len(seen.labels), generator=random, device=index.device)
+        others = order[~torch.isin(order, index)][: count - len(index)]
+        return torch.cat([index, others]), torch.cat([weights, torch.ones_like(others, dtype=weights.dtype)])
+
+
+@dataclass
+class Glister:
+    """glister on the held-out examples; step: their code takes the learning rate. rounds: refreshes, at least 1."""
+
+    step: float
+    rounds: int
+    needs_validation = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.step < float("inf"):
+            raise ValueError(f"step={self.step} must be at least 0")
+        if self.rounds < 1:
+            raise ValueError(f"rounds={self.rounds} must be at least 1")
+
+    def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, None]:
+        assert held is not None
+        return glister(seen.gradients("bias"), held.logits, held.labels, count, self.step, self.rounds), None
+
+
+@dataclass
+class Chosen:
+    """index: int64 [k], the chosen examples. place: [k], in (0, 1], 1 for the first of its class, or of all.
+
+    weight: [k] or None, with mean 1.
+    """
+
+    index: Tensor
+    place: Tensor
+    weight: Tensor | None
+
+
+def check(context: Context, method: Method, fraction: float, balanced: bool, where: str) -> None:
+    """Raise UserError where the data do not allow such a choice; `where` is the group, for messages."""
+    if getattr(method, "needs_validation", False) and context.validation is None:
+        raise UserError(f"{where}={type(method).__name__.lower()} chooses by held-out examples; set validation=0.1")
+    if not any(count for _, count in groups(context, fraction, balanced)):
+        raise UserError(f"{where}: {fraction:g} of the {context.n} examples is not even one; choose more of them")
+
+
+def groups(context: Context, fraction: float, balanced: bool) -> Iterator[tuple[Tensor, int]]:
+    """The examples to choose among, class by class or all at once, and how many."""
+    every = torch.arange(context.n, device=context.device)
+    for rows in [every[context.labels == c] for c in range(context.classes)] if balanced else [every]:
+        yield rows, round(fraction * len(rows))
+
+
+def choose(context: Context, method: Method, fraction: float, balanced: bool) -> Chosen:
+    """A part of the training examples, of each class if `balanced`, by the network as it is.
+
+    Looks at every un-augmented example once, and at the held-out ones if the method does; charged.
+    """
+    seen = look(context, context.everything(), context.labels)
+    held = None
+    if getattr(method, "needs_validation", False) and (batch := context.validation) is not None:
+        held = look(context, batch.split(context.batch_size), batch.label[:, 0])
+    index, place, weight = [], [], []
+    for rows, count in groups(context, fraction, balanced):
+        if count:
+            found, weights = method(seen[rows], held, count, context.random.device)
+            index.append(rows[found])
+            place.append(1 - torch.arange(count, device=rows.device) / len(rows))
+            weight += [] if weights is None else [weights]
+    weights = torch.cat(weight) if weight else None
+    return Chosen(torch.cat(index), torch.cat(place), None if weights is None else weights / weights.mean())
+
+
+def look(context: Context, parts: Iterator[Batch] | list[Batch], labels: Tensor) -> Seen:
+    features, logits = zip(*map(context.embed, parts), strict=True)
+    return Seen(torch.cat(features), torch.cat(logits), labels)

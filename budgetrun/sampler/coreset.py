@@ -1,0 +1,82 @@
+"""Training on a core-set that is chosen by the network under training, and again every few passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from budgetrun import coresets
+from budgetrun.contracts import Batch, Context
+from budgetrun.views import Stream
+
+
+@dataclass
+class CoreSet:
+    """`warmup` passes over everything; then shuffled passes over a core-set, which is chosen anew `every` so many.
+
+    CRAIG, GRAD-MATCH and GLISTER: the definitions and what differs from the published are in budgetrun/coresets.py.
+    Losses are weighted by the method's weights, normalised to mean 1 over the core-set.
+    Cost of a choice: n F (GLISTER: and as many F as examples are held out); of an update: b (F + B).
+
+    method: how to choose, a part of coresets. fraction: of the examples, in (0, 1]. every: passes over the core-set,
+    the epochs of the papers, or null to choose once. balanced: the same fraction of each class, chosen in it.
+    """
+
+    method: coresets.Method
+    fraction: float
+    every: int | None
+    warmup: int
+    balanced: bool
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction={self.fraction} must be greater than 0 and at most 1")
+        if self.every is not None and self.every < 1:
+            raise ValueError(f"every={self.every} must be at least 1 pass, or null to choose once")
+        if self.warmup < 0:
+            raise ValueError(f"warmup={self.warmup} must be at least 0 passes over everything")
+
+    def start(self, context: Context) -> None:
+        coresets.check(context, self.method, self.fraction, self.balanced, "sampler")
+        self.context = context
+        self.kept = torch.arange(context.n, device=context.device)
+        self.weight: Tensor | None = None
+        self.passes = 0
+        self.stream = Stream(self.plan, context.view)
+
+    def plan(self) -> Tensor:
+        chosen_for = self.passes - self.warmup  # passes with a core-set
+        if chosen_for == 0 or (chosen_for > 0 and self.every is not None and chosen_for % self.every == 0):
+            self.choose()
+        self.passes += 1
+        order = torch.randperm(len(self.kept), generator=self.context.random.device, device=self.context.device)
+        return self.kept[order]
+
+    def choose(self) -> None:
+        chosen = coresets.choose(self.context, self.method, self.fraction, self.balanced)
+        self.kept = chosen.index
+        if chosen.weight is not None:
+            if self.weight is None:
+                self.weight = torch.ones(self.context.n, device=self.context.device)
+            # what is left of the last pass comes in the next batch, with the weights that it has
+            self.weight[chosen.index] = chosen.weight
+
+    def draw(self) -> Batch:
+        batch = self.stream.take(self.context.batch_size)
+        if self.weight is not None:
+            batch.weight = batch.of_sources(self.weight)
+        return batch
+
+    def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        weight = None if self.weight is None else self.weight.clone()
+        return {**self.stream.state_dict(), "kept": self.kept, "weight": weight, "passes": self.passes}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.stream.load_state_dict(state)
+        self.kept, self.weight, self.passes = state["kept"], state["weight"], state["passes"]

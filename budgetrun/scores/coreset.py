@@ -1,0 +1,51 @@
+"""A core-set, chosen once at the end of a run, as a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from budgetrun import coresets
+from budgetrun.contracts import Batch, Context
+
+
+@dataclass
+class CoreSetScores:
+    """The examples that a core-set method chooses with the run's last network; the others are not in the file.
+
+    The score is 1 for the first that is chosen and falls by 1/n, or 1 over the size of the class if `balanced`, from
+    one to the next: a sampler that keeps the highest scores keeps those that were chosen first. Methods with weights
+    (CRAIG, GRAD-MATCH) give the column `weight`, right for all of the file and not for a part of it.
+    Cost: n F at the end (GLISTER: and as many F as examples are held out).
+
+    method: how to choose, a part of budgetrun/coresets.py. keep: part of the examples to choose, in (0, 1].
+    balanced: the same part of each class, chosen in it.
+    """
+
+    method: coresets.Method
+    keep: float
+    balanced: bool
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep={self.keep} must be greater than 0 and at most 1: the part to choose")
+
+    def start(self, context: Context) -> None:
+        coresets.check(context, self.method, self.keep, self.balanced, "scores")
+        self.context = context
+
+    def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
+        pass
+
+    def scores(self) -> dict[str, Tensor]:
+        chosen = coresets.choose(self.context, self.method, self.keep, self.balanced)
+        columns = {"index": chosen.index, "score": chosen.place}
+        return columns if chosen.weight is None else {**columns, "weight": chosen.weight}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass

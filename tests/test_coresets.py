@@ -1,0 +1,478 @@
+"""Core-sets against brute force and slow implementations of the definitions."""
+
+from __future__ import annotations
+
+import copy
+import io
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.optimize
+import torch
+import torch.nn.functional as F
+from cli import here, refused
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from budgetrun import coresets
+from budgetrun.aug.mixup import Mixup
+from budgetrun.budget import model_flops
+from budgetrun.contracts import Batch, Context, UserError
+from budgetrun.coresets import (
+    Craig,
+    Glister,
+    GradMatch,
+    Herding,
+    KCenter,
+    Seen,
+    bias_gradients,
+    craig,
+    glister,
+    gradmatch,
+    herding,
+    k_center_greedy,
+)
+from budgetrun.model.cnn import CNN
+from budgetrun.sampler.coreset import CoreSet
+from budgetrun.scores.coreset import CoreSetScores
+
+SIZES = {"m": st.integers(2, 14), "dim": st.integers(1, 4), "seed": st.integers(0, 1000)}
+
+
+def points(m: int, dim: int, seed: int) -> Tensor:
+    return torch.randn(m, dim, generator=torch.Generator().manual_seed(seed))
+
+
+# ---- k-center
+
+
+@settings(deadline=None, max_examples=60)
+@given(**SIZES, count=st.integers(1, 14))
+def test_k_center_always_takes_the_point_farthest_from_all_that_are_chosen(m, dim, seed, count):
+    features, count = points(m, dim, seed), min(m, count)
+    chosen = k_center_greedy(features, count, torch.tensor([seed % m])).tolist()
+    assert chosen[0] == seed % m
+    assert len(set(chosen)) == count
+    x = features.double().numpy()
+    for k in range(1, count):
+        distance = [min(np.linalg.norm(x[i] - x[j]) for j in chosen[:k]) for i in range(m)]
+        assert distance[chosen[k]] == pytest.approx(max(distance), abs=1e-3)
+
+
+def test_k_center_covers_within_twice_the_best_radius_of_any_choice():
+    features = points(10, 2, 3)
+    distance = torch.cdist(features, features)
+    best = min(float(distance[:, list(centers)].amin(1).max()) for centers in itertools.combinations(range(10), 3))
+    found = k_center_greedy(features, 3, torch.tensor([0]))
+    assert float(distance[:, found].amin(1).max()) <= 2 * best
+
+
+def test_points_that_coincide_are_not_chosen_twice():
+    same = torch.ones(5, 3)
+    assert sorted(k_center_greedy(same, 5, torch.tensor([2])).tolist()) == [0, 1, 2, 3, 4]
+    assert sorted(herding(same, 5).tolist()) == [0, 1, 2, 3, 4]
+    assert sorted(craig(same, 5)[0].tolist()) == [0, 1, 2, 3, 4]
+
+
+# ---- herding
+
+
+@settings(deadline=None, max_examples=60)
+@given(**SIZES, count=st.integers(1, 14))
+def test_herding_takes_the_point_that_brings_the_mean_nearest(m, dim, seed, count):
+    features, count = points(m, dim, seed), min(m, count)
+    chosen = herding(features, count).tolist()
+    x = features.double().numpy()
+    for k in range(count):
+        left = [i for i in range(m) if i not in chosen[:k]]
+        error = {i: np.linalg.norm(x[[*chosen[:k], i]].mean(0) - x.mean(0)) for i in left}
+        assert error[chosen[k]] == pytest.approx(min(error.values()), abs=1e-4)
+
+
+def test_the_mean_of_the_herded_is_much_nearer_than_that_of_a_random_choice():
+    features = points(400, 8, 0)
+    error = float((features[herding(features, 40)].mean(0) - features.mean(0)).norm())
+    orders = [torch.randperm(400, generator=torch.Generator().manual_seed(s))[:40] for s in range(50)]
+    assert error < 0.3 * min(float((features[o].mean(0) - features.mean(0)).norm()) for o in orders)
+
+
+# ---- CRAIG
+
+
+def facility_location(similarity: np.ndarray, chosen: list[int]) -> float:
+    return float(similarity[:, chosen].max(1).sum()) if chosen else 0.0
+
+
+@settings(deadline=None, max_examples=60)
+@given(**SIZES, count=st.integers(1, 14))
+def test_craig_is_the_greedy_choice_for_facility_location_and_counts_the_nearest(m, dim, seed, count):
+    gradients, count = points(m, dim, seed), min(m, count)
+    index, weights = craig(gradients, count)
+    x = gradients.double().numpy()
+    distance = np.linalg.norm(x[:, None] - x[None], axis=2)
+    similarity = distance.max() - distance
+    chosen = index.tolist()
+    assert len(set(chosen)) == count
+    for k in range(count):
+        value = {i: facility_location(similarity, [*chosen[:k], i]) for i in range(m) if i not in chosen[:k]}
+        assert value[chosen[k]] == pytest.approx(max(value.values()), abs=1e-4)
+    nearest = [chosen[int(np.argmin(distance[i, chosen]))] for i in range(m)]
+    assert weights.tolist() == [nearest.count(i) for i in chosen]
+    assert weights.sum() == m
+
+
+def test_craig_reaches_its_guarantee_against_the_best_of_all_choices():
+    gradients = points(11, 3, 5)
+    distance = torch.cdist(gradients, gradients).numpy()
+    similarity = distance.max() - distance
+    best = max(facility_location(similarity, list(c)) for c in itertools.combinations(range(11), 4))
+    assert facility_location(similarity, craig(gradients, 4)[0].tolist()) >= (1 - 1 / np.e) * best
+
+
+def test_craig_s_gains_do_not_drift_over_many_choices():
+    gradients = points(1500, 10, 1)  # more rows than are updated at once
+    index, weights = craig(gradients, 150)
+    distance = torch.cdist(gradients.double(), gradients.double())
+    similarity = distance.max() - distance
+    best = torch.zeros(1500, dtype=torch.float64)
+    for point in index.tolist():
+        gains = (similarity - best[:, None]).clamp(min=0).sum(0)
+        assert float(gains[point]) == pytest.approx(float(gains.max()), rel=1e-5)
+        best = torch.maximum(best, similarity[:, point])
+    assert weights.sum() == 1500
+
+
+def test_craig_refuses_what_does_not_fit_into_memory():
+    with pytest.raises(UserError, match=r"CRAIG compares 40000 examples with each other, which takes 6 GiB"):
+        craig(torch.zeros(40000, 1), 3)
+
+
+# ---- GRAD-MATCH
+
+
+def pursuit(g: np.ndarray, count: int, regularization: float) -> tuple[list[int], np.ndarray]:
+    """The definition in numpy: least squares by an augmented system, and the most negative weight dropped."""
+    target = g.sum(0)
+    chosen: list[int] = []
+    weights = np.zeros(0)
+    for _ in range(count):
+        left = target - g[chosen].T @ weights
+        product = [-np.inf if i in chosen else float(g[i] @ left) for i in range(len(g))]
+        if max(product) <= 1e-6 * np.abs(g @ target).max():
+            break
+        chosen.append(int(np.argmax(product)))
+        while True:
+            a = np.vstack([g[chosen].T, np.sqrt(regularization) * np.eye(len(chosen))])
+            weights = np.linalg.lstsq(a, np.concatenate([target, np.zeros(len(chosen))]), rcond=None)[0]
+            if weights.min() >= 0:
+                break
+            chosen.pop(int(weights.argmin()))
+            weights = np.delete(weights, weights.argmin())
+    return chosen, weights
+
+
+@settings(deadline=None, max_examples=60)
+@given(m=st.integers(2, 14), dim=st.integers(3, 8), seed=st.integers(0, 1000), count=st.integers(1, 14),
+       regularization=st.sampled_from([0.01, 0.5, 10.0]))  # fmt: skip
+def test_gradmatch_is_orthogonal_matching_pursuit_with_positive_weights(m, dim, seed, count, regularization):
+    gradients = points(m, dim, seed).double()
+    index, weights = gradmatch(gradients, min(m, count), regularization)
+    chosen, expected = pursuit(gradients.numpy(), min(m, count), regularization)
+    assert index.tolist() == chosen
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_gradmatch_with_room_for_all_is_the_non_negative_least_squares_of_scipy():
+    # gradients that are nearly orthogonal, so that none is dropped on the way
+    gradients = torch.eye(6).repeat(1, 2) * torch.arange(1, 7)[:, None] + 0.1 * points(6, 12, 0).abs()
+    index, weights = gradmatch(gradients, 6, 0.5)
+    ordered = gradients[index].double().numpy()
+    system = np.vstack([ordered.T, np.sqrt(0.5) * np.eye(6)])
+    target = np.concatenate([gradients.double().sum(0).numpy(), np.zeros(6)])
+    expected, _ = scipy.optimize.nnls(system, target)
+    assert (expected > 0).all()
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-4)
+
+
+def test_gradmatch_ends_when_nothing_is_left_to_match():
+    # two directions, and two of the gradients carry all of them
+    gradients = torch.tensor([[4.0, 0], [0, 3], [1, 0], [0, 1], [2, 0]])
+    index, weights = gradmatch(gradients, 5, 0.0)
+    assert index.tolist() == [0, 1]
+    torch.testing.assert_close(weights, torch.tensor([7 / 4, 4 / 3]))
+    assert len(gradmatch(torch.zeros(4, 2), 3, 0.5)[0]) == 0
+
+
+def test_the_method_gradmatch_fills_up_with_random_others_of_weight_1():
+    logits = torch.zeros(12, 2)
+    seen = Seen(torch.randn(12, 3), logits, torch.zeros(12, dtype=torch.int64))  # twelve equal gradients
+    filled = set()
+    for seed in range(20):
+        index, weights = GradMatch(gradients="bias", regularization=0.0)(
+            seen, None, 5, torch.Generator().manual_seed(seed)
+        )
+        assert len(set(index.tolist())) == 5
+        torch.testing.assert_close(weights, torch.tensor([12.0, 1, 1, 1, 1]))
+        filled |= set(index[1:].tolist())
+    assert len(filled) > 8
+
+
+# ---- GLISTER
+
+
+@settings(deadline=None, max_examples=60)
+@given(m=st.integers(2, 20), seed=st.integers(0, 1000), count=st.integers(1, 20), rounds=st.integers(1, 25),
+       step=st.sampled_from([0.0, 0.1, 3.0]))  # fmt: skip
+def test_glister_takes_the_best_products_with_a_gradient_refreshed_by_autograd_every_round(
+    m, seed, count, rounds, step
+):
+    count = min(m, count)
+    generator = torch.Generator().manual_seed(seed)
+    logits, labels = 2 * torch.randn(m, 3, generator=generator), torch.randint(3, (m,), generator=generator)
+    held, held_labels = 2 * torch.randn(7, 3, generator=generator), torch.randint(3, (7,), generator=generator)
+    gradients = bias_gradients(logits, labels)
+    chosen = glister(gradients, held, held_labels, count, step, rounds).tolist()
+    assert len(set(chosen)) == count
+    size = -(-count // rounds)
+    bias = torch.zeros(3, requires_grad=True)
+    for start in range(0, count, size):
+        total = gradients[chosen[:start]].sum(0)
+        with torch.no_grad():
+            bias.copy_(-step * total)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(held + bias, held_labels), bias)
+        gains = (gradients @ gradient).tolist()
+        taken = chosen[start : start + size]
+        left = [i for i in range(m) if i not in chosen[: start + size]]
+        assert min(gains[i] for i in taken) >= max((gains[i] for i in left), default=-np.inf) - 1e-5
+
+
+def test_glister_without_refreshing_takes_more_of_the_same_and_with_it_what_is_missing():
+    # two classes that the network confuses with the third, which it always predicts
+    labels = torch.arange(40) % 2
+    gradients = bias_gradients(torch.tensor([0.0, 0, 3]).repeat(40, 1), labels)
+    held = torch.tensor([[0.0, 0.0, 3.0]]).repeat(10, 1)
+    held_labels = torch.tensor([0] * 6 + [1] * 4)  # class 0 is the greater part
+    once = glister(gradients, held, held_labels, 10, 1.0, 1)
+    often = glister(gradients, held, held_labels, 10, 1.0, 10)
+    assert labels[once].tolist() == [0] * 10
+    assert 0 < labels[often].sum() < 10
+
+
+# ---- gradients
+
+
+def test_the_gradients_of_the_last_layer_are_autograd_s():
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 3)
+    features, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
+    seen = Seen(features, layer(features).detach(), labels)
+    for row in range(6):
+        loss = F.cross_entropy(layer(features[row : row + 1]), labels[row : row + 1])
+        weight, bias = torch.autograd.grad(loss, [layer.weight, layer.bias])
+        torch.testing.assert_close(seen.gradients("bias")[row], bias)
+        both = torch.cat([weight, bias[:, None]], dim=1)
+        torch.testing.assert_close(seen.gradients("last")[row], both.flatten())
+
+
+# ---- among the examples of a run
+
+
+def context_that_sees(context_for: Any, n: int, batch_size: int, **others: Any) -> tuple[Context, dict[str, Tensor]]:
+    """A context whose network says fixed things; the same of validation example i as of training example i + 3."""
+    generator = torch.Generator().manual_seed(0)
+    says = {what: torch.randn(n + 10, d, generator=generator) for what, d in (("features", 5), ("logits", 4))}
+    looked: list[Tensor] = []
+
+    def embed(batch: Batch) -> tuple[Tensor, Tensor]:
+        held = batch.images.shape[1] == 1
+        rows = batch.drawn + 3 * held
+        looked.append(rows)
+        return says["features"][rows], says["logits"][rows]
+
+    index = torch.arange(9)
+    validation = Batch(torch.zeros(9, 1, 8, 8), index[:, None], (index % 3)[:, None], torch.ones(9, 1), drawn=index)
+    context = context_for(n, batch_size, embed=embed, **({"validation": validation} | others))
+    return context, says | {"looked": looked}
+
+
+METHODS = [KCenter(), Herding(), Craig(), GradMatch(gradients="last", regularization=0.5), Glister(step=0.05, rounds=3)]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("balanced", [True, False])
+def test_a_choice_is_that_of_the_method_among_each_class_or_among_all(context_for, method, balanced):
+    context, says = context_that_sees(context_for, 42, 8)  # classes of 11, 11, 10, 10
+    chosen = coresets.choose(context, method, 0.3, balanced)
+    seen = Seen(says["features"], says["logits"], torch.cat([context.labels, torch.zeros(10, dtype=torch.int64)]))
+    held = Seen(says["features"][3:12], says["logits"][3:12], torch.arange(9) % 3)
+    random = context_for(42, 8).random.device
+    rows = [torch.arange(c, 42, 4) for c in range(4)] if balanced else [torch.arange(42)]
+    counts = [3, 3, 3, 3] if balanced else [13]
+    start = 0
+    for among, count in zip(rows, counts, strict=True):
+        index, weights = method(seen[among], held, count, random)
+        mine = slice(start, start + count)
+        assert torch.equal(chosen.index[mine], among[index])
+        torch.testing.assert_close(chosen.place[mine], 1 - torch.arange(count) / len(among))
+        if weights is None:
+            assert chosen.weight is None
+        else:
+            ratio = chosen.weight[mine] / weights
+            torch.testing.assert_close(ratio, ratio[:1].expand(count))
+        start += count
+    assert len(set(chosen.index.tolist())) == len(chosen.index) == start
+    if chosen.weight is not None:
+        assert float(chosen.weight.mean()) == pytest.approx(1)
+    looked = torch.cat(says["looked"])
+    needs = isinstance(method, Glister)
+    assert sorted(looked.tolist()) == sorted([*range(42), *(range(3, 12) if needs else [])])  # each once, and no other
+
+
+def core_set(method: Any = None, fraction: float = 0.25, every: int | None = None, warmup: int = 0) -> CoreSet:
+    return CoreSet(method=method or Craig(), fraction=fraction, every=every, warmup=warmup, balanced=True)
+
+
+def test_the_sampler_warms_up_on_everything_and_then_goes_through_the_core_set(context_for):
+    context, says = context_that_sees(context_for, 32, 8)
+    sampler = core_set(warmup=2)
+    sampler.start(context)
+    for _ in range(2):
+        batches = [sampler.draw() for _ in range(4)]
+        assert sorted(torch.cat([b.drawn for b in batches]).tolist()) == list(range(32))
+        assert all(b.weight is None for b in batches)
+        assert not says["looked"]
+    expected = coresets.choose(copy.copy(context), Craig(), 0.25, True)
+    weight = dict(zip(expected.index.tolist(), expected.weight.tolist(), strict=True))
+    says["looked"].clear()
+    for _ in range(5):
+        batch = sampler.draw()  # one pass: 2 of each class
+        assert sorted(batch.drawn.tolist()) == sorted(weight)
+        assert {i: pytest.approx(w) for i, w in zip(batch.drawn.tolist(), batch.weight.tolist(), strict=True)} == weight
+    assert len(torch.cat(says["looked"])) == 32  # once
+
+
+def test_the_core_set_is_chosen_anew_after_so_many_passes(context_for):
+    context, says = context_that_sees(context_for, 32, 8)
+    sampler = core_set(every=3, warmup=1)
+    sampler.start(context)
+    [sampler.draw() for _ in range(4)]
+    looks = []
+    for _ in range(8):
+        sampler.draw()
+        looks.append(len(says["looked"]) // 4)  # of 32 images in batches of 8
+        says["logits"].add_(torch.randn(42, 4, generator=torch.Generator().manual_seed(len(looks))))
+    assert looks == [1, 1, 1, 2, 2, 2, 3, 3]
+
+
+def test_the_end_of_a_pass_keeps_the_weights_that_it_was_chosen_with(context_for):
+    context, says = context_that_sees(context_for, 32, 3)  # 8 are kept: batches of 3, 3, and 2 with 1 of the next pass
+    sampler = core_set(every=1)
+    sampler.start(context)
+    first = [sampler.draw(), sampler.draw()]
+    old = {int(i): float(sampler.weight[i]) for i in sampler.kept}
+    says["logits"].mul_(-1)
+    third = sampler.draw()
+    new = {int(i): float(sampler.weight[i]) for i in sampler.kept}
+    assert new.keys() != old.keys()
+    assert {int(i) for b in first for i in b.drawn} | set(third.drawn[:2].tolist()) == set(old)
+    for row, i in enumerate(third.drawn.tolist()):
+        expected = old[i] if row < 2 and i not in new else new[i]
+        assert float(third.weight[row]) == pytest.approx(expected)
+
+
+def test_a_mixed_image_of_a_core_set_has_the_mean_weight_of_its_sources(context_for):
+    context, _ = context_that_sees(context_for, 40, 10, aug=(Mixup(alpha=1.0, draw="image"),))
+    sampler = core_set()
+    sampler.start(context)
+    batch = sampler.draw()
+    assert set(batch.index.flatten().tolist()) == set(sampler.kept.tolist())
+    torch.testing.assert_close(batch.weight, (batch.share * sampler.weight[batch.index]).sum(1))
+    assert len(set(batch.weight.tolist())) > 1
+
+
+def test_a_sampler_goes_on_choosing_as_if_it_had_not_stopped(context_for):
+    for method in METHODS:
+        context, _ = context_that_sees(context_for, 40, 4)
+        sampler = core_set(method, every=2, warmup=1)
+        sampler.start(context)
+        [sampler.draw() for _ in range(13)]
+        file = io.BytesIO()
+        torch.save({"sampler": sampler.state_dict(), "random": context.random.state_dict()}, file)
+        on = [sampler.draw() for _ in range(9)]
+        file.seek(0)
+        state = torch.load(file, weights_only=True)
+        context, _ = context_that_sees(context_for, 40, 4, seed=5)
+        again = core_set(method, every=2, warmup=1)
+        again.start(context)
+        again.load_state_dict(state["sampler"])
+        context.random.load_state_dict(state["random"])
+        for one in on:
+            other = again.draw()
+            assert torch.equal(one.drawn, other.drawn)
+            assert (one.weight is None and other.weight is None) or torch.equal(one.weight, other.weight)
+
+
+def test_choosing_none_is_a_sentence(context_for):
+    context, _ = context_that_sees(context_for, 40, 4)
+    for part in (core_set(fraction=0.01), CoreSetScores(method=Herding(), keep=0.01, balanced=True)):
+        with pytest.raises(UserError, match="not even one"):
+            part.start(context)
+
+
+# ---- on the digits
+
+
+def test_every_choice_is_charged(tmp_path: Path) -> None:
+    done = here("sampler=craig sampler.every=5 budget=0.5 epochs=1 model.width=2", tmp_path)
+    assert done.code == 0, done.err
+    forward, update = model_flops(CNN(width=2).build(1, 10), torch.Size((1, 8, 8)))
+    # 144 of 1,438 are kept: 11 updates of 64 are 4.9 passes, of which only the first begins with a choice
+    assert done.result["flops"] == 11 * 64 * update + 1438 * forward
+    assert done.result["examples_forward"] == 11 * 64 + 1438
+
+
+def test_glister_looks_at_the_held_out_examples_too(tmp_path: Path) -> None:
+    done = here("sampler=glister validation=0.1 budget=0.5 epochs=1", tmp_path)
+    assert done.code == 0, done.err
+    assert done.result["examples_forward"] - done.result["examples_backward"] == 1438  # 1,294 and 144
+
+
+@pytest.mark.parametrize("line", ["sampler=glister", "scores=glister"])
+def test_glister_without_held_out_examples_is_a_sentence(line: str, tmp_path: Path) -> None:
+    refused(here(line, tmp_path), line, "set validation=")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("scores", ["kcenter", "herding", "craig", "gradmatch", "glister"])
+def test_a_core_set_in_a_file_is_the_one_that_another_run_trains_on(scores: str, tmp_path: Path) -> None:
+    first = here(f"scores={scores} scores.keep=0.1 validation=0.02 epochs=1", tmp_path)
+    assert first.code == 0, first.err
+    path = first.folder / "scores.csv"
+    _, header, *rows = path.read_text().splitlines()
+    table = dict(zip(header.split(","), np.array([row.split(",") for row in rows], dtype=float).T, strict=True))
+    assert ("weight" in table) == (scores in ("craig", "gradmatch"))
+    line = f"sampler=subset sampler.file={path} sampler.keep=null"
+    second = here(f"{line} validation=0.02 epochs=1 output_dir=o", tmp_path)
+    assert second.code == 0, second.err
+    (result,) = tmp_path.glob("o/*/result.json")
+    visits = torch.load(result.with_name("checkpoint.pt"))["diagnostics"]["visits"]
+    visited = set(visits.nonzero()[:, 0].tolist())
+    if "weight" not in table:
+        assert visited == set(table["index"])
+    else:  # an image of weight 0 is no visit
+        assert visited == set(table["index"][table["weight"] > 0])
+    assert json.loads(result.read_text())["flops_before"] > first.result["flops"]
+
+
+@pytest.mark.parametrize("line", ["sampler=craig sampler.fraction=0", "sampler=craig sampler.every=0",
+                                  "sampler=craig sampler.warmup=-1", "sampler=gradmatch sampler.method.gradients=all",
+                                  "sampler=gradmatch sampler.method.regularization=-1",
+                                  "sampler=glister sampler.method.rounds=0", "sampler=glister sampler.method.step=-1",
+                                  "scores=herding scores.keep=2"])  # fmt: skip
+def test_senseless_core_sets_are_refused(line: str, tmp_path: Path) -> None:
+    refused(here(line, tmp_path), line.split()[1])
