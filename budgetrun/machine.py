@@ -73,7 +73,8 @@ def compile_now(model: Any, once: Callable[[], Tensor], device: torch.device) ->
     state, random = copy.deepcopy(model.state_dict()), GlobalRandom(device)
     before = random.state_dict()
     once().sum().backward()
-    with torch.no_grad():
+    with torch.no_grad():  # looks, in both modes
+        once()
         model.eval()
         once()
         model.train()
@@ -98,21 +99,21 @@ class Stopwatch:
     """Time of the device's work between entering and leaving, in all; measured without waiting for the device."""
 
     def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
+        self.stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
         self.total = 0.0
         self.waiting: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def __enter__(self) -> None:
-        if self.cuda:
+        if self.stream is not None:
             self.event = torch.cuda.Event(enable_timing=True)
-            self.event.record()
+            self.event.record(self.stream)
         else:
             self.began = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        if self.cuda:
+        if self.stream is not None:
             end = torch.cuda.Event(enable_timing=True)
-            end.record()
+            end.record(self.stream)
             self.waiting.append((self.event, end))
         else:
             self.total += time.perf_counter() - self.began
