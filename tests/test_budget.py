@@ -211,8 +211,10 @@ def result_of(experiment_for):
 def test_every_sampler_does_the_same_number_of_updates(result_of, sampler, tmp_path):
     result = result_of(f"sampler={sampler}", "budget=0.3", *needed(sampler, tmp_path).split())
     assert result["updates"] == round(0.3 * EPOCH) == 7
-    assert result["examples_backward"] == 7 * B
-    assert result["examples_forward"] >= 7 * B
+    # of updates 0 to 6, sb_batchwise halves the batch of 4, which is between half and nine tenths of the run
+    trained_on = 7 * B if sampler != "sb_batchwise" else 6 * B + B // 2
+    assert result["examples_backward"] == trained_on
+    assert result["examples_forward"] >= trained_on
 
 
 @pytest.mark.parametrize("unit", ["updates", "examples", "flops"])

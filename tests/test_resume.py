@@ -94,10 +94,19 @@ def both(line: str, tmp_path: Path, sampler: str, stops: list[tuple[int, Any]]) 
     return uninterrupted, continued
 
 
+# options that bring a method to work within the few updates of a test
+AT_WORK = {
+    "is": "sampler.threshold=0",  # the gate is open, so that it looks
+    "vr": "sampler.threshold=0",
+    "sb": "sampler.stale=2 sampler.prime=0.3",
+    "sb_batchwise": "sampler.begin=0 sampler.interrupt=3",
+    "osgd": "sampler.thresholds=[0.000001]",
+}
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_run_interrupted_twice_ends_bit_for_bit_like_an_uninterrupted_one(sampler: str, tmp_path: Path) -> None:
-    line = f"sampler={sampler} aug=ricap budget=0.6 epochs=2 evaluations=7 batch_size=32"
-    line += " sampler.threshold=0" if sampler in ("is", "vr") else ""  # the gate is open, so that it looks
+    line = f"sampler={sampler} aug=ricap budget=0.6 epochs=2 evaluations=7 batch_size=32 {AT_WORK.get(sampler, '')}"
     line += needed(sampler, tmp_path, line)
     assert_ends_alike(*both(line, tmp_path, sampler, [(19, interrupt), (20, interrupt)]))
 

@@ -479,7 +479,7 @@ def test_the_weighted_gradient_is_the_pool_s_mean_gradient_on_average_with_less_
 def test_the_chance_is_the_strict_percentile_in_a_history_that_holds_the_candidates(
     context_for, batches, history, beta
 ):
-    sampler = SelectiveBackprop(beta=beta, history=history, prime=0)
+    sampler = SelectiveBackprop(beta=beta, history=history, prime=0, stale=1, floor=0.0, looks="eval")
     sampler.start(context_for(10, 5))
     past: deque[float] = deque(maxlen=history)
     for losses in batches:
@@ -519,7 +519,7 @@ class Looking:
 
 def test_the_priming_epoch_trains_on_everything_without_looking(context_for):
     look = Looking(torch.rand(64, generator=torch.Generator().manual_seed(0)))
-    sampler = SelectiveBackprop(beta=3, history=1024, prime=1.0)
+    sampler = SelectiveBackprop(beta=3, history=1024, prime=1.0, stale=1, floor=0.0, looks="eval")
     sampler.start(context_for(64, 16, look=look))
     primed = torch.cat([sampler.draw().drawn for _ in range(4)])
     assert sorted(primed.tolist()) == list(range(64))
@@ -531,7 +531,7 @@ def test_the_priming_epoch_trains_on_everything_without_looking(context_for):
 
 def test_with_beta_0_every_candidate_is_trained_on_in_the_order_of_the_stream(context_for):
     look = Looking(torch.ones(30))
-    sampler = SelectiveBackprop(beta=0, history=1024, prime=0)
+    sampler = SelectiveBackprop(beta=0, history=1024, prime=0, stale=1, floor=0.0, looks="eval")
     sampler.start(context_for(30, 8, look=look))
     drawn = torch.cat([sampler.draw().drawn for _ in range(9)])
     assert torch.equal(drawn, look.drawn)
@@ -542,7 +542,7 @@ def test_kept_candidates_queue_up_in_order_and_none_is_lost(context_for):
     n = 4000
     losses = torch.rand(n, generator=torch.Generator().manual_seed(1))
     look = Looking(losses)
-    sampler = SelectiveBackprop(beta=2, history=1024, prime=0)
+    sampler = SelectiveBackprop(beta=2, history=1024, prime=0, stale=1, floor=0.0, looks="eval")
     sampler.start(context_for(n, 40, look=look, aug=(RICAP(beta=0.3, draw="image"),)))
     batches = [sampler.draw() for _ in range(25)]
     assert all(len(batch) == 40 for batch in batches)
@@ -564,7 +564,7 @@ def test_about_one_in_beta_plus_one_is_kept_and_the_hard_win_by_the_power_law(co
     n = 40_000
     losses = torch.rand(n, generator=torch.Generator().manual_seed(4))
     look = Looking(losses)
-    sampler = SelectiveBackprop(beta=beta, history=1024, prime=0)
+    sampler = SelectiveBackprop(beta=beta, history=1024, prime=0, stale=1, floor=0.0, looks="eval")
     sampler.start(context_for(n, 64, look=look))
     trained = torch.cat([sampler.draw().drawn for _ in range(120)])
     assert len(trained) / len(look.drawn) == pytest.approx(1 / (beta + 1), rel=0.05)
@@ -575,7 +575,7 @@ def test_about_one_in_beta_plus_one_is_kept_and_the_hard_win_by_the_power_law(co
 
 
 def test_equal_losses_end_with_a_sentence_and_not_in_an_endless_search(context_for):
-    sampler = SelectiveBackprop(beta=2, history=1024, prime=0)
+    sampler = SelectiveBackprop(beta=2, history=1024, prime=0, stale=1, floor=0.0, looks="eval")
     sampler.start(context_for(50, 10, look=Looking(torch.full((50,), 0.5))))
     with pytest.raises(UserError, match="all equal"):
         sampler.draw()
@@ -583,7 +583,7 @@ def test_equal_losses_end_with_a_sentence_and_not_in_an_endless_search(context_f
 
 def test_losses_that_become_equal_end_the_search_also_when_some_images_wait_in_the_queue(context_for):
     look = Looking(torch.rand(50, generator=torch.Generator().manual_seed(0)))
-    sampler = SelectiveBackprop(beta=2, history=100, prime=0)
+    sampler = SelectiveBackprop(beta=2, history=100, prime=0, stale=1, floor=0.0, looks="eval")
     sampler.start(context_for(50, 10, look=look))
     while not sum(map(len, sampler.queue)):
         sampler.draw()
@@ -595,7 +595,7 @@ def test_losses_that_become_equal_end_the_search_also_when_some_images_wait_in_t
 def test_losses_that_are_not_numbers_do_not_make_an_endless_search(context_for):
     """They may be trained on, where the loop notices them, or end in a sentence."""
     look = Looking(torch.full((50,), float("nan")))
-    sampler = SelectiveBackprop(beta=2, history=100, prime=0)
+    sampler = SelectiveBackprop(beta=2, history=100, prime=0, stale=1, floor=0.0, looks="eval")
     sampler.start(context_for(50, 10, look=look))
     with contextlib.suppress(UserError):
         assert len(sampler.draw()) == 10
@@ -683,7 +683,7 @@ def test_a_sampler_goes_on_from_a_saved_file_as_if_it_had_not_stopped(context_fo
 
 def test_images_that_wait_in_the_queue_of_sb_are_saved(context_for):
     look = Looking(torch.rand(200, generator=torch.Generator().manual_seed(6)))
-    sampler = SelectiveBackprop(beta=1, history=64, prime=0)
+    sampler = SelectiveBackprop(beta=1, history=64, prime=0, stale=1, floor=0.0, looks="eval")
     sampler.start(context_for(200, 10, look=look))
     while sum(map(len, sampler.queue)) < 2:
         sampler.draw()
@@ -691,7 +691,7 @@ def test_images_that_wait_in_the_queue_of_sb_are_saved(context_for):
     file = io.BytesIO()
     torch.save(sampler.state_dict(), file)
     file.seek(0)
-    other = SelectiveBackprop(beta=1, history=64, prime=0)
+    other = SelectiveBackprop(beta=1, history=64, prime=0, stale=1, floor=0.0, looks="eval")
     other.start(context_for(200, 10, look=look, seed=1))
     other.load_state_dict(torch.load(file, weights_only=True))
     first = other.draw()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,22 +15,35 @@ from budgetrun.views import Stream
 
 @dataclass
 class SelectiveBackprop:
-    """Keep a candidate with probability CDF(loss)^beta; what is kept waits in a queue until it fills a batch.
+    """Keep a candidate with probability max(floor, CDF(loss)^beta); what is kept waits until it fills a batch.
 
     CDF is the share of the last `history` candidate losses that are strictly lower, the candidate's own batch
-    included. On average 1 / (beta + 1) of the candidates are kept. No re-weighting: biased to hard on purpose.
+    included. With floor 0, 1 / (beta + 1) of the candidates are kept on average. No re-weighting: biased to hard on
+    purpose.
     Source: Jiang et al. 2019, algorithm 1, and their code (history 1024; beta 2 keeps the 33% of their CIFAR-10
     runs; Arazo et al. 2021 use beta 3). A candidate is trained on in the very view that was looked at. Candidates are
     looked at as many batches at a time as are expected to fill the queue, theirs one batch at a time.
-    Cost of an update: about (beta + 1) b F of looks, then b (F + B).
+    Cost of an update: about (beta + 1) b / stale F of looks, then b (F + B).
 
     prime: epochs at the start in which every candidate is kept without a look (their code: 1); they leave the
-    history empty.
+        history empty.
+    stale: every stale-th epoch is looked at (Stale-SB of the paper; 1 looks at all). In the epochs between, a
+        candidate has the loss of its last look: nothing is charged, the loss enters the history again, chance decides
+        anew, and what is kept is trained on in a fresh view. The first epoch that begins after the priming is looked
+        at, and so is what is left of an epoch in which the priming ends (their code looks during the priming, too,
+        and uses that in the stale - 1 epochs after it). Under mixing, an example has the mean, by share, of the losses
+        of the images that it was in, and counts as the hardest if it was in none; what is kept at one time is mixed
+        with each other.
+    floor: the least probability of keeping, in [0, 1] (0 in both papers' code by default).
+    looks: eval; or train, as the code of Hu et al. 2021 looks: BatchNorm uses and learns from the candidates.
     """
 
     beta: float
     history: int
     prime: float
+    stale: int
+    floor: float
+    looks: str
 
     def __post_init__(self) -> None:
         if not 0 <= self.beta < float("inf"):
@@ -38,53 +52,99 @@ class SelectiveBackprop:
             raise ValueError(f"history={self.history} must be at least 1 loss")
         if not 0 <= self.prime < float("inf"):
             raise ValueError(f"prime={self.prime} must be at least 0 epochs")
+        if self.stale < 1:
+            raise ValueError(f"stale={self.stale} must be at least 1 (1 looks in every epoch, 2 in every other)")
+        if not 0 <= self.floor <= 1:
+            raise ValueError(f"floor={self.floor} must be in [0, 1] (the least probability of keeping)")
+        if self.looks not in ("eval", "train"):
+            raise ValueError(f"looks={self.looks} is not one of eval, train")
 
     def start(self, context: Context) -> None:
         self.context = context
         self.stream = Stream(context.permutation, context.view)
-        self.to_prime = int(self.prime * context.n)
+        self.taken = 0  # candidates, in all epochs
+        self.primed = math.ceil(int(self.prime * context.n) / context.batch_size) * context.batch_size
+        self.first = math.ceil(self.primed / context.n)  # the first epoch that begins after the priming
+        # E max(floor, u^beta) = (1 + beta floor^(1 + 1 / beta)) / (beta + 1) for uniform u, and its inverse
+        raised = self.beta * self.floor ** (1 + 1 / self.beta) if self.beta > 0 else 0
+        self.candidates_for_one = (self.beta + 1) / (1 + raised)
         self.losses = torch.empty(0, device=context.device)
         self.queue: list[Batch] = []
+        self.order = torch.empty(0, dtype=torch.int64, device=context.device)  # what is left of an epoch without looks
+        self.told = torch.zeros(2, context.n, device=context.device)  # by the last looks: sums of share x loss, share
+
+    def draw(self) -> Batch:
+        size = self.context.batch_size
+        if self.taken < self.primed:
+            self.taken += size
+            return self.stream.take(size)
+        queued = sum(map(len, self.queue))
+        in_vain = 0
+        while queued < size:
+            if in_vain >= 10 * self.context.n:
+                raise UserError(
+                    f"sampler=sb kept none of its last {in_vain} candidates: their losses are all equal, so none is "
+                    "harder than another; choose another sampler, or a smaller lr if the training diverged"
+                )
+            # as many batches as are expected to fill the queue
+            count = max(1, round((size - queued) * self.candidates_for_one / size)) * size
+            if self.stale > 1:  # of one epoch, which is looked at or is not
+                count = min(count, self.context.n - self.taken % self.context.n)
+            kept = self.looked(count) if self.looks_now() else self.remembered(count)
+            self.taken += count
+            self.queue += kept
+            queued += sum(map(len, kept))
+            in_vain = 0 if kept else in_vain + count
+        batch = Batch.cat(self.queue)
+        self.queue = [batch[size:]]
+        return batch[:size]
+
+    def looks_now(self) -> bool:
+        epoch = self.taken // self.context.n
+        return epoch < self.first or (epoch - self.first) % self.stale == 0
+
+    def looked(self, count: int) -> list[Batch]:
+        """What is kept of the next candidates by the losses that they have now."""
+        candidates = self.stream.take(count)
+        losses, _ = self.context.look(candidates, training=self.looks == "train")
+        if self.stale > 1:
+            if self.taken % self.context.n == 0:
+                self.told.zero_()
+            self.told[0].index_add_(0, candidates.index.flatten(), (candidates.share * losses[:, None]).flatten())
+            self.told[1].index_add_(0, candidates.index.flatten(), candidates.share.flatten())
+        rows = self.choose(losses)
+        return [candidates[rows]] if len(rows) else []
+
+    def remembered(self, count: int) -> list[Batch]:
+        """What is kept of the next candidates by the losses of their last look, in fresh views."""
+        if not len(self.order):
+            self.order = self.context.permutation()
+        index, self.order = self.order[:count], self.order[count:]
+        total, share = self.told[:, index]
+        rows = self.choose(torch.where(share > 0, total / share, torch.inf))
+        return [self.context.view(index[rows])] if len(rows) else []
+
+    def choose(self, losses: Tensor) -> Tensor:
+        """The rows of the candidates that are kept. The host waits for their number: the queue's length decides."""
+        chance = torch.rand(len(losses), generator=self.context.random.device, device=self.context.device)
+        return (chance < self.keep(losses)).nonzero()[:, 0]
 
     def keep(self, losses: Tensor) -> Tensor:
         """The probability [B] of keeping each candidate; the history takes the candidates' losses in first."""
         self.losses = torch.cat([self.losses, losses])[-self.history :]
         lower = torch.searchsorted(self.losses.sort().values, losses)
-        return (lower / len(self.losses)) ** self.beta
-
-    def draw(self) -> Batch:
-        size = self.context.batch_size
-        if self.to_prime > 0:
-            self.to_prime -= size
-            return self.stream.take(size)
-        queued = sum(map(len, self.queue))
-        looked = 0
-        while queued < size:
-            if looked >= 10 * self.context.n:
-                raise UserError(
-                    f"sampler=sb kept none of its last {looked} candidates: their losses are all equal, so none is "
-                    "harder than another; choose another sampler, or a smaller lr if the training diverged"
-                )
-            batches = max(1, round((size - queued) * (self.beta + 1) / size))  # as are expected to fill the queue
-            candidates = self.stream.take(batches * size)
-            losses, _ = self.context.look(candidates)
-            chance = torch.rand(len(losses), generator=self.context.random.device, device=self.context.device)
-            kept = candidates[(chance < self.keep(losses)).nonzero()[:, 0]]
-            self.queue.append(kept)
-            queued += len(kept)
-            looked = 0 if len(kept) else looked + len(losses)
-        batch = Batch.cat(self.queue)
-        self.queue = [batch[size:]]
-        return batch[:size]
+        return ((lower / len(self.losses)) ** self.beta).clamp(min=self.floor)
 
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
         pass
 
     def state_dict(self) -> dict[str, Any]:
         queue = [{k: None if v is None else v.clone() for k, v in vars(b).items()} for b in self.queue]
-        return {**self.stream.state_dict(), "to_prime": self.to_prime, "losses": self.losses.clone(), "queue": queue}
+        own = {"taken": self.taken, "losses": self.losses.clone(), "queue": queue}
+        return {**self.stream.state_dict(), **own, "order": self.order.clone(), "told": self.told}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.stream.load_state_dict(state)
-        self.to_prime, self.losses = state["to_prime"], state["losses"]
+        self.taken, self.losses = state["taken"], state["losses"]
         self.queue = [Batch(**b) for b in state["queue"]]
+        self.order, self.told = state["order"], state["told"]
