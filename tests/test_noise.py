@@ -123,7 +123,9 @@ def test_what_is_corrupted_depends_on_the_seed_and_on_nothing_else(chosen, exper
         return [data.corrupted, data.labels, data.images]
 
     reference, other = corrupted("seed=3"), corrupted("seed=4")
-    for sampler in SAMPLERS if chosen == "symmetric" else SAMPLERS[:2]:
+    # a sampler that needs held-out examples trains on others
+    samplers = [sampler for sampler in SAMPLERS if "validation" not in needed(sampler, tmp_path)]
+    for sampler in samplers if chosen == "symmetric" else samplers[:2]:
         chosen_by = f"sampler={sampler}", *needed(sampler, tmp_path).split()
         again = corrupted("seed=3", *chosen_by, "budget=0.3", "aug=ricap", "epochs=2", "model.width=4")
         assert all(map(torch.equal, again, reference)), sampler
