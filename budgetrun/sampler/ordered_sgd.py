@@ -91,7 +91,7 @@ class OrderedSGD:
         self.right.zero_()
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.stream.state_dict(), "q": self.q, "updates": self.updates, "right": 0 * self.right}
+        return {**self.stream.state_dict(), "q": self.q, "updates": self.updates, "right": self.right}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.stream.load_state_dict(state)
