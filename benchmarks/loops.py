@@ -43,17 +43,22 @@ def global_flags() -> Iterator[None]:
 
 
 class CountedSampler:
-    """A sampler as it is, and the images that it looked at."""
+    """A sampler as it is, and the images that it looked at and gave to train on."""
 
     def __init__(self, sampler: Any) -> None:
-        self.sampler, self.looked = sampler, 0
+        self.sampler, self.looked, self.trained = sampler, 0, 0
 
     def start(self, context: Context) -> None:
-        def look(batch: Batch) -> tuple[Tensor, Tensor]:
+        def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
             self.looked += len(batch)
-            return context.look(batch)
+            return context.look(batch, training)
 
         self.sampler.start(dataclasses.replace(context, look=look))
+
+    def draw(self) -> Batch:
+        batch: Batch = self.sampler.draw()
+        self.trained += len(batch)
+        return batch
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.sampler, name)
@@ -75,7 +80,7 @@ def ours(overrides: list[str], data: Data) -> Lane:
                 dataclasses.replace(made, settings=settings, dataset=Loaded(data), sampler=counted, schedule=schedule)
             )
 
-    return Lane(run, lambda: (counted.looked,))
+    return Lane(run, lambda: (counted.looked, counted.trained))
 
 
 def fixed_batch(made: Experiment, data: Data, device: torch.device) -> tuple[Tensor, Tensor]:
