@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folders", nargs="*", default=["outputs"], help="searched for runs (default: outputs)")
     parser.add_argument("--rows", default="sampler,aug", help="settings, as named on the command line of a run")
     parser.add_argument("--cols", default="budget", help="the same for the columns; the first is the axis of a plot")
-    parser.add_argument("--metric", default="test_accuracy", help="any number of result.json")
+    parser.add_argument("--metric", default="test_accuracy", help="a number of result.json, or several: a,b")
     parser.add_argument("--where", default="", help="only runs with these settings, as in dataset=digits,noise=none")
     parser.add_argument(
         "--format",
@@ -43,26 +43,28 @@ def main(arguments: list[str] | None = None) -> int:
         choices=[*STYLES, "runs"],
         help="csv: a line a cell; runs: a line a run, as CSV, with all that is known of it",
     )
-    parser.add_argument("--plot", type=Path, help="also draw the cells: a .svg, .png or .pdf file")
+    parser.add_argument("--plot", type=Path, help="also draw the cells of the first metric: .svg, .png or .pdf")
     options = parser.parse_args(arguments)
     try:
         if options.plot is not None:
             format_of(options.plot)
-        rows, columns = (named(options, of) for of in ("rows", "cols"))
+        rows, columns, metrics = (named(options, of) for of in ("rows", "cols", "metric"))
         runs = read(options.folders)
         for reason in runs.skipped:
             print(f"skipped {reason}", file=sys.stderr)
         if not runs.runs:
             raise UserError(f"there is no finished run in {', '.join(options.folders)}")
-        need(runs.runs, [*rows, *columns, options.metric])
+        need(runs.runs, [*rows, *columns, *metrics])
         chosen = select(runs.runs, options.where)
-        measured, remarks = with_metric(chosen, options.metric)
+        measured, remarks = with_metric(chosen, metrics[0])
+        for metric in metrics[1:]:  # what only some runs have, beside what all have
+            remarks += [remark for remark in with_metric(chosen, metric)[1] if remark.startswith("note")]
         for remark in [*remarks, *mixed(measured, runs.settings, [*rows, *columns])]:
             print(remark, file=sys.stderr)
-        table = tabulate(chosen, rows, columns, options.metric)
+        tables = [tabulate(chosen, rows, columns, metric) for metric in metrics]
         if options.plot is not None:
-            draw(table, options.plot)
-        print(every_run(measured) if options.format == "runs" else STYLES[options.format](table))
+            draw(tables[0], options.plot)
+        print(every_run(measured) if options.format == "runs" else STYLES[options.format](*tables))
     except UserError as error:
         print(f"aggregate: {error}", file=sys.stderr)
         return 1
@@ -78,10 +80,11 @@ def every_run(runs: list[dict[str, Any]]) -> str:
 
 
 def named(options: argparse.Namespace, of: str) -> list[str]:
-    """The settings that --rows or --cols names."""
+    """What --rows, --cols or --metric names."""
     names = [name.strip() for name in getattr(options, of).split(",") if name.strip()]
     if not names:
-        raise UserError(f"--{of} names no setting; --{of} budget, for one, does")
+        what, example = ("number", "test_accuracy") if of == "metric" else ("setting", "budget")
+        raise UserError(f"--{of} names no {what}; --{of} {example}, for one, does")
     return names
 
 

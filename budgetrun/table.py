@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Iterable
@@ -9,6 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 MISSING = "—"
+# parts of a whole, which are shown in per cent as accuracies are
+SHARES = ("corrupted", "selected_corrupted", "selected_corrupted_lately", "keep_rate", "looking_updates",
+          "selection_flops", "selection_seconds")  # fmt: skip
 
 
 @dataclass
@@ -48,7 +52,7 @@ class Table:
 
     def scale(self) -> tuple[int, str]:
         """By how much the metric is multiplied to be shown, and the unit that is then written behind its name."""
-        return (100, ", %") if self.metric.endswith("accuracy") else (1, "")
+        return (100, ", %") if self.metric.endswith("accuracy") or self.metric in SHARES else (1, "")
 
 
 def tabulate(runs: Iterable[dict[str, Any]], rows: list[str], columns: list[str], metric: str) -> Table:
@@ -95,35 +99,36 @@ def number(word: str) -> float | None:
         return None
 
 
-def markdown(table: Table) -> str:
-    lines = [[w.replace("\n", " ").replace("|", r"\|") for w in line] for line in grid(table)]
+# several tables are of the same runs, rows and columns, with other metrics: they are shown as one
+
+
+def markdown(*tables: Table) -> str:
+    lines = [[w.replace("\n", " ").replace("|", r"\|") for w in line] for line in grid(*tables)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     lines.insert(1, ["-" * width for width in widths])
     drawn = ("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
-    return "\n".join([*drawn, "", caption(table)])
+    return "\n".join([*drawn, "", caption(*tables)])
 
 
-def comma_separated(table: Table) -> str:
-    """One line a cell, the missing ones included; numbers in full, and accuracies between 0 and 1."""
+def comma_separated(*tables: Table) -> str:
+    """One line a cell, and a metric if there are several; also the missing; numbers in full, accuracies up to 1."""
     import pandas as pd  # 0.5 s, which the other forms do not need
 
     lines = []
-    for row in table.row_keys:
-        for column in table.column_keys:
-            cell = table.cells.get((row, column))
-            measured = (
-                {"mean": cell.mean, "std": cell.std, "n": cell.n} if cell else {"mean": None, "std": None, "n": 0}
-            )
-            lines.append({**dict(zip(table.rows + table.columns, row + column, strict=True)), **measured})
+    for row, column, table in itertools.product(tables[0].row_keys, tables[0].column_keys, tables):
+        cell = table.cells.get((row, column))
+        metric = {"metric": table.metric} if len(tables) > 1 else {}
+        measured = {"mean": cell.mean, "std": cell.std, "n": cell.n} if cell else {"mean": None, "std": None, "n": 0}
+        lines.append({**dict(zip(table.rows + table.columns, row + column, strict=True)), **metric, **measured})
     return str(pd.DataFrame(lines).to_csv(index=False)).rstrip("\n")
 
 
-def latex(table: Table) -> str:
-    head, *body = ([escape(w) for w in line] for line in grid(table))
+def latex(*tables: Table) -> str:
+    head, *body = ([escape(w) for w in line] for line in grid(*tables))
     ends = [" & ".join(line) + r" \\" for line in body]
-    alignment = "l" * len(table.rows) + "r" * len(table.column_keys)
+    alignment = "l" * len(tables[0].rows) + "r" * len(tables[0].column_keys)
     return "\n".join([
-        r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\caption{{{escape(caption(table))}}}",
+        r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\caption{{{escape(caption(*tables))}}}",
         rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule", *ends,
         r"\bottomrule", r"\end{tabular}", r"\end{table}",
     ])  # fmt: skip
@@ -132,15 +137,17 @@ def latex(table: Table) -> str:
 STYLES = {"md": markdown, "csv": comma_separated, "latex": latex}
 
 
-def grid(table: Table) -> list[list[str]]:
-    """Headings, then a line a row."""
+def grid(*tables: Table) -> list[list[str]]:
+    """Headings, then a line a row; of several tables, a cell has the entry of each."""
+    table = tables[0]
     headings = [
         ", ".join(f"{name}={w or MISSING}" for name, w in zip(table.columns, key, strict=True))
         for key in table.column_keys
     ]
     lines = [[*table.rows, *headings]]
     for row in table.row_keys:
-        lines.append([*(w or MISSING for w in row), *(entry(table, row, column) for column in table.column_keys)])
+        cells = [" / ".join(entry(t, row, column) for t in tables) for column in table.column_keys]
+        lines.append([*(w or MISSING for w in row), *cells])
     return lines
 
 
@@ -155,9 +162,11 @@ def entry(table: Table, row: tuple[str, ...], column: tuple[str, ...]) -> str:
     return f"{cell.mean * scale:{digits}}{spread}" + (f" (n={cell.n})" if len(table.numbers()) > 1 else "")
 
 
-def caption(table: Table) -> str:
-    missing = len(table.cells) < len(table.row_keys) * len(table.column_keys)
-    return f"{table.metric}{table.scale()[1]}: {table.statistic()}" + (f"; {MISSING} is missing" if missing else "")
+def caption(*tables: Table) -> str:
+    missing = any(len(table.cells) < len(table.row_keys) * len(table.column_keys) for table in tables)
+    metrics = " / ".join(f"{table.metric}{table.scale()[1]}" for table in tables)
+    statistics = " / ".join(dict.fromkeys(table.statistic() for table in tables))
+    return f"{metrics}: {statistics}" + (f"; {MISSING} is missing" if missing else "")
 
 
 def escape(text: str) -> str:

@@ -272,6 +272,40 @@ def test_any_rows_and_columns_are_what_fractions_give_in_all_three_forms(data: s
     assert all(str(n) in caption or numbers == {1} for n in numbers)
 
 
+def test_several_metrics_are_in_one_table_and_shares_in_per_cent(tmp_path: Path) -> None:
+    """The share of corrupted examples beside the accuracy; a run on clean data has none."""
+    for seed, (accuracy, share) in enumerate([(0.5, 0.4), (0.6, 0.5)]):
+        noisy: dict[str, Any] = {"noise": "symmetric", "noise.rate": 0.25, "selected_corrupted": share}
+        write(tmp_path, seed=seed, test_accuracy=accuracy, **noisy)
+        write(tmp_path, seed=seed, test_accuracy=accuracy + 0.3)
+    options = ["--rows", "sampler", "--cols", "noise.rate,budget_unit", "--metric", "test_accuracy,selected_corrupted"]
+    done = aggregate(tmp_path, *options)
+    assert (done.code, done.err) == (0, "")
+    lines, caption = read_markdown(done.out)
+    assert lines == [
+        ["sampler", "noise.rate=0.25, budget_unit=updates", "noise.rate=—, budget_unit=updates"],
+        ["uniform", "55.00 ± 7.07 / 45.00 ± 7.07", "85.00 ± 7.07 / —"],
+    ]
+    statistic = "mean ± standard deviation (ddof=1) of n = 2 runs"
+    assert caption == f"test_accuracy, % / selected_corrupted, %: {statistic}; — is missing"
+    assert read_latex(aggregate(tmp_path, *options, "--format", "latex").out) == (lines, caption)
+    rows = table_of(tmp_path, *options)
+    assert [(row["noise.rate"], row["metric"], row["n"]) for row in rows] == [
+        ("0.25", "test_accuracy", "2"), ("0.25", "selected_corrupted", "2"),
+        ("", "test_accuracy", "2"), ("", "selected_corrupted", "0"),
+    ]  # fmt: skip
+    assert float(rows[1]["mean"]) == pytest.approx(0.45, rel=1e-15)
+
+
+def test_a_further_metric_that_is_not_finite_or_that_no_run_has_is_said(tmp_path: Path) -> None:
+    write(tmp_path, test_accuracy=0.5, keep_rate=float("nan"))
+    done = aggregate(tmp_path, "--metric", "test_accuracy,keep_rate")
+    assert "keep_rate is nan" in done.err
+    assert read_markdown(done.out)[0][1][2] == "50.00 / nan"
+    refused(aggregate(tmp_path, "--metric", "test_accuracy,keep_rat"), "keep_rat;", "did you mean keep_rate?")
+    refused(aggregate(tmp_path, "--metric", ","), "--metric names no number")
+
+
 def test_numbers_are_sorted_as_numbers_and_words_as_words(tmp_path: Path) -> None:
     for budget, sampler in itertools.product([1.0, 0.05, 0.3, 1e-6], ["sb", "is"]):
         write(tmp_path, budget=budget, sampler=sampler)

@@ -17,7 +17,8 @@ from budgetrun.contracts import Batch, Random
 class Crop:
     """Pad every side by `padding` black pixels, then cut the original size at a random place, one for each image.
 
-    Source: the standard CIFAR augmentation (padding 4), as in Arazo et al. 2021.
+    Source: the standard CIFAR augmentation, as in Arazo et al. 2021.
+    padding: pixels; each data set has its own, CIFAR 4.
     """
 
     image_wise: ClassVar[bool] = True

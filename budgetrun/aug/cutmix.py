@@ -16,7 +16,8 @@ class CutMix:
 
     lambda ~ Beta(alpha, alpha); the box has sides sqrt(1 - lambda) of the image's, its centre is uniform, and what
     lies outside the image is cut off. x' comes from a random permutation of the batch.
-    Source: Yun et al. 2019, algorithm A1; alpha 1 for CIFAR there. Not in Arazo et al. 2021.
+    Source: Yun et al. 2019, algorithm A1. Not in Arazo et al. 2021.
+    alpha: of the Beta distribution; theirs for CIFAR is 1.
     draw: "batch" for one box a batch (as published), "image" for one an image.
     probability: of mixing a batch at all (their CIFAR code: 0.5; ImageNet and the default here: 1).
     """

@@ -12,7 +12,11 @@ from budgetrun.contracts import Batch, Random
 
 @dataclass
 class Flip:
-    """Mirror each image left to right with probability 1/2, where the data set allows it (`allowed`)."""
+    """Mirror each image left to right with probability 1/2.
+
+    Source: the standard CIFAR augmentation, as in Arazo et al. 2021.
+    allowed: whether it is done at all; each data set says whether a mirrored image keeps its class.
+    """
 
     image_wise: ClassVar[bool] = True
     allowed: bool

@@ -59,9 +59,13 @@ RANGES: dict[str, Callable[[float, int, int], list[Operation]]] = {"arazo2021": 
 class RandAugment:
     """`operations` operations an image, drawn with replacement, all at strength `magnitude` of 30.
 
-    Source: Cubuk et al. 2020. ranges: "arazo2021" or "torchvision", see the functions of these names.
-    Every image draws operations and signs of its own (torchvision's transform draws once for a whole batch). The
-    draw is made on the host, so that the device never waits to learn how many images an operation gets.
+    Every image draws operations and signs of its own. The draw is made on the host, so that the device never waits to
+    learn how many images an operation gets.
+    Source: Cubuk et al. 2020.
+    Published: torchvision's transform draws once for a whole batch.
+    operations, magnitude: 2 and 4 as in Arazo et al. 2021.
+    ranges: "arazo2021", the 16 operations of the code that they use, whose ranges are for ImageNet: at magnitude 4,
+    rotations of 4 degrees but shifts of 13.3 pixels. "torchvision", 14 operations whose ranges scale with the image.
     """
 
     image_wise: ClassVar[bool] = True

@@ -14,7 +14,8 @@ from budgetrun.contracts import Batch
 class CrossEntropy:
     """-sum_k share_k sum_c q_kc log p_c, where q_k is (1 - smoothing) onehot(label_k) + smoothing / classes.
 
-    Source of the smoothing: Szegedy et al. 2016, section 7 (theirs: 0.1). At 0 it is the plain cross-entropy.
+    Source: Szegedy et al. 2016, section 7, for the smoothing.
+    smoothing: in [0, 1); 0 is the plain cross-entropy, theirs is 0.1.
     """
 
     smoothing: float

@@ -13,8 +13,9 @@ from budgetrun.contracts import Batch
 class Focal:
     """-sum_k share_k (1 - p(label_k))^gamma log p(label_k), p the softmax: solved examples count for less.
 
-    Source: Lin et al. 2018, eq. 4 (gamma 2), for the softmax of several classes in place of their sigmoids, and
-    without their class weight alpha. At gamma 0 it is the cross-entropy.
+    Source: Lin et al. 2018, eq. 4.
+    Published: sigmoids of one class each, and a class weight alpha; here the softmax of several classes, and no weight.
+    gamma: at least 0; 0 is the cross-entropy, theirs is 2.
     """
 
     gamma: float

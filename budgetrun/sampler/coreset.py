@@ -17,8 +17,9 @@ from budgetrun.views import Stream
 class CoreSet:
     """`warmup` passes over everything; then shuffled passes over a core-set, which is chosen anew `every` so many.
 
-    CRAIG, GRAD-MATCH and GLISTER: the definitions and what differs from the published are in budgetrun/coresets.py.
     Losses are weighted by the method's weights, normalised to mean 1 over the core-set.
+    Source: CRAIG, GRAD-MATCH and GLISTER: the definitions and what differs from the published are in
+    budgetrun/coresets.py.
     Cost of a choice: n F (GLISTER: and as many F as examples are held out); of an update: b (F + B).
 
     method: how to choose, a part of coresets. fraction: of the examples, in (0, 1]. every: passes over the core-set,

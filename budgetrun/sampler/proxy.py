@@ -17,7 +17,7 @@ class Proxy:
 
     The proxy starts from its own random weights and makes an update on the chosen batch before the trained model does,
     with the same optimizer settings, learning rate and loss. No re-weighting: biased to hard on purpose.
-    Our definition, after two ideas: choosing by a cheaper network (Coleman et al. 2020, selection via proxy, who train
+    Source: ours, after two ideas: choosing by a cheaper network (Coleman et al. 2020, selection via proxy, who train
     it beforehand), and choosing the hard part of each large batch in the same training.
     Cost of an update: pool b F' + b (F' + B') of the proxy, then b (F + B).
 

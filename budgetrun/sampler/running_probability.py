@@ -18,11 +18,12 @@ class RunningProbability:
 
     a_i is the mean, over all visits of example i, of 1 - p(label) in the training forward pass; an example not
     seen yet has the largest a. score=probability: s = a (p-SGD). score=confusion: s = a (1 - a) (c-SGD). Losses are
-    not re-weighted: both are biased on purpose.
+    not re-weighted: both are biased on purpose. The first epoch is uniform; at budget 1 both are plain SGD.
     Source: Arazo et al. 2021 and their code (utils_train.py); p-SGD after Ioannou et al. 2019, c-SGD after the
-    threshold closeness of Chang et al. 2017. The first epoch is uniform; at budget 1 both are plain SGD.
+    threshold closeness of Chang et al. 2017.
     Cost of an update: b (F + B).
 
+    score: "probability" or "confusion", what an epoch's draw prefers.
     credit: what a mixed image teaches about its sources. "sources" updates each source by its share, with the
     probability of that source's own label. "as_published" updates the example that was drawn for the image's row,
     with weight 1 and its own label, as the released code does: right for mixup up to the share, but near-noise for

@@ -16,9 +16,11 @@ from budgetrun.views import Stream
 class Subset:
     """Shuffled passes over the examples of the highest, or the lowest, scores in a file; the others are never seen.
 
-    This is the second phase of forgetting events, EL2N, GraNd, ensembles, k-center, herding and one-off core-sets: a
-    run with scores=... writes the file. A column `weight` in it weighs the losses, normalised to mean 1 over the
-    subset. Equal scores are ranked at random. Cost of an update: b (F + B); the result's flops_before is the file's.
+    A run with scores=... writes the file. A column `weight` in it weighs the losses, normalised to mean 1 over the
+    subset. Equal scores are ranked at random.
+    Source: the second phase of forgetting events, EL2N, GraNd, ensembles, k-center, herding and one-off core-sets; the
+    scores name their papers.
+    Cost of an update: b (F + B); the result's flops_before is the file's.
 
     file: path; with * or ?, or commas, several files whose mean counts. keep: part of the examples, in (0, 1], or null
     for all that are in the file. order: "highest" or "lowest" scores are kept. balanced: the same part of every class.

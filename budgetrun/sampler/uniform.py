@@ -15,7 +15,9 @@ from budgetrun.views import Stream
 class Uniform:
     """Each epoch draws int(n x budget) examples uniformly without replacement, independent of other epochs.
 
-    Source: Arazo et al. 2021, unif-SGD. Cost of an update: b (F + B). At budget 1 it is scan-SGD.
+    At budget 1 it is scan-SGD.
+    Source: Arazo et al. 2021, unif-SGD.
+    Cost of an update: b (F + B).
     """
 
     def start(self, context: Context) -> None:

@@ -1,0 +1,165 @@
+"""The documentation says what the code does: the page of methods, its formulas, citations and links."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cli import CHECKOUT
+
+sys.path.insert(0, str(CHECKOUT / "scripts"))
+
+import methods
+from formulas import typeset
+
+PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+SAMPLERS = {c.heading: c.kind for c in methods.components("sampler")}
+METHODS = {c.heading: c for group in methods.METHODS for c in methods.components(group)}
+
+
+# ---- the page of methods
+
+
+def test_the_page_of_methods_is_what_the_docstrings_and_the_configuration_say() -> None:
+    assert methods.PAGE.read_text() == methods.page(), "run python scripts/methods.py"
+
+
+def test_every_option_has_its_line() -> None:
+    lines = methods.PAGE.read_text().splitlines()
+    for group in [*methods.METHODS, *methods.OTHERS, "recipe"]:
+        for file in methods.files(group):
+            assert any(line.startswith("| ") and f"`{file.stem}`" in line.split(" | ")[0] for line in lines), file
+
+
+def test_every_line_of_a_table_has_as_many_cells_as_its_head() -> None:
+    for page in PAGES:
+        for block in re.findall(r"(?:^\|.*\n)+", page.read_text(), flags=re.M):
+            cells = [len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()]
+            assert len(set(cells)) == 1, block
+
+
+@pytest.mark.parametrize("heading", SAMPLERS)
+def test_a_samplers_docstring_says_its_source_and_what_an_update_costs(heading: str) -> None:
+    docstring = inspect.getdoc(SAMPLERS[heading]) or ""
+    assert re.search(r"(^|[.)] )Source: ", docstring, flags=re.M), "Source: where the method is from, at a line's start"
+    assert re.search(r"(^|[.)] ) *Cost of an? \w+( \w+)*: ", docstring, flags=re.M), "Cost of an update: in b, n, F, B"
+    assert methods.cost(SAMPLERS[heading])
+
+
+@pytest.mark.parametrize("heading", METHODS)
+def test_every_parameter_is_described(heading: str) -> None:
+    component = METHODS[heading]
+    docstring = inspect.getdoc(component.kind) or ""
+    for field in dataclasses.fields(component.kind):
+        said = component.comments.get(field.name) or re.search(rf"\b{field.name}\b", docstring)
+        assert said, f"{component.where}.{field.name} has neither a comment in its YAML nor a word in its docstring"
+
+
+# ---- how it is read from a docstring
+
+
+@dataclass
+class Example:
+    """Keep an image with probability p_i^beta, one line.
+
+    What follows goes on
+    for two lines. Source: Somebody et al. 2020, their code: yes. Cost of an update: pool b F + b (F + B).
+    Published: the same, without (F + B).
+
+    pool, keep: two of them. beta: on
+        three: lines, of which an indented one. Source: is no label there,
+        nor pool: either.
+    table: these
+    first   1 - p
+    second  2
+    end.
+    """
+
+    pool: int
+    keep: float
+    beta: float
+    table: str
+
+
+def test_a_docstring_is_split_where_a_line_or_a_sentence_begins_with_a_label() -> None:
+    found = methods.described(Example)
+    assert found.text == "Keep an image with probability `p_i^beta`, one line.\n\nWhat follows goes on for two lines."
+    assert found.labelled == {
+        "Source": "Somebody et al. 2020, their code: yes.",
+        "Cost of an update": "`pool b F + b (F + B)`.",
+        "Published": "the same, without `(F + B)`.",
+    }
+    assert found.parameters == {
+        "pool, keep": "two of them.",
+        "beta": "on three: lines, of which an indented one. Source: is no label there, nor pool: either.",
+        "table": "these\n```\nfirst   1 - p\nsecond  2\n```\nend.",
+    }
+    assert methods.cost(Example) == "`pool b F + b (F + B)`"
+
+
+@pytest.mark.parametrize(
+    ("plain", "markdown"),
+    [
+        ("with probability P = (s + mean(s)) / sum. Then", "with probability `P = (s + mean(s)) / sum`. Then"),
+        ("of tau = (1 - sum (g - 1/B)^2)^(-1/2) with", "of `tau = (1 - sum (g - 1/B)^2)^(-1/2)` with"),
+        ("-sum_k share_k log p(label_k), p the softmax", "`-sum_k share_k log p(label_k)`, p the softmax"),
+        ("||d loss / d logits||_2 of it", "`||d loss / d logits||_2` of it"),
+        ("Greedy for F(S) = sum_i max_{j in S} s_ij, so", "Greedy for `F(S) = sum_i max_{j in S} s_ij`, so"),
+        ("of ||w - v||^2 + c ||w||^2: choose", "of `||w - v||^2 + c ||w||^2`: choose"),
+        ("a pool of B = pool x b images; b of them", "a pool of `B = pool x b` images; b of them"),
+        ("On average 1 / (beta + 1) of the candidates", "On average `1 / (beta + 1)` of the candidates"),
+        ("open B F + b (F + B); closed b (F + B).", "open `B F + b (F + B)`; closed `b (F + B)`."),
+        ("s = a (1 - a) (c-SGD). a is", "`s = a (1 - a)` (c-SGD). a is"),
+        ("draws by confusion, a (1 - a) (Chang 2017)", "draws by confusion, `a (1 - a)` (Chang 2017)"),
+        ("score=confusion: s = a, in [0, 1)", "`score=confusion`: `s = a`, in `[0, 1)`"),
+        ("(their code: 1 - p, of the `share`)", "(their code: `1 - p`, of the `share`)"),
+        # what is no formula
+        ("50,000 + 10,000 images of 28x28 pixels", "50,000 + 10,000 images of 28x28 pixels"),
+        ("a look at a batch of b images (b of N)", "a look at a batch of b images (b of N)"),
+        ("see eq. 29, (p-SGD) and 4 x 4 pixels", "see eq. 29, (p-SGD) and 4 x 4 pixels"),
+        # what Markdown would read otherwise
+        ("files like *.csv in <root>, _target_", r"files like \*.csv in &lt;root>, \_target\_"),
+    ],
+)
+def test_formulas_are_set_as_code_and_prose_is_not(plain: str, markdown: str) -> None:
+    assert typeset(plain) == markdown
+
+
+# ---- citations and links
+
+
+def cited(text: str) -> set[tuple[str, str]]:
+    """First author and year of every citation."""
+    name = r"([A-Z][a-z]+(?:-[A-Z][a-z]+)?)(?: et al\.| & [A-Z][a-z]+)?"
+    return set(re.findall(rf"{name} ((?:19|20)\d\d)\b", text))
+
+
+def test_every_paper_that_is_cited_is_in_the_references() -> None:
+    listed = re.findall(r"^- ([^:]+): .*", (CHECKOUT / "docs" / "references.md").read_text(), flags=re.M)
+    assert listed == sorted(listed)
+    assert not cited(methods.page()) - cited(" ".join(listed)), "add these to docs/references.md"
+
+
+def fragments(page: Path) -> set[str]:
+    return {methods.anchor(title) for title in re.findall(r"^#+ (.*)$", page.read_text(), flags=re.M)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text())
+    assert links or page.name == "references.md"
+    for link in links:
+        path, _, fragment = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not fragment or fragment in fragments(target), link
+
+
+def test_headings_of_the_page_of_methods_are_different() -> None:
+    titles = re.findall(r"^#+ (.*)$", methods.PAGE.read_text(), flags=re.M)
+    assert len({methods.anchor(title) for title in titles}) == len(titles)
