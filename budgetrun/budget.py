@@ -39,7 +39,7 @@ class Budget:
     examples_looked: int = 0  # with the model or with a second one, before training
     flops: int = 0
     seconds: float = 0.0
-    flops_before: float = 0.0  # of the runs that made the files which this one reads; no part of this budget
+    flops_before: int = 0  # of the runs that made the files which this one reads; no part of this budget
     _since: float | None = field(default=None, repr=False)
 
     @property

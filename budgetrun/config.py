@@ -128,7 +128,7 @@ def run_id(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
     identity["noise"] = {k: Path(v).name if k == "file" else v for k, v in resolved["noise"].items()}
     # and a file of scores is what is in it
     identity["sampler"] = {
-        k: scorefile.digest(v, "sampler.file") if k == "file" else v for k, v in resolved["sampler"].items()
+        k: scorefile.digest(v, "sampler.file") if k == "file" and v else v for k, v in resolved["sampler"].items()
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     chosen = [

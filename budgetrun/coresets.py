@@ -232,7 +232,12 @@ class GradMatch:
 
 @dataclass
 class Glister:
-    """glister on the held-out examples; step: their code takes the learning rate. rounds: refreshes, at least 1."""
+    """glister on the held-out examples.
+
+    Their code chooses among all classes at once; on the digits that ends at chance level (10% of them, budget 0.3; by
+    class 93%, uniform 97.8%; one seed), as one round then takes the examples of one class.
+    step: at least 0; their code takes the learning rate. rounds: between which the gradient is refreshed, at least 1.
+    """
 
     step: float
     rounds: int

@@ -58,13 +58,13 @@ def digest(pattern: str, key: str) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(content(p, key)).digest() for p in paths(pattern))).hexdigest()
 
 
-def read(pattern: str, key: str, run: Mapping[str, str], n: int) -> tuple[dict[str, Tensor], float]:
+def read(pattern: str, key: str, run: Mapping[str, str], n: int) -> tuple[dict[str, Tensor], int]:
     """The columns of a file, and what it cost to make in FLOPs; of several files the mean of their columns.
 
     key: where the pattern was configured, for messages. run: the two fingerprints of the run that reads. Raises
     UserError where a file is missing, is none, or was made for other data.
     """
-    tables, cost = [], 0.0
+    tables, cost = [], 0
     for path in (files := paths(pattern)):
         table, about = parse(path, key)
         if about.get("dataset_fingerprint") != run["dataset_fingerprint"]:
@@ -81,7 +81,7 @@ def read(pattern: str, key: str, run: Mapping[str, str], n: int) -> tuple[dict[s
         index = table["index"]
         if not len(index) or index.min() < 0 or index.max() >= n or len(index.unique()) < len(index):
             raise UserError(f"{key}: {path} must name each example at most once, from 0 to {n - 1}, and at least one")
-        cost += float(about.get("flops", 0.0))
+        cost += about["flops"]
         tables.append(table)
     first = tables[0]
     for path, table in zip(files, tables, strict=True):
@@ -103,9 +103,10 @@ def parse(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         values = np.array([row.split(",") for row in rows], dtype=np.float64).reshape(len(rows), -1)
         table = dict(zip(header.split(","), torch.from_numpy(values).unbind(1), strict=True))
         index, _ = table["index"].long(), table["score"]
+        about["flops"] = int(about.get("flops", 0))
         if not np.isfinite(values).all():
             raise ValueError("not all of its values are finite numbers")
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(
             f"{key}: {path} is no file of scores ({error}); its first line is '# {{\"dataset_fingerprint\": ...}}', "
             "its second 'index,score'"

@@ -285,6 +285,20 @@ def test_one_run_writes_scores_and_others_of_any_seed_use_them(tmp_path: Path) -
     assert made["flops"] == first["flops"] + third["flops"]
 
 
+def test_the_files_of_several_runs_are_averaged_and_their_costs_added(tmp_path: Path) -> None:
+    made = [run(f"scores=random epochs=1 seed={seed}", tmp_path)[1] for seed in (0, 1)]
+    _, used = run("sampler=subset 'sampler.file=outputs/*-random-*/scores.csv' epochs=1", tmp_path)
+    assert used["flops_before"] == sum(one["flops"] for one in made)
+    scores = [(tmp_path / f"outputs/{one['run_id']}/scores.csv").read_text().splitlines()[2:] for one in made]
+    mean = np.array([[float(row.split(",")[1]) for row in rows] for rows in scores]).mean(0)
+    visits = torch.load(tmp_path / "outputs" / used["run_id"] / "checkpoint.pt")["diagnostics"]["visits"].numpy()
+    assert (visits > 0).sum() == 719
+    assert mean[visits > 0].min() > mean[visits == 0].max()
+    by_name = ",".join(f"outputs/{one['run_id']}/scores.csv" for one in made)
+    done = here(f"sampler=subset 'sampler.file=\"{by_name}\"' epochs=1", tmp_path)
+    assert "not run again" in done.out  # the same files, so the same experiment
+
+
 def test_scores_of_other_data_or_labels_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     _, first = run("scores=loss epochs=1 validation=0.1 noise=symmetric", tmp_path)
     use = f"sampler=subset sampler.file=outputs/{first['run_id']}/scores.csv epochs=1"

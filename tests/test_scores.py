@@ -363,6 +363,7 @@ REFUSED = {
     "a first line that is no comment": (lambda text: "\n".join(text.splitlines()[1:]) + "\n", "no file of scores"),
     "a first line that is no object": (lambda text: "# 3\n" + text.partition("\n")[2], "no file of scores"),
     "a word for a number": (edited("0.25", "high"), "no file of scores"),
+    "a cost that is no number": (edited('"flops": 100', '"flops": null'), "no file of scores"),
     "not a number": (edited("0.25", "nan"), "finite"),
     "an infinite number": (edited("0.25", "inf"), "finite"),
     "a value too many": (edited("0.25", "0.25,1"), "no file of scores"),

@@ -19,7 +19,8 @@ class RHO:
     `train_on=validation validation=0.5 scores=loss scores.of=validation` makes it, and the same validation=0.5 uses it.
     A mixed image's is the mean of its sources', by share (ours). The very view that was looked at is trained on.
     Source: Mindermann et al. 2022, and their code (pool 10: 32 of 320; CIFAR-10 in two halves). Their
-    held-out network is the checkpoint of lowest validation loss, ours the last one.
+    held-out network is the checkpoint of lowest validation loss, ours the last one. They train with AdamW at 0.001:
+    with SGD at 0.1, a pool of 10 collapses on half of the digits (36%; 3: 98.9%, uniform 98.3%; budget 0.3, one seed).
     Cost of an update: pool b F + b (F + B); the result's flops_before is the file's.
 
     file: path; with * or ?, or commas, several files whose mean counts. pool: multiple of the batch size.

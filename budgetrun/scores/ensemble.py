@@ -20,10 +20,10 @@ class Ensemble:
     mutual_information H(p) - mean_e H(p_e)
     variation_ratio    1 - (members that predict the most predicted class) / E
     errors             members that predict another class than the label
-    Source: Chitta et al. 2020, who select a training subset by an ensemble of checkpoints; the definitions are the
-    standard ones and their points in the run are our choice, as the paper's own are not known to us. Theirs has
-    checkpoints of several runs; several files are averaged where they are read, which is not the same for the first
-    three. All four are columns of the file. Cost: members x n F, n of it at the end.
+    Source: Chitta et al. 2020, who select a training subset by an ensemble of hundreds of checkpoints; the definitions
+    are the standard ones, and the points of the run our choice, as the paper's own are not known to us. Of several runs
+    the files are averaged where they are read, which for the first three is not the ensemble of all their networks.
+    All four are columns of the file. Cost: members x n F, n of it at the end.
 
     acquisition: which of them is the score. members: at least 2.
     """
