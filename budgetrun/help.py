@@ -28,7 +28,7 @@ Exit codes: 0 done, 1 failed (one sentence on stderr says why), 130 and 143 inte
 """
 
 
-ORDER = ["dataset", "recipe", "model", "sampler", "aug", "noise", "loss", "optimizer", "schedule", "scores"]
+ORDER = ["dataset", "recipe", "model", "sampler", "aug", "noise", "loss", "optimizer", "schedule", "scores", "grid"]
 
 
 def help_page(conf: Path) -> str:
