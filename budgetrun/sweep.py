@@ -26,7 +26,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from budgetrun import lock, status
 from budgetrun.composing import Compose, composer, overrides_of, own
@@ -67,6 +67,8 @@ def sweep(arguments: list[str], conf: Path, app: Callable[[], Any]) -> int:
         if not whole.hydra.sweeper._target_.endswith(".BasicSweeper"):  # it chooses a job by the results of others
             app()
             return 0
+        with open_dict(whole):
+            whole.hydra.hydra_logging = whole.hydra.job_logging  # with which launchers name the jobs
         fit = Fit() if whole.hydra.launcher._target_.endswith(LOCAL) else None
         jobs = check(arguments, conf, compose, whole, fit)
         wanted = [job for job in jobs if job.is_wanted()]
