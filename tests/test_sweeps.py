@@ -111,7 +111,7 @@ def test_a_grid_of_one_s_own_is_a_yaml_file(tmp_path: Path) -> None:
         ("grid=smoke budget=2", ["budget=2", "at most 1"]),
         ("--config-dir mine grid=empty", ["grid=empty has no sweeps"]),
         ("--config-dir mine grid=wrong", ["grid=wrong has no sweeps"]),
-        ("grid=chitta2020 dataset=digits model=cnn", ["sampler.file", "outputs/chitta2020_scores/*-ensemble-*/scores.csv", "scores="]),
+        ("grid=chitta2020 dataset=digits model=cnn", ["sampler.file", "chitta2020_scores/*-ensemble-*", "scores="]),
     ],
 )
 def test_a_grid_that_cannot_run_starts_nothing(line: str, words: list[str], tmp_path: Path) -> None:
