@@ -197,7 +197,6 @@ class Context:
 
     n, classes: number of training examples and of classes. labels: int64 [n], as the training sees them.
     batch_size: images an update. fraction: the budget, in (0, 1]. epoch: updates of one full pass.
-    updates: what the budget allows, in updates that cost what uniform ones do.
     validation: the held-out part as one plain batch (its `drawn` and `index` count in that part), or None.
     view(index): augmented images of the examples `index` [B]; costs nothing. A Stream of them is made ahead of time.
         view.plain(index): without augmentation. everything(): all examples so, in order, in batches.
@@ -222,7 +221,6 @@ class Context:
     batch_size: int
     fraction: float
     epoch: int
-    updates: int
     device: torch.device
     random: Random
     view: Views

@@ -160,7 +160,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
     context = Context(
         n=n, classes=data.classes, labels=data.labels, batch_size=settings.batch_size, fraction=settings.budget,
-        epoch=n // settings.batch_size, updates=updates, device=device, random=random, view=view,
+        epoch=n // settings.batch_size, device=device, random=random, view=view,
         validation=held_out(data), progress=lambda: budget.progress, read_scores=read_scores, look=looks.look,
         embed=looks.embed, gradient_norms=looks.gradient_norms, second=second,
     )  # fmt: skip

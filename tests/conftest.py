@@ -47,7 +47,7 @@ def context_for() -> Callable[..., Context]:
         view = Views(data, aug, aug_random or Random.seeded(seed, "aug", CPU))
 
         facts: dict[str, Any] = {
-            "updates": 100, "validation": None, "progress": lambda: 0.0, "read_scores": refuses_to_look,
+            "validation": None, "progress": lambda: 0.0, "read_scores": refuses_to_look,
             "embed": refuses_to_look, "gradient_norms": refuses_to_look, "second": refuses_to_look,
         }  # fmt: skip
         return Context(
