@@ -161,9 +161,15 @@ class Batch:
             self, images=images, index=self.index[rows, 0], label=self.label[rows, 0], share=share, weight=weight
         )
 
+    def weighted(self) -> Batch:
+        """The same with its weights written out."""
+        return self if self.weight is not None else replace(self, weight=torch.ones_like(self.share[:, 0]))
+
     @staticmethod
     def cat(batches: list[Batch]) -> Batch:
-        """The rows of all `batches`, in order."""
+        """The rows of all `batches`, in order; beside weights, a batch without any has weights of 1."""
+        if any(b.weight is not None for b in batches):
+            batches = [b.weighted() for b in batches]
         columns = [k for k, v in vars(batches[0]).items() if v is not None]
         return replace(batches[0], **{k: torch.cat([getattr(b, k) for b in batches]) for k in columns})
 
