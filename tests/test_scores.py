@@ -110,13 +110,13 @@ def test_an_example_twice_in_a_batch_is_presented_once_and_right_only_if_both_ar
 
 
 def test_el2n_margin_and_entropy_are_those_worked_out_by_hand():
-    p = torch.tensor([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.0, 1.0, 0.0]])
+    logits = torch.tensor([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.0, 1.0, 0.0]]).log()
     label = torch.tensor([[0], [2], [1]])
     expected = [math.sqrt(0.3**2 + 0.2**2 + 0.1**2), math.sqrt(0.7**2 + 0.2**2 + 0.9**2), 0.0]
-    torch.testing.assert_close(el2n(p, label), torch.tensor(expected))
-    torch.testing.assert_close(margin(p, label), torch.tensor([-0.5, 0.6, -1.0]))  # the second is wrong
+    torch.testing.assert_close(el2n(logits, label), torch.tensor(expected))
+    torch.testing.assert_close(margin(logits, label), torch.tensor([-0.5, 0.6, -1.0]))  # the second is wrong
     unsure = -(0.7 * math.log(0.7) + 0.2 * math.log(0.2) + 0.1 * math.log(0.1))
-    torch.testing.assert_close(entropy(p, label), torch.tensor([unsure, unsure, 0.0]))
+    torch.testing.assert_close(entropy(logits, label), torch.tensor([unsure, unsure, 0.0]))
 
 
 @pytest.mark.parametrize("score", ["el2n", "loss", "margin", "entropy"])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
 from budgetrun.flag import Flag
+from budgetrun.softmax import errors
 from budgetrun.views import Stream
 
 
@@ -19,7 +20,7 @@ def gradient_norm_bound(logits: Tensor, label: Tensor, share: Tensor) -> Tensor:
     Source: Katharopoulos & Fleuret 2018, eq. 20, for the network's last layer; the sum over K sources is its
     closed form for mixed images.
     """
-    return logits.softmax(1).scatter_add(1, label, -share).norm(dim=1)
+    return errors(logits, label, share).norm(dim=1)
 
 
 @dataclass

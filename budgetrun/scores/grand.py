@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
+from budgetrun.softmax import errors
 
 
 @dataclass
@@ -40,8 +41,7 @@ class GraNd:
 
     def last_norms(self, batch: Batch) -> Tensor:
         h, logits = self.context.embed(batch)
-        outer = logits.softmax(1).scatter_add(1, batch.label, -batch.share).norm(dim=1)
-        return outer * (h.square().sum(1) + 1).sqrt()
+        return errors(logits, batch.label, batch.share).norm(dim=1) * (h.square().sum(1) + 1).sqrt()
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -1,0 +1,13 @@
+"""What several methods read off a network's logits."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def errors(logits: Tensor, label: Tensor, share: Tensor) -> Tensor:
+    """softmax - sum_k share_k onehot(label_k), [B, classes], of labels and shares [B, K].
+
+    The gradient of the cross-entropy with respect to the logits, and so to the last layer's bias.
+    """
+    return logits.softmax(1).scatter_add(1, label, -share)
