@@ -11,6 +11,7 @@ from torch import Tensor
 from budgetrun.budget import Budget
 from budgetrun.contracts import Batch, Data
 from budgetrun.machine import Stopwatch
+from budgetrun.softmax import entropy
 from budgetrun.views import Views
 
 TOGETHER = 100  # updates
@@ -78,10 +79,11 @@ class Diagnostics:
         self.visits_before = self.visits.clone()
         by_class = torch.zeros(self.classes, dtype=torch.float64, device=visits.device)
         by_class.index_add_(0, self.labels, visits)
+        of_examples, of_classes = (entropy(counts / counts.sum()).item() for counts in (visits, by_class))
         updates = max(1, self.budget.updates)
         values = {
-            "visits_entropy": entropy(visits),
-            "selected_class_entropy": entropy(by_class) / math.log(self.classes) if self.classes > 1 else 1.0,
+            "visits_entropy": of_examples,
+            "selected_class_entropy": of_classes / math.log(self.classes) if self.classes > 1 else 1.0,
             "keep_rate": self.budget.examples_backward / max(1, self.candidates),
             "looking_updates": self.looking / updates,
             "selection_seconds": (self.drawing.seconds() - self.viewing.seconds()) / max(1e-9, self.budget.seconds),
@@ -106,9 +108,3 @@ class Diagnostics:
         self.waiting = [(index, share, weight) for index, share, weight in state["waiting"]]
         for name in COUNTS:
             setattr(self, name, state[name])
-
-
-def entropy(counts: Tensor) -> float:
-    """-sum p log p in nats, p the counts' shares."""
-    p = counts / counts.sum()
-    return -torch.xlogy(p, p).sum().item()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context, UserError
-from budgetrun.softmax import errors
+from budgetrun.softmax import entropy, errors
 
 
 def el2n(logits: Tensor, label: Tensor) -> Tensor:
@@ -23,13 +23,7 @@ def margin(logits: Tensor, label: Tensor) -> Tensor:
     return p.scatter(1, label, -torch.inf).amax(1) - p.gather(1, label)[:, 0]
 
 
-def entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """-sum p log p in nats; needs no label."""
-    p = logits.softmax(1)
-    return -torch.xlogy(p, p).sum(1)
-
-
-SCORES = {"el2n": el2n, "margin": margin, "entropy": entropy}
+SCORES = {"el2n": el2n, "margin": margin, "entropy": lambda logits, label: entropy(logits.softmax(1))}
 
 
 @dataclass
