@@ -133,6 +133,11 @@ class Batch:
     drawn: Tensor
     weight: Tensor | None = None
 
+    @staticmethod
+    def plain(images: Tensor, index: Tensor, label: Tensor) -> Batch:
+        """Images of one source each, of the examples `index` [B] with the labels `label` [B]."""
+        return Batch(images, index[:, None], label[:, None], torch.ones(len(index), 1, device=index.device), index)
+
     def __len__(self) -> int:
         return len(self.drawn)
 
@@ -160,6 +165,10 @@ class Batch:
         return replace(
             self, images=images, index=self.index[rows, 0], label=self.label[rows, 0], share=share, weight=weight
         )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What Batch(**...) makes it again of, cloned: a slice would carry all of its memory into a file."""
+        return {k: v.clone() for k, v in vars(self).items() if v is not None}
 
     def weighted(self) -> Batch:
         """The same with its weights written out."""
