@@ -336,7 +336,8 @@ class Sampler(Protocol):
     """Chooses what the next update trains on.
 
     The loop calls `start` once, then for every update `draw`, the forward pass, `observe`, the backward pass.
-    A parameter of the method is a dataclass field; what it learns on the way goes through `state_dict`.
+    A parameter of the method is a dataclass field; what it learns on the way goes through `state_dict`. A sampler with
+    an attribute `dropped` says how many examples it has left out so far without a look, for the keep rate.
     """
 
     def start(self, context: Context) -> None: ...

@@ -165,7 +165,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         embed=looks.embed, gradient_norms=looks.gradient_norms, second=second,
     )  # fmt: skip
     sampler, scorer = experiment.sampler, experiment.scores
-    diagnostics = Diagnostics(data, budget, view)
+    diagnostics = Diagnostics(data, budget, view, sampler)
     sampler.start(context)
     if scorer is not None:
         scorer.start(replace(context, random=scores_random))
@@ -222,7 +222,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             lr = experiment.schedule(settings.lr, budget.progress)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            with diagnostics.drawing:
+            with diagnostics.drawing():
                 batch = sampler.draw()
             record.add(update(model, optimizer, batch, observe), lr)
             budget.charge_update(len(batch))

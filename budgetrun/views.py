@@ -101,6 +101,11 @@ class Stream:
             images.weight, self.weight = self.weight[:many], self.weight[many:]
         self.ready += [images[:missing], *(images[missing:].split(count) if len(images) > missing else [])]
 
+    @property
+    def waiting(self) -> int:
+        """How many examples of the last draw are not taken yet."""
+        return len(self.left) + sum(map(len, self.ready))
+
     def state_dict(self) -> dict[str, Any]:
         # clones: a slice of a draw would carry the whole draw's memory into the file
         weight = None if self.weight is None else self.weight.clone()
