@@ -218,6 +218,7 @@ class Context:
     progress(): how much of the budget is spent: 0 at the first update, 1 at the last.
     read_scores(file): the columns [m] of a file of scores, among them `index` and `score`; see scorefile.read. What it
         cost to make is stated in the result.
+    logit_gradients(logits, batch): d loss_i / d logits_i [B, classes] of the run's loss; takes no pass of the model.
 
     Every image of these is charged as a forward pass:
     look(batch, training=False): the losses [B] and logits [B, classes] under the current model, without gradients, in
@@ -242,6 +243,7 @@ class Context:
     validation: Batch | None
     progress: Callable[[], float]
     read_scores: Callable[[str], dict[str, Tensor]]
+    logit_gradients: Callable[[Tensor, Batch], Tensor]
     look: Look
     embed: Callable[[Batch], tuple[Tensor, Tensor]]
     gradient_norms: Callable[[Batch], Tensor]
@@ -313,7 +315,11 @@ class Augmentation(Protocol):
 
 class Loss(Protocol):
     def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The loss [B] of every image, from float32 logits [B, classes]."""
+        """The loss [B] of every image, from float32 logits [B, classes].
+
+        A loss with a method `logit_gradients(logits, batch)` says its gradients d loss_i / d logits_i, [B, classes],
+        itself; that of another is differentiated by torch where a method needs it.
+        """
         ...
 
 

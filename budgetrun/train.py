@@ -162,7 +162,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         n=n, classes=data.classes, labels=data.labels, batch_size=settings.batch_size, fraction=settings.budget,
         epoch=n // settings.batch_size, device=device, random=random, view=view,
         validation=held_out(data), progress=lambda: budget.progress, read_scores=read_scores, look=looks.look,
-        embed=looks.embed, gradient_norms=looks.gradient_norms, second=second,
+        embed=looks.embed, gradient_norms=looks.gradient_norms, logit_gradients=looks.logit_gradients, second=second,
     )  # fmt: skip
     sampler, scorer = experiment.sampler, experiment.scores
     diagnostics = Diagnostics(data, budget, view, sampler)

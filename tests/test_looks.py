@@ -178,6 +178,24 @@ def test_a_failing_look_for_features_leaves_no_hook_behind():
         b.looks.embed(replace(b.batch, images=torch.zeros(10, 2, 8, 8)))
 
 
+# ---- gradients of the loss
+
+
+@pytest.mark.parametrize("sources", [1, 2, 4])
+@pytest.mark.parametrize("loss", [PLAIN, CrossEntropy(smoothing=0.1), Focal(gamma=2.0)], ids=repr)
+def test_logit_gradients_are_those_of_each_image_s_own_loss_and_cost_nothing(loss, sources):
+    b = bench(CNN(width=4), GREY, loss, sources=sources)
+    logits = 3 * torch.randn(10, 10, generator=torch.Generator().manual_seed(sources))
+    with untouched(b.net), torch.no_grad():
+        gradients = b.looks.logit_gradients(logits, b.batch)
+    assert not gradients.requires_grad
+    assert (b.budget.flops, b.budget.examples_looked) == (0, 0)
+    for row in range(10):
+        one = logits[row : row + 1].clone().requires_grad_()
+        (expected,) = torch.autograd.grad(loss(one, b.batch[row : row + 1])[0], one)
+        torch.testing.assert_close(gradients[row], expected[0], atol=1e-6, rtol=1e-4)
+
+
 # ---- gradient norms
 
 
