@@ -154,6 +154,10 @@ class Batch:
         """`values` [n] of the examples as one of each image [B]: the mean over its sources, by share."""
         return (self.share * values[self.index]).sum(1)
 
+    def mean(self, losses: Tensor) -> Tensor:
+        """The loss [] of an update on the images, from the loss [B] of each: their mean, weighted."""
+        return losses.mean() if self.weight is None else (losses * self.weight).mean()
+
     def mixed(self, images: Tensor, partners: list[Tensor], share: Tensor) -> Batch:
         """Images made of K rows of this (K=1) batch each: image i has `share[i, k]` of row `partners[k][i]`.
 
@@ -278,7 +282,7 @@ class SecondModel(Stateful, Protocol):
         ...
 
     def learn(self, batch: Batch) -> None:
-        """One update on the batch; charges its forward and backward passes."""
+        """One update on the batch, with its weights; charges its forward and backward passes."""
         ...
 
 

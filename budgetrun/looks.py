@@ -114,9 +114,9 @@ class SecondNetwork:
     def learn(self, batch: Batch) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr()
-        loss = self.loss(self.forward(self.net, batch.images), batch).mean()
+        losses = self.loss(self.forward(self.net, batch.images), batch)
         self.optimizer.zero_grad()
-        loss.backward()
+        batch.mean(losses).backward()
         self.optimizer.step()
         self.budget.flops += len(batch) * self.flops[1]
 

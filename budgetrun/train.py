@@ -94,7 +94,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         logits = forward(net, batch.images)
         losses = experiment.loss(logits, batch)
         observe(batch, losses.detach(), logits.detach())
-        loss = losses.mean() if batch.weight is None else (losses * batch.weight).mean()
+        loss = batch.mean(losses)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -277,7 +277,8 @@ def second(b: Bench, seed: int, lr: Callable[[], float] = lambda: 0.1) -> Second
     return SecondNetwork(net, optimizer, lr, b.forward, PLAIN, b.budget, model_flops(net, torch.Size(GREY)), PART)
 
 
-def test_a_second_network_learns_as_torch_does_at_the_learning_rate_of_the_moment():
+@pytest.mark.parametrize("weight", [None, [0.0, 3.0, 1.0, 0.5, 0.0, 2.0, 0.25, 1.0]], ids=["plain", "weighted"])
+def test_a_second_network_learns_as_torch_does_at_the_learning_rate_of_the_moment(weight):
     b, rates = bench(CNN(width=4), GREY), iter([0.1, 0.05, 0.01])
     other = second(b, 1, lambda: next(rates))
     twin = copy.deepcopy(other.net)
@@ -285,8 +286,10 @@ def test_a_second_network_learns_as_torch_does_at_the_learning_rate_of_the_momen
     with untouched(b.net):
         for seed, lr in enumerate([0.1, 0.05, 0.01]):
             batch = random_batch(8, GREY, seed=seed)
+            batch.weight = None if weight is None else torch.tensor(weight)
             other.learn(batch)
-            loss = F.cross_entropy(b.forward(twin, batch.images), batch.label[:, 0])
+            losses = F.cross_entropy(b.forward(twin, batch.images), batch.label[:, 0], reduction="none")
+            loss = sum(w * each for w, each in zip(weight or [1.0] * 8, losses, strict=True)) / 8
             gradients = torch.autograd.grad(loss, list(twin.parameters()))
             with torch.no_grad():
                 for p, v, gradient in zip(twin.parameters(), velocity, gradients, strict=True):
