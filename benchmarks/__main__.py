@@ -24,6 +24,7 @@ from benchmarks import loops
 from benchmarks.contest import RATIO_HEADER, contest, ratio
 from benchmarks.start import start
 from budgetrun import machine
+from budgetrun.errors import UserError
 
 
 @dataclass
@@ -46,7 +47,17 @@ CASES = [
 SMOKE = {"resnet18, 3x32x32, batch 128": ["batch_size=8"]}  # seconds an update otherwise
 
 
-def main() -> None:
+def main() -> int:
+    """The exit code: 0, or 1 where a comparison cannot be made, with the reason on stderr."""
+    try:
+        compare()
+    except UserError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def compare() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", default="a,b,c,d", help="which comparisons, as in a,c (default: all)")
     parser.add_argument("--smoke", action="store_true", help="a few updates of each, to see that it runs")
@@ -71,8 +82,8 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
         os.environ["OMP_NUM_THREADS"] = str(options.threads)  # for the processes that are started
-    device = machine.find_device(options.device)
     place = [f"device={options.device}"]
+    device = machine.find_device(loops.composed(place).settings.device)
     about = machine.describe(device)
     versions = about["versions"]
     print(
@@ -233,4 +244,4 @@ def ms(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
