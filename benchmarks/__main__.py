@@ -243,7 +243,7 @@ def samplers(device: torch.device, common: list[str], data: Data, smoke: bool, m
 
 def choices(device: torch.device, common: list[str], data: Data, smoke: bool, most: int, cpu_time: bool) -> None:
     """What an update of a core-set takes with its part of a choice, from the time that a choice takes by itself."""
-    block, rounds = 3 if smoke else 50, min(most, 2)  # a choice takes a minute
+    block, rounds = 3 if smoke else 50, min(most, 2)  # a choice may take minutes
     lanes = {
         "uniform": loops.ours(common, data, at_once=block),
         "looks": loops.ours(common, data, before=lambda context: list(map(context.embed, context.everything()))),
