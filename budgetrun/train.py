@@ -97,7 +97,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         logits = forward(net, batch.images)
         losses = experiment.loss(logits, batch)
         observe(batch, losses.detach(), logits.detach())
-        loss = losses.mean() if batch.weight is None else (losses * batch.weight).mean()
+        loss = batch.mean(losses)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -163,12 +163,12 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
     context = Context(
         n=n, classes=data.classes, labels=data.labels, batch_size=settings.batch_size, fraction=settings.budget,
-        epoch=n // settings.batch_size, updates=updates, device=device, random=random, view=view,
+        epoch=n // settings.batch_size, device=device, random=random, view=view,
         validation=held_out(data), progress=lambda: budget.progress, read_scores=read_scores, look=looks.look,
-        embed=looks.embed, gradient_norms=looks.gradient_norms, second=second,
+        embed=looks.embed, gradient_norms=looks.gradient_norms, logit_gradients=looks.logit_gradients, second=second,
     )  # fmt: skip
     sampler, scorer = experiment.sampler, experiment.scores
-    diagnostics = Diagnostics(data, budget, view)
+    diagnostics = Diagnostics(data, budget, view, sampler)
     sampler.start(context)
     if scorer is not None:
         scorer.start(replace(context, random=scores_random))
@@ -225,7 +225,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             lr = experiment.schedule(settings.lr, budget.progress)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            with diagnostics.drawing:
+            with diagnostics.drawing():
                 batch = sampler.draw()
             record.add(update(model, optimizer, batch, observe), lr)
             budget.charge_update(len(batch))
