@@ -190,6 +190,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     record = Record()
     here = {"dataset fingerprint": fingerprint, "device type": device.type}  # what a run cannot change on the way
     before = 0.0  # seconds in all, of earlier processes
+    source, dirty = commit()
+    commits: list[str] = []  # of earlier processes whose code was another, which a review wants to know
     parts: dict[str, Stateful] = {
         "model": net, "optimizer": optimizer, "sampler": sampler, "budget": budget, "record": record,
         "diagnostics": diagnostics, "random": random, "aug_random": aug_random, "scores_random": scores_random,
@@ -203,9 +205,10 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             raise Diverged(
                 f"the weights became infinite or not a number by update {budget.updates} (learning rate {lr:.3g})"
             )
-        folder.write_checkpoint({**states, **here, "seconds_total": before + time.perf_counter() - began})
+        spent = {"seconds_total": before + time.perf_counter() - began, "commits": [*commits, source]}
+        folder.write_checkpoint({**states, **here, **spent})
 
-    if state := folder.read_checkpoint(device, [*parts, *here, "seconds_total"]):
+    if state := folder.read_checkpoint(device, [*parts, *here, "seconds_total", "commits"]):
         for what, now in here.items():
             if state[what] != now:
                 made = f"{folder.checkpoint_path} was made with {what} {state[what]}"
@@ -213,7 +216,10 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         for name, part in parts.items():
             part.load_state_dict(state[name])
         before = state["seconds_total"]
+        commits = list(dict.fromkeys(c for c in state["commits"] if c not in (None, source)))
         log.info("%s goes on from update %d", folder.path, budget.updates)
+        if commits:
+            log.warning("it began with the code of commit %s and goes on with that of %s", commits[-1], source)
     folder.write_config(experiment.resolved)
     folder.write_metrics(record.metrics)
 
@@ -259,7 +265,6 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
     # ---- the result
     last = record.metrics[-1]
-    source, dirty = commit()
     if scorer is not None:
         columns = scorer.scores()
         held = context.validation if getattr(scorer, "of", "training") == "validation" else None
@@ -276,7 +281,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         "flops_before": budget.flops_before, "seconds_total": before + time.perf_counter() - began,
         "n_parameters": sum(p.numel() for p in net.parameters()),
         "n_corrupted": 0 if data.corrupted is None else int(data.corrupted.sum()),
-        "dataset_fingerprint": fingerprint, "commit": source, "dirty": dirty, **machine.describe(device),
+        "dataset_fingerprint": fingerprint, "commit": source, "dirty": dirty, "commits_before": commits,
+        **machine.describe(device),
     }  # fmt: skip
     folder.finish(result)
     return result
