@@ -1,15 +1,20 @@
-"""A picture of a table of cells: the metric against the budget, one line a method."""
+"""Pictures of tables and of learning curves: a metric against the budget, one line a method."""
 
 from __future__ import annotations
 
+import html
 import io
 import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from budgetrun.curves import Point
 from budgetrun.errors import UserError
 from budgetrun.results import replacing
-from budgetrun.table import MISSING, Table, number
+from budgetrun.table import MISSING, Table, number, tabulate
 
 # Okabe & Ito's colours, told apart by colour-blind readers; markers and dashes say it again without colour
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -18,6 +23,39 @@ DASHES: list[Any] = ["-", "--", ":", "-.", (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)),
 UNITS = {"budget": "budget (part of the full training)", "seconds": "seconds", "flops": "FLOPs"}
 # without the time of drawing, so that the same runs make the same file
 METADATA: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": None}
+# for a page: text stays text, to be searched and read out; laid out in DejaVu Sans, the widest of those listed
+INLINE: dict[str, Any] = {
+    "svg.fonttype": "none", "svg.hashsalt": "budgetrun", "font.size": 8.5, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.linewidth": 0.6, "axes.edgecolor": "#555", "xtick.color": "#333",
+    "ytick.color": "#333", "axes.labelcolor": "#222", "axes.titlesize": "medium", "axes.titlelocation": "left",
+    "lines.linewidth": 1.6, "lines.markersize": 4.5, "errorbar.capsize": 3,
+}  # fmt: skip
+AXES = (0.19, 0.19, 0.785, 0.7)
+RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+CONTEXT = "#c4c4c4"  # of lines that are there to be compared with
+
+
+@dataclass(frozen=True)
+class Style:
+    colour: str
+    marker: str
+    dash: Any
+
+
+@dataclass
+class Line:
+    """points: from left to right, None where one is missing. style: None for one that is only context."""
+
+    points: Sequence[Point | None]
+    style: Style | None
+
+
+def looks(names: Sequence[str], baseline: str | None) -> dict[str, Style]:
+    """A look for each name: black for the baseline, and six names in a row are six colours."""
+    found = {baseline: Style(COLOURS[6], "o", "-")} if baseline is not None else {}
+    for i, name in enumerate(name for name in names if name != baseline):
+        found[name] = Style(COLOURS[i % 6], MARKERS[(i + 1) % len(MARKERS)], DASHES[i // 24 % len(DASHES)])
+    return found
 
 
 def format_of(path: Path) -> str:
@@ -50,7 +88,7 @@ def figure(table: Table) -> Any:
     places = sorted({place for place in at.values() if place is not None})
     if None in at.values():
         raise UserError(f"{x} is not a number, so it cannot be the axis of a plot; choose --cols budget, for one")
-    scale, unit = table.scale()
+    factor, _ = table.scale()
     picture = Figure(figsize=(7, 4.2), layout="constrained")
     axes = picture.subplots()
     pairs = ((row, key) for row in table.row_keys for key in table.column_keys if (row, key) in table.cells)
@@ -65,13 +103,13 @@ def figure(table: Table) -> Any:
         cells = [by_place.get(place) for place in places]
         axes.errorbar(
             [place + (index - (len(lines) - 1) / 2) * apart for place in places],
-            [cell.mean * scale if cell and math.isfinite(cell.mean) else math.nan for cell in cells],
-            yerr=[cell.std * scale if cell and cell.std is not None else math.nan for cell in cells],
+            [cell.mean * factor if cell and math.isfinite(cell.mean) else math.nan for cell in cells],
+            yerr=[cell.std * factor if cell and cell.std is not None else math.nan for cell in cells],
             label=", ".join(w or MISSING for w in row + rest), color=COLOURS[first % len(COLOURS)],
             marker=MARKERS[first % len(MARKERS)], linestyle=DASHES[other % len(DASHES)], capsize=3, markersize=5,
         )  # fmt: skip
     axes.set_xlabel(UNITS.get(x, x))
-    axes.set_ylabel(table.metric.replace("_", " ") + unit)
+    axes.set_ylabel(label(table.metric))
     axes.set_title(table.statistic(), fontsize="medium", loc="left")
     axes.grid(alpha=0.3)
     axes.legend(
@@ -79,3 +117,88 @@ def figure(table: Table) -> Any:
         bbox_to_anchor=(1.01, 0.5), frameon=False,
     )  # fmt: skip
     return picture
+
+
+def label(metric: str) -> str:
+    """What stands at an axis: the metric in words, with its unit."""
+    return metric.replace("_", " ") + tabulate([], [], [], metric).scale()[1]
+
+
+def scale(metric: str) -> int:
+    """By how much a metric is multiplied to be shown."""
+    return tabulate([], [], [], metric).scale()[0]
+
+
+def panel(lines: Sequence[Line], title: str, x: str, y: str, limits: tuple[float, float], factor: float) -> Any:
+    """matplotlib's Figure, small: lines with a band of one standard deviation to each side.
+
+    x, y: what is at the axes, with units. limits: of y, before it is multiplied by `factor`. A line breaks at a missing
+    point; a point alone has a bar for its band. Large numbers at x are divided by a power of 1000 that is said.
+    """
+    from matplotlib.figure import Figure
+
+    exponent = thousands(max((point.x for line in lines for point in line.points if point), default=0.0))
+    picture = Figure(figsize=(3.3, 2.5))
+    axes = picture.add_axes(AXES)  # fixed, as laying out by what is drawn takes twice the time
+    for line in sorted(lines, key=lambda line: line.style is not None):  # context lies below
+        xs = [point.x / 10**exponent if point else math.nan for point in line.points]
+        ys = [point.y * factor if point else math.nan for point in line.points]
+        if line.style is None:
+            axes.plot(xs, ys, color=CONTEXT, linewidth=0.8, marker="." if len(xs) == 1 else "")
+            continue
+        spread = [math.nan if point is None or point.std is None else point.std * factor for point in line.points]
+        how = {"color": line.style.colour, "marker": line.style.marker, "linestyle": line.style.dash}
+        if len(xs) == 1:
+            axes.errorbar(xs, ys, yerr=spread, **how)
+        else:
+            band = [[y + sign * s for y, s in zip(ys, spread, strict=True)] for sign in (-1, 1)]
+            axes.fill_between(xs, *band, color=line.style.colour, alpha=0.18, linewidth=0)
+            axes.plot(xs, ys, **how)
+    axes.set_ylim(limits[0] * factor, limits[1] * factor)
+    axes.set_xlabel(f"{x} (in 10{str(exponent).translate(RAISED)})" if exponent else x)
+    axes.set_ylabel(y)
+    axes.set_title(title)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    return picture
+
+
+def thousands(largest: float) -> int:
+    """The power of ten, a multiple of 3, that numbers up to the largest are divided by to be short."""
+    return 3 * int(math.log10(largest) // 3) if largest >= 10_000 and math.isfinite(largest) else 0
+
+
+def limits(lines: Sequence[Line]) -> tuple[float, float]:
+    """What the lines with their bands fill, and a little more."""
+    points = [point for line in lines for point in line.points if point]
+    ends = [point.y + sign * (point.std or 0) for point in points for sign in (-1, 1)]
+    low, high = min(ends, default=0.0), max(ends, default=1.0)
+    margin = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - margin, high + margin
+
+
+def swatch(look: Style) -> Any:
+    """A line and a marker for a legend."""
+    from matplotlib.figure import Figure
+
+    picture = Figure(figsize=(0.42, 0.14))
+    axes = picture.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set_xlim(0, 1)
+    axes.plot([0.02, 0.5, 0.98], [0, 0, 0], color=look.colour, linestyle=look.dash)
+    axes.plot([0.5], [0], color=look.colour, marker=look.marker)
+    return picture
+
+
+def inline(picture: Any, name: str, alternative: str) -> str:
+    """A Figure as an SVG element for a page. name: makes its ids its own. alternative: what it shows, in words."""
+    content = io.StringIO()
+    picture.savefig(content, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = content.getvalue()
+    (box,) = re.findall(r'<svg[^>]*? viewBox="([^"]*)"', text, flags=re.S)
+    body = text[text.index(">", text.index("<svg")) + 1 :].strip()
+    body = re.sub(r"<!--.*?-->|<style.*?</style>", "", body, flags=re.S)
+    body = body.replace("xlink:href", "href").replace('="#', f'="#{name}-').replace("url(#", f"url(#{name}-")
+    body = re.sub(r' id="', f' id="{name}-', body)
+    # a hundredth of a point is too small to see; only in attributes, as text may be a number
+    body = re.sub(r'="[^"]*"', lambda value: re.sub(r"(\.\d\d)\d+", r"\1", value[0]), body)
+    return f'<svg viewBox="{box}" role="img" aria-label="{html.escape(alternative)}">{body}'

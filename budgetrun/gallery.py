@@ -1,0 +1,138 @@
+"""The pictures of a report: small ones that share a legend, with few enough lines in each to be told apart."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+from budgetrun.curves import Lines, Point, curve, mean_point
+from budgetrun.picture import Line, Style, inline, label, limits, looks, panel, scale, swatch
+from budgetrun.study import Key, Panel, Run, Study, key
+from budgetrun.table import MISSING, order
+
+# a budget's units: the number of a run that counts each, and what it is called at an axis
+UNITS = {
+    "updates": ("updates", "updates"),
+    "examples": ("examples_backward", "examples backpropagated"),
+    "flops": ("flops", "FLOPs"),
+    "seconds": ("seconds", "seconds"),
+}
+# what a metric is drawn beside, in grey
+BESIDE = {"selected_corrupted_lately": "corrupted"}
+TOGETHER = 6  # lines in one picture, besides the baseline's
+
+Cell = list[Run]
+
+
+@dataclass
+class Plot:
+    """A picture to draw: what is at its axes, points by the name of the line, and what these are drawn beside."""
+
+    title: str
+    x: str
+    metric: str
+    lines: dict[str, list[Point | None]]
+    beside: list[Point] = field(default_factory=list)
+
+
+@dataclass
+class Gallery:
+    """Pictures, as SVG elements, and their legend of swatches and names."""
+
+    legend: list[tuple[str, str]]
+    pictures: list[str]
+
+
+class Gallerist:
+    """Draws the pictures of a study. A method looks the same in all of them.
+
+    Of the settings in the rows, the one with the most values names a line and gives it its colour; every combination
+    of the others has a picture of its own.
+    """
+
+    def __init__(self, study: Study, curves: dict[str, Lines], baseline: str | None) -> None:
+        runs = [run for part in study.panels for run in part.runs]
+        values = [sorted({key(run, [name]) for run in runs}, key=order) for name in study.rows]
+        names = max(values, key=len)
+        self.study, self.curves = study, curves
+        self.naming = study.rows[values.index(names)]
+        self.looks = looks([value or MISSING for (value,) in names], baseline)
+        self.baseline = baseline
+        self.count = itertools.count()  # of SVG elements, whose ids may not clash on a page
+
+    def against(self, part: Panel, metric: str) -> list[Gallery]:
+        """A metric against what was really spent, in each unit: a point is a cell of the table."""
+        plots = []
+        for title, lines in self.pictures(part, along="budget").items():
+            for spent, axis in UNITS.values():
+                drawn = {name: [point(cell, spent, metric) for cell in cells] for name, cells in lines.items()}
+                plots.append(Plot(title, axis, metric, drawn))
+        return self.hang(plots)
+
+    def learning(self, part: Panel, metrics: list[str]) -> list[Gallery]:
+        """Metrics as they were on the way, against what was spent in the unit of the budget."""
+        plots = []
+        for metric, (title, lines) in itertools.product(metrics, self.pictures(part).items()):
+            units = {run["budget_unit"] for (cell,) in lines.values() for run in cell}
+            spent, axis = UNITS[units.pop() if len(units) == 1 else "updates"]
+            drawn = {name: self.curve(cell, spent, metric) for name, (cell,) in lines.items()}
+            every = [run for (cell,) in lines.values() for run in cell]
+            beside = self.curve(every, spent, BESIDE[metric]) if metric in BESIDE else []
+            plots.append(Plot(title, axis, metric, drawn, beside))
+        return self.hang(plots)
+
+    def curve(self, cell: Cell, x: str, y: str) -> list[Point]:
+        return curve([self.curves[run["path"]] for run in cell if run["path"] in self.curves], x, y)
+
+    def pictures(self, part: Panel, along: str | None = None) -> dict[str, dict[str, list[Cell]]]:
+        """The cells of each line of each picture, by the pictures' titles and the lines' names.
+
+        along: the setting of the columns that goes from cell to cell of a line; a cell without runs is empty.
+        """
+        rows, columns = self.study.rows, self.study.columns
+        titling = [name for name in (*rows, *columns) if name not in (self.naming, along)]
+        places = sorted({key(run, [along] if along in columns else []) for run in part.runs}, key=order)
+        found: dict[Key, dict[Key, dict[Key, Cell]]] = {}
+        for run in part.runs:
+            lines = found.setdefault(key(run, titling), {})
+            cells = lines.setdefault(key(run, [self.naming]), {place: [] for place in places})
+            cells[key(run, [along] if along in columns else [])].append(run)
+        return {
+            ", ".join(f"{name}={value or MISSING}" for name, value in zip(titling, title, strict=True)): {
+                name or MISSING: list(found[title][name,].values()) for (name,) in sorted(found[title], key=order)
+            }
+            for title in sorted(found, key=order)
+        }
+
+    def hang(self, plots: list[Plot]) -> list[Gallery]:
+        """Draw the plots, with the lines spread over several pictures where they are many."""
+        plots = [plot for plot in plots if any(filter(None, itertools.chain(*plot.lines.values())))]
+        there = {name for plot in plots for name in plot.lines}
+        names = [name for name in self.looks if name in there and name != self.baseline]
+        parts = -(-len(names) // TOGETHER) or 1
+        galleries = []
+        for number in range(parts):
+            few = names[number * len(names) // parts : (number + 1) * len(names) // parts]
+            shown = {name: self.looks[name] for name in self.looks if name in few or name in {self.baseline} & there}
+            legend = [(self.element(swatch(look), ""), name) for name, look in shown.items()]
+            galleries.append(Gallery(legend, [self.draw(plot, shown, plots) for plot in plots]))
+        return galleries
+
+    def draw(self, plot: Plot, shown: dict[str, Style], plots: list[Plot]) -> str:
+        """A plot as an SVG element. plots: those that it can be compared with if its metric is theirs."""
+        lines = [Line(points, shown.get(name)) for name, points in plot.lines.items()]
+        every = [Line(points, None) for other in plots if other.metric == plot.metric
+                 for points in (*other.lines.values(), other.beside)]  # fmt: skip
+        axes = (plot.x, label(plot.metric))
+        figure = panel([*lines, Line(plot.beside, None)], plot.title, *axes, limits(every), scale(plot.metric))
+        names = ", ".join(name for name in shown if name in plot.lines)
+        return self.element(figure, f"{axes[1]} against {axes[0]} of {names}; {plot.title}".rstrip("; "))
+
+    def element(self, figure: object, alternative: str) -> str:
+        return inline(figure, f"g{next(self.count)}", alternative)
+
+
+def point(cell: Cell, spent: str, metric: str) -> Point | None:
+    """The mean of a cell's runs that have the metric, or None."""
+    pairs = [(run[spent], run[metric]) for run in cell if run.get(metric) is not None]
+    return mean_point(pairs) if pairs else None
