@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from budgetrun.curves import Lines, Point, curve, mean_point
-from budgetrun.picture import Line, Style, inline, label, limits, looks, panel, scale, swatch
+from budgetrun.curves import Curve, Point, mean_curve, mean_point
+from budgetrun.picture import (
+    CONTEXT,
+    INLINE,
+    REFERENCE,
+    Line,
+    Style,
+    inline,
+    label,
+    limits,
+    looks,
+    panel,
+    scale,
+    swatch,
+)
 from budgetrun.study import Key, Panel, Run, Study, key
 from budgetrun.table import MISSING, order
 
@@ -31,33 +45,35 @@ class Plot:
     title: str
     x: str
     metric: str
-    lines: dict[str, list[Point | None]]
+    lines: Mapping[str, Sequence[Point | None]]
     beside: list[Point] = field(default_factory=list)
 
 
 @dataclass
 class Gallery:
-    """Pictures, as SVG elements, and their legend of swatches and names."""
+    """Pictures, as SVG elements, and their legend of swatches and names. across: how many stand side by side."""
 
     legend: list[tuple[str, str]]
     pictures: list[str]
+    across: int
 
 
 class Gallerist:
     """Draws the pictures of a study. A method looks the same in all of them.
 
     Of the settings in the rows, the one with the most values names a line and gives it its colour; every combination
-    of the others has a picture of its own.
+    of the others has a picture of its own. baseline: settings and their values.
     """
 
-    def __init__(self, study: Study, curves: dict[str, Lines], baseline: str | None) -> None:
+    def __init__(self, study: Study, curves: dict[str, Curve], baseline: Sequence[tuple[str, str]]) -> None:
         runs = [run for part in study.panels for run in part.runs]
         values = [sorted({key(run, [name]) for run in runs}, key=order) for name in study.rows]
         names = max(values, key=len)
         self.study, self.curves = study, curves
         self.naming = study.rows[values.index(names)]
-        self.looks = looks([value or MISSING for (value,) in names], baseline)
-        self.baseline = baseline
+        shown = [value or MISSING for (value,) in names]
+        self.baseline = next((value for name, value in baseline if name == self.naming and value in shown), None)
+        self.looks = looks(shown, self.baseline)
         self.count = itertools.count()  # of SVG elements, whose ids may not clash on a page
 
     def against(self, part: Panel, metric: str) -> list[Gallery]:
@@ -67,7 +83,7 @@ class Gallerist:
             for spent, axis in UNITS.values():
                 drawn = {name: [point(cell, spent, metric) for cell in cells] for name, cells in lines.items()}
                 plots.append(Plot(title, axis, metric, drawn))
-        return self.hang(plots)
+        return self.hang(plots, len(UNITS))
 
     def learning(self, part: Panel, metrics: list[str]) -> list[Gallery]:
         """Metrics as they were on the way, against what was spent in the unit of the budget."""
@@ -79,10 +95,11 @@ class Gallerist:
             every = [run for (cell,) in lines.values() for run in cell]
             beside = self.curve(every, spent, BESIDE[metric]) if metric in BESIDE else []
             plots.append(Plot(title, axis, metric, drawn, beside))
-        return self.hang(plots)
+        return self.hang(plots, len({key(run, self.study.columns) for run in part.runs}))
 
     def curve(self, cell: Cell, x: str, y: str) -> list[Point]:
-        return curve([self.curves[run["path"]] for run in cell if run["path"] in self.curves], x, y)
+        """The mean of a cell's runs on the way."""
+        return mean_curve([self.curves[run["path"]] for run in cell if run["path"] in self.curves], x, y)
 
     def pictures(self, part: Panel, along: str | None = None) -> dict[str, dict[str, list[Cell]]]:
         """The cells of each line of each picture, by the pictures' titles and the lines' names.
@@ -104,27 +121,34 @@ class Gallerist:
             for title in sorted(found, key=order)
         }
 
-    def hang(self, plots: list[Plot]) -> list[Gallery]:
-        """Draw the plots, with the lines spread over several pictures where they are many."""
+    def hang(self, plots: list[Plot], across: int) -> list[Gallery]:
+        """Draw the plots that have points, with the lines spread over several pictures where they are many."""
+        from matplotlib import rc_context
+
         plots = [plot for plot in plots if any(filter(None, itertools.chain(*plot.lines.values())))]
         there = {name for plot in plots for name in plot.lines}
         names = [name for name in self.looks if name in there and name != self.baseline]
         parts = -(-len(names) // TOGETHER) or 1
         galleries = []
-        for number in range(parts):
-            few = names[number * len(names) // parts : (number + 1) * len(names) // parts]
-            shown = {name: self.looks[name] for name in self.looks if name in few or name in {self.baseline} & there}
-            legend = [(self.element(swatch(look), ""), name) for name, look in shown.items()]
-            galleries.append(Gallery(legend, [self.draw(plot, shown, plots) for plot in plots]))
+        with rc_context(INLINE):
+            for part in range(parts if plots else 0):
+                few = names[part * len(names) // parts : (part + 1) * len(names) // parts]
+                shown = {
+                    name: look for name, look in self.looks.items() if name in few or name in {self.baseline} & there
+                }
+                legend = [(self.element(swatch(look), ""), name) for name, look in shown.items()]
+                galleries.append(Gallery(legend, [self.draw(plot, shown, plots) for plot in plots], across))
         return galleries
 
     def draw(self, plot: Plot, shown: dict[str, Style], plots: list[Plot]) -> str:
         """A plot as an SVG element. plots: those that it can be compared with if its metric is theirs."""
-        lines = [Line(points, shown.get(name)) for name, points in plot.lines.items()]
-        every = [Line(points, None) for other in plots if other.metric == plot.metric
-                 for points in (*other.lines.values(), other.beside)]  # fmt: skip
+        context = [Line(points, CONTEXT) for name, points in plot.lines.items() if name not in shown]
+        lines = [Line(plot.lines[name], look) for name, look in shown.items() if name in plot.lines]
+        beside = [Line(plot.beside, REFERENCE)]
+        alike = [other for other in plots if other.metric == plot.metric]
+        every = [Line(points, CONTEXT) for other in alike for points in (*other.lines.values(), other.beside)]
         axes = (plot.x, label(plot.metric))
-        figure = panel([*lines, Line(plot.beside, None)], plot.title, *axes, limits(every), scale(plot.metric))
+        figure = panel([*context, *lines, *beside], plot.title, *axes, limits(every), scale(plot.metric))
         names = ", ".join(name for name in shown if name in plot.lines)
         return self.element(figure, f"{axes[1]} against {axes[0]} of {names}; {plot.title}".rstrip("; "))
 

@@ -28,31 +28,36 @@ INLINE: dict[str, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "budgetrun", "font.size": 8.5, "axes.spines.top": False,
     "axes.spines.right": False, "axes.linewidth": 0.6, "axes.edgecolor": "#555", "xtick.color": "#333",
     "ytick.color": "#333", "axes.labelcolor": "#222", "axes.titlesize": "medium", "axes.titlelocation": "left",
-    "lines.linewidth": 1.6, "lines.markersize": 4.5, "errorbar.capsize": 3,
+    "lines.markersize": 4.5, "errorbar.capsize": 3,
 }  # fmt: skip
 AXES = (0.19, 0.19, 0.785, 0.7)
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-CONTEXT = "#c4c4c4"  # of lines that are there to be compared with
 
 
 @dataclass(frozen=True)
 class Style:
     colour: str
     marker: str
-    dash: Any
+    dash: Any = "-"
+    width: float = 1.6  # points
+    band: bool = True
+
+
+CONTEXT = Style("#c8c8c8", "", width=0.8, band=False)  # of lines that are there for others to be compared with
+REFERENCE = Style("#555555", "", (0, (4, 3)), width=1.2, band=False)
 
 
 @dataclass
 class Line:
-    """points: from left to right, None where one is missing. style: None for one that is only context."""
+    """points: from left to right, None where one is missing."""
 
     points: Sequence[Point | None]
-    style: Style | None
+    style: Style
 
 
 def looks(names: Sequence[str], baseline: str | None) -> dict[str, Style]:
     """A look for each name: black for the baseline, and six names in a row are six colours."""
-    found = {baseline: Style(COLOURS[6], "o", "-")} if baseline is not None else {}
+    found = {baseline: Style(COLOURS[6], "o")} if baseline is not None else {}
     for i, name in enumerate(name for name in names if name != baseline):
         found[name] = Style(COLOURS[i % 6], MARKERS[(i + 1) % len(MARKERS)], DASHES[i // 24 % len(DASHES)])
     return found
@@ -132,30 +137,28 @@ def scale(metric: str) -> int:
 def panel(lines: Sequence[Line], title: str, x: str, y: str, limits: tuple[float, float], factor: float) -> Any:
     """matplotlib's Figure, small: lines with a band of one standard deviation to each side.
 
-    x, y: what is at the axes, with units. limits: of y, before it is multiplied by `factor`. A line breaks at a missing
-    point; a point alone has a bar for its band. Large numbers at x are divided by a power of 1000 that is said.
+    x, y: what is at the axes, with units. limits: of y, before it is multiplied by `factor`. Later lines lie above
+    earlier ones. A line breaks at a missing point; a point alone has a bar for its band. Large numbers at x are divided by a power of 1000 that is said.
     """
     from matplotlib.figure import Figure
 
     exponent = thousands(max((point.x for line in lines for point in line.points if point), default=0.0))
     picture = Figure(figsize=(3.3, 2.5))
     axes = picture.add_axes(AXES)  # fixed, as laying out by what is drawn takes twice the time
-    for line in sorted(lines, key=lambda line: line.style is not None):  # context lies below
+    for line in lines:
         xs = [point.x / 10**exponent if point else math.nan for point in line.points]
         ys = [point.y * factor if point else math.nan for point in line.points]
-        if line.style is None:
-            axes.plot(xs, ys, color=CONTEXT, linewidth=0.8, marker="." if len(xs) == 1 else "")
-            continue
-        spread = [math.nan if point is None or point.std is None else point.std * factor for point in line.points]
-        how = {"color": line.style.colour, "marker": line.style.marker, "linestyle": line.style.dash}
-        if len(xs) == 1:
-            axes.errorbar(xs, ys, yerr=spread, **how)
-        else:
+        spread = [point.std * factor if point and point.std is not None else math.nan for point in line.points]
+        if line.style.band:
             band = [[y + sign * s for y, s in zip(ys, spread, strict=True)] for sign in (-1, 1)]
-            axes.fill_between(xs, *band, color=line.style.colour, alpha=0.18, linewidth=0)
-            axes.plot(xs, ys, **how)
+            axes.fill_between(xs, band[0], band[1], color=line.style.colour, alpha=0.18, linewidth=0)
+            there = [False, *(point is not None for point in line.points), False]
+            alone = [not before and not after for before, after in zip(there, there[2:], strict=False)]
+            bars = [s if lone else math.nan for s, lone in zip(spread, alone, strict=True)]
+            axes.errorbar(xs, ys, yerr=bars, color=line.style.colour, linestyle="")
+        axes.plot(xs, ys, **drawn(line.style))
     axes.set_ylim(limits[0] * factor, limits[1] * factor)
-    axes.set_xlabel(f"{x} (in 10{str(exponent).translate(RAISED)})" if exponent else x)
+    axes.set_xlabel(x + power(exponent))
     axes.set_ylabel(y)
     axes.set_title(title)
     axes.grid(alpha=0.25, linewidth=0.6)
@@ -165,6 +168,11 @@ def panel(lines: Sequence[Line], title: str, x: str, y: str, limits: tuple[float
 def thousands(largest: float) -> int:
     """The power of ten, a multiple of 3, that numbers up to the largest are divided by to be short."""
     return 3 * int(math.log10(largest) // 3) if largest >= 10_000 and math.isfinite(largest) else 0
+
+
+def power(exponent: int) -> str:
+    """What is written behind the name of a number that was divided by a power of ten."""
+    return f" (in 10{str(exponent).translate(RAISED)})" if exponent else ""
 
 
 def limits(lines: Sequence[Line]) -> tuple[float, float]:
@@ -184,9 +192,13 @@ def swatch(look: Style) -> Any:
     axes = picture.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set_xlim(0, 1)
-    axes.plot([0.02, 0.5, 0.98], [0, 0, 0], color=look.colour, linestyle=look.dash)
-    axes.plot([0.5], [0], color=look.colour, marker=look.marker)
+    axes.plot([0.02, 0.5, 0.98], [0, 0, 0], **drawn(look), markevery=[1])
     return picture
+
+
+def drawn(look: Style) -> dict[str, Any]:
+    """A look in matplotlib's words."""
+    return {"color": look.colour, "marker": look.marker, "linestyle": look.dash, "linewidth": look.width}
 
 
 def inline(picture: Any, name: str, alternative: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from budgetrun.aggregate import CIRCUMSTANCES, REPEATS
+from budgetrun.runs import CIRCUMSTANCES, REPEATS
 from budgetrun.table import order, word
 
 Run = dict[str, Any]
@@ -38,12 +38,14 @@ class Panel:
 
 @dataclass
 class Study:
-    """rows, columns: settings. panels: the runs, apart by every other setting that varies. fixed: the settings that
-    do not vary, with their values. options: the values behind an option that varies, by `sampler=is`."""
+    """rows, columns: settings. panels: the runs, apart by every other setting that varies. settings: all but those
+    that say where a run lies. fixed: the ones that do not vary, with their values. options: the values behind an option that varies, by
+    `sampler=is`."""
 
     rows: list[str]
     columns: list[str]
     panels: list[Panel]
+    settings: list[str]
     fixed: dict[str, str]
     options: dict[str, dict[str, str]]
 
@@ -69,7 +71,7 @@ def study(runs: list[Run], settings: Iterable[str], rows: list[str] | None, colu
     values = {name: {word(run[name]) for run in runs if name in run} for name in settings}
     everywhere = {name for name in settings if all(name in run for run in runs)}
     fixed = {name: min(values[name]) for name in settings if name in everywhere and len(values[name]) == 1}
-    return Study(rows, columns, panels, fixed, options(runs, [n for n in settings if n not in fixed]))
+    return Study(rows, columns, panels, settings, fixed, options(runs, [n for n in settings if n not in fixed]))
 
 
 def apart(runs: list[Run], names: Iterable[str], chosen: list[str]) -> list[str]:
