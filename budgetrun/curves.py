@@ -33,7 +33,7 @@ def curves_of(runs: Iterable[dict[str, Any]]) -> tuple[dict[str, Curve], list[st
     for run in runs:
         evaluations = curve(run)
         progress = evaluations.get("progress", [None])
-        if all(isinstance(share, int | float) for share in progress):
+        if all(isinstance(share, int | float) for share in [run.get("evaluations"), *progress]):
             due = [int(run["evaluations"] * share) for share in progress]
             found[run["path"]] = {**evaluations, "due": due}
         else:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from budgetrun.curves import Curve, Point, mean_curve, mean_point
 from budgetrun.picture import (
     CONTEXT,
-    INLINE,
     REFERENCE,
     Line,
     Style,
+    chart,
     inline,
     label,
     limits,
     looks,
-    panel,
+    page_style,
     scale,
     swatch,
 )
@@ -89,10 +90,10 @@ class Gallerist:
         """Metrics as they were on the way, against what was spent in the unit of the budget."""
         plots = []
         for metric, (title, lines) in itertools.product(metrics, self.pictures(part).items()):
-            units = {run["budget_unit"] for (cell,) in lines.values() for run in cell}
-            spent, axis = UNITS[units.pop() if len(units) == 1 else "updates"]
-            drawn = {name: self.curve(cell, spent, metric) for name, (cell,) in lines.items()}
             every = [run for (cell,) in lines.values() for run in cell]
+            units = {run.get("budget_unit") for run in every}
+            spent, axis = UNITS.get(str(units.pop()) if len(units) == 1 else "", UNITS["updates"])
+            drawn = {name: self.curve(cell, spent, metric) for name, (cell,) in lines.items()}
             beside = self.curve(every, spent, BESIDE[metric]) if metric in BESIDE else []
             plots.append(Plot(title, axis, metric, drawn, beside))
         return self.hang(plots, len({key(run, self.study.columns) for run in part.runs}))
@@ -123,36 +124,38 @@ class Gallerist:
 
     def hang(self, plots: list[Plot], across: int) -> list[Gallery]:
         """Draw the plots that have points, with the lines spread over several pictures where they are many."""
-        from matplotlib import rc_context
-
         plots = [plot for plot in plots if any(filter(None, itertools.chain(*plot.lines.values())))]
         there = {name for plot in plots for name in plot.lines}
         names = [name for name in self.looks if name in there and name != self.baseline]
-        parts = -(-len(names) // TOGETHER) or 1
+        first = [self.baseline] if self.baseline in there else []
+        parts = -(-len(names) // TOGETHER) or len(first)
         galleries = []
-        with rc_context(INLINE):
-            for part in range(parts if plots else 0):
+        with page_style():
+            for part in range(parts):
                 few = names[part * len(names) // parts : (part + 1) * len(names) // parts]
-                shown = {
-                    name: look for name, look in self.looks.items() if name in few or name in {self.baseline} & there
-                }
+                shown = {name: self.looks[name] for name in [*first, *few]}
                 legend = [(self.element(swatch(look), ""), name) for name, look in shown.items()]
-                galleries.append(Gallery(legend, [self.draw(plot, shown, plots) for plot in plots], across))
+                galleries.append(Gallery(legend, self.draw(plots, shown), across))
         return galleries
 
-    def draw(self, plot: Plot, shown: dict[str, Style], plots: list[Plot]) -> str:
-        """A plot as an SVG element. plots: those that it can be compared with if its metric is theirs."""
-        context = [Line(points, CONTEXT) for name, points in plot.lines.items() if name not in shown]
-        lines = [Line(plot.lines[name], look) for name, look in shown.items() if name in plot.lines]
-        beside = [Line(plot.beside, REFERENCE)]
-        alike = [other for other in plots if other.metric == plot.metric]
-        every = [Line(points, CONTEXT) for other in alike for points in (*other.lines.values(), other.beside)]
-        axes = (plot.x, label(plot.metric))
-        figure = panel([*context, *lines, *beside], plot.title, *axes, limits(every), scale(plot.metric))
-        names = ", ".join(name for name in shown if name in plot.lines)
-        return self.element(figure, f"{axes[1]} against {axes[0]} of {names}; {plot.title}".rstrip("; "))
+    def draw(self, plots: list[Plot], shown: dict[str, Style]) -> list[str]:
+        """Plots as SVG elements with the shown lines, to which the limits of the axes are fit, and the others behind."""
+        fills: dict[str, list[Point | None]] = {}  # what is to be compared has the same limits
+        for plot in plots:
+            lines = [plot.beside, *(points for name, points in plot.lines.items() if name in shown)]
+            fills.setdefault(plot.metric, []).extend(itertools.chain(*lines))
+        pictures = []
+        for plot in plots:
+            drawn = [Line(points, CONTEXT) for name, points in plot.lines.items() if name not in shown]
+            drawn += [Line(plot.lines[name], look) for name, look in shown.items() if name in plot.lines]
+            y, within = label(plot.metric), limits(filter(None, fills[plot.metric]))
+            figure = chart([*drawn, Line(plot.beside, REFERENCE)], plot.title, plot.x, y, within, scale(plot.metric))
+            names = ", ".join(name for name in shown if name in plot.lines)
+            about = f"{y} against {plot.x} of {names}{'; ' if plot.title else ''}{plot.title}"
+            pictures.append(self.element(figure, about))
+        return pictures
 
-    def element(self, figure: object, alternative: str) -> str:
+    def element(self, figure: Any, alternative: str) -> str:
         return inline(figure, f"g{next(self.count)}", alternative)
 
 

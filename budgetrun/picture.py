@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import html
+import contextlib
 import io
 import math
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from budgetrun.curves import Point
 from budgetrun.errors import UserError
@@ -25,7 +27,8 @@ UNITS = {"budget": "budget (part of the full training)", "seconds": "seconds", "
 METADATA: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": None}
 # for a page: text stays text, to be searched and read out; laid out in DejaVu Sans, the widest of those listed
 INLINE: dict[str, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "budgetrun", "font.size": 8.5, "axes.spines.top": False,
+    "svg.fonttype": "none", "svg.hashsalt": "budgetrun", "text.parse_math": False, "font.size": 8.5,
+    "axes.spines.top": False,
     "axes.spines.right": False, "axes.linewidth": 0.6, "axes.edgecolor": "#555", "xtick.color": "#333",
     "ytick.color": "#333", "axes.labelcolor": "#222", "axes.titlesize": "medium", "axes.titlelocation": "left",
     "lines.markersize": 4.5, "errorbar.capsize": 3,
@@ -36,10 +39,12 @@ RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Style:
+    """width: of the line, in points. band: whether a standard deviation is drawn to each side."""
+
     colour: str
     marker: str
     dash: Any = "-"
-    width: float = 1.6  # points
+    width: float = 1.6
     band: bool = True
 
 
@@ -74,9 +79,9 @@ def draw(table: Table, path: Path) -> None:
     """Write the picture of a table as SVG, PNG or PDF by the file's ending, whole or not at all."""
     from matplotlib import rc_context
 
-    kind, picture, content = format_of(path), figure(table), io.BytesIO()
-    with rc_context({"svg.hashsalt": "budgetrun"}):
-        picture.savefig(content, format=kind, dpi=150, metadata=METADATA[kind])
+    kind, content = format_of(path), io.BytesIO()
+    with rc_context({"svg.hashsalt": "budgetrun", "text.parse_math": False}):
+        figure(table).savefig(content, format=kind, dpi=150, metadata=METADATA[kind])
     with replacing(path) as file:
         file.write(content.getbuffer())
 
@@ -134,15 +139,16 @@ def scale(metric: str) -> int:
     return tabulate([], [], [], metric).scale()[0]
 
 
-def panel(lines: Sequence[Line], title: str, x: str, y: str, limits: tuple[float, float], factor: float) -> Any:
+def chart(lines: Sequence[Line], title: str, x: str, y: str, limits: tuple[float, float], factor: float) -> Any:
     """matplotlib's Figure, small: lines with a band of one standard deviation to each side.
 
     x, y: what is at the axes, with units. limits: of y, before it is multiplied by `factor`. Later lines lie above
-    earlier ones. A line breaks at a missing point; a point alone has a bar for its band. Large numbers at x are divided by a power of 1000 that is said.
+    earlier ones. A line breaks at a missing point, and a point alone has a bar for its band. Large numbers at x are
+    divided by a power of 1000 that is said.
     """
     from matplotlib.figure import Figure
 
-    exponent = thousands(max((point.x for line in lines for point in line.points if point), default=0.0))
+    exponent = thousands(point.x for line in lines for point in line.points if point)
     picture = Figure(figsize=(3.3, 2.5))
     axes = picture.add_axes(AXES)  # fixed, as laying out by what is drawn takes twice the time
     for line in lines:
@@ -158,16 +164,22 @@ def panel(lines: Sequence[Line], title: str, x: str, y: str, limits: tuple[float
             axes.errorbar(xs, ys, yerr=bars, color=line.style.colour, linestyle="")
         axes.plot(xs, ys, **drawn(line.style))
     axes.set_ylim(limits[0] * factor, limits[1] * factor)
-    axes.set_xlabel(x + power(exponent))
-    axes.set_ylabel(y)
-    axes.set_title(title)
+    axes.set_xlabel(printable(x) + power(exponent))
+    axes.set_ylabel(printable(y))
+    axes.set_title(printable(title))
     axes.grid(alpha=0.25, linewidth=0.6)
     return picture
 
 
-def thousands(largest: float) -> int:
-    """The power of ten, a multiple of 3, that numbers up to the largest are divided by to be short."""
-    return 3 * int(math.log10(largest) // 3) if largest >= 10_000 and math.isfinite(largest) else 0
+def printable(text: str) -> str:
+    """Text without characters that no font has and no SVG may hold."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def thousands(numbers: Iterable[float]) -> int:
+    """The power of ten, a multiple of 3, that numbers are divided by to be short."""
+    largest = max((abs(number) for number in numbers if math.isfinite(number)), default=0)
+    return 3 * int(math.log10(largest) // 3) if largest >= 10_000 else 0
 
 
 def power(exponent: int) -> str:
@@ -175,10 +187,9 @@ def power(exponent: int) -> str:
     return f" (in 10{str(exponent).translate(RAISED)})" if exponent else ""
 
 
-def limits(lines: Sequence[Line]) -> tuple[float, float]:
-    """What the lines with their bands fill, and a little more."""
-    points = [point for line in lines for point in line.points if point]
-    ends = [point.y + sign * (point.std or 0) for point in points for sign in (-1, 1)]
+def limits(points: Iterable[Point]) -> tuple[float, float]:
+    """What the points with their bands fill, and a little more."""
+    ends = [end for p in points for end in (p.y - (p.std or 0), p.y + (p.std or 0)) if math.isfinite(end)]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
     margin = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
     return low - margin, high + margin
@@ -187,12 +198,10 @@ def limits(lines: Sequence[Line]) -> tuple[float, float]:
 def swatch(look: Style) -> Any:
     """A line and a marker for a legend."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     picture = Figure(figsize=(0.42, 0.14))
-    axes = picture.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    axes.set_xlim(0, 1)
-    axes.plot([0.02, 0.5, 0.98], [0, 0, 0], **drawn(look), markevery=[1])
+    picture.add_artist(Line2D([0.02, 0.5, 0.98], [0.5, 0.5, 0.5], **drawn(look), markevery=[1]))
     return picture
 
 
@@ -201,16 +210,33 @@ def drawn(look: Style) -> dict[str, Any]:
     return {"color": look.colour, "marker": look.marker, "linestyle": look.dash, "linewidth": look.width}
 
 
+@contextlib.contextmanager
+def page_style() -> Iterator[None]:
+    """How pictures on a page are made, in this block; what the browser's fonts lack is no matter."""
+    from matplotlib import rc_context
+
+    with rc_context(INLINE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield
+
+
 def inline(picture: Any, name: str, alternative: str) -> str:
-    """A Figure as an SVG element for a page. name: makes its ids its own. alternative: what it shows, in words."""
-    content = io.StringIO()
-    picture.savefig(content, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = content.getvalue()
-    (box,) = re.findall(r'<svg[^>]*? viewBox="([^"]*)"', text, flags=re.S)
-    body = text[text.index(">", text.index("<svg")) + 1 :].strip()
-    body = re.sub(r"<!--.*?-->|<style.*?</style>", "", body, flags=re.S)
-    body = body.replace("xlink:href", "href").replace('="#', f'="#{name}-').replace("url(#", f"url(#{name}-")
-    body = re.sub(r' id="', f' id="{name}-', body)
-    # a hundredth of a point is too small to see; only in attributes, as text may be a number
-    body = re.sub(r'="[^"]*"', lambda value: re.sub(r"(\.\d\d)\d+", r"\1", value[0]), body)
-    return f'<svg viewBox="{box}" role="img" aria-label="{html.escape(alternative)}">{body}'
+    """A Figure as an SVG element for a page.
+
+    name: makes its ids its own. alternative: what it shows, in words; "" if it only decorates.
+    """
+    content = io.BytesIO()
+    picture.savefig(content, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    root = ElementTree.fromstring(content.getvalue())
+    root.remove(root[0])  # a style for all that is on the page
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        for key, value in list(element.attrib.items()):
+            value = f"{name}-{value}" if key == "id" else re.sub(r"(^|url\()#", rf"\1#{name}-", value)
+            # a hundredth of a point is too small to see
+            element.attrib[key] = re.sub(r"(\.\d\d)\d+", r"\1", value) if key in ("d", "x", "y", "transform") else value
+            if key.endswith("}href"):
+                element.attrib["href"] = element.attrib.pop(key)
+    role = {"role": "img", "aria-label": alternative} if alternative else {"aria-hidden": "true"}
+    root.attrib = {"viewBox": root.attrib["viewBox"], **role}
+    return ElementTree.tostring(root, encoding="unicode")

@@ -10,8 +10,9 @@ import datetime
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from budgetrun.aggregate import named
@@ -196,13 +197,14 @@ class Teller:
         words = [word for option, value in chosen.items() if value for word in (option, value)]
         return shlex.join(["python", "-m", "budgetrun.aggregate", *self.options.folders, *words])
 
-    def numbers(self, panel: Panel, metrics: Iterable[str]) -> Sheet:
-        """A line a cell, a column a metric that is not 0 or missing in all runs; large numbers by powers of 1000."""
+    def numbers(self, panel: Panel, metrics: Sequence[str]) -> Sheet:
+        """A line a cell, a column a metric that some run has; large numbers divided by powers of 1000."""
         names, head, tables = self.study.shown, [], []
+        measured = {metric: [run[metric] for run in panel.runs if run.get(metric) is not None] for metric in metrics}
         for metric in metrics:
-            largest = max((abs(run[metric]) for run in panel.runs if run.get(metric) is not None), default=0)
-            if largest or (metric in DIAGNOSTICS and any(metric in run for run in panel.runs)):
-                by = thousands(largest)
+            if any(measured[metric]) or (measured[metric] and metric in DIAGNOSTICS):
+                kind = metric.partition("_")[0]  # examples forward and backward are divided by the same
+                by = thousands(chain(*(numbers for other, numbers in measured.items() if other.startswith(kind))))
                 runs = [{**run, metric: run[metric] / 10**by} if by and metric in run else run for run in panel.runs]
                 tables.append(tabulate(runs, names, [], metric, note(metric, panel.runs, Options())))
                 head.append(label(metric) + power(by))
@@ -223,7 +225,7 @@ def title(laid: Study, count: int) -> str:
     """What was run, in a line."""
     varied = [name for name in (*laid.rows, *laid.columns, *laid.panels[0].where) if name not in laid.fixed]
     runs = "1 run" if count == 1 else f"{count} runs"
-    by = f" by {' × '.join(varied)}" if varied else ""
+    by = f" by {', '.join(varied)}" if varied else ""
     what = " on ".join(laid.fixed[name] for name in ("model", "dataset") if name in laid.fixed)
     return f"{runs}{f' of {what}' if what else ''}{by}"
 

@@ -38,9 +38,11 @@ class Panel:
 
 @dataclass
 class Study:
-    """rows, columns: settings. panels: the runs, apart by every other setting that varies. settings: all but those
-    that say where a run lies. fixed: the ones that do not vary, with their values. options: the values behind an option that varies, by
-    `sampler=is`."""
+    """rows, columns: settings. panels: the runs, apart by every other setting that varies.
+
+    settings: all but those that say where a run lies. fixed: the ones that do not vary, with their values. options:
+    the values behind an option that varies, by `sampler=is`.
+    """
 
     rows: list[str]
     columns: list[str]
