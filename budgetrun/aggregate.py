@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,9 @@ from budgetrun.errors import UserError
 from budgetrun.picture import draw, format_of
 from budgetrun.runs import CURVE, curve, mixed, need, read, select, with_metric
 from budgetrun.table import STYLES, Table, laid_out, tabulate, word
+
+# what a CSV says of a cell against the baseline, see Effect
+EFFECT = ("difference", "low", "high", "pairs", "possible", "p", "p_holm", "p_signs", "cheapest", "dearest")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -118,17 +122,10 @@ def every_cell(tables: Sequence[Table], comparison: Comparison | None) -> str:
                 line |= {"metric": table.metric} if len(tables) > 1 else {}
                 line |= {"mean": cell.mean, "std": cell.std, "n": cell.n} if cell else {"n": 0}
                 if comparison is not None and (found := comparison.effects.get((table.metric, row, column))):
-                    line |= {
-                        "difference": found.difference, "low": found.low, "high": found.high, "pairs": found.n,
-                        "pairs_possible": found.of, "p": found.p, "p_holm": found.p_holm, "p_signs": found.p_signs,
-                        "flops_least": found.cheapest, "flops_most": found.dearest,
-                    }  # fmt: skip
+                    line |= {name: getattr(found, name) for name in EFFECT}
                 lines.append(line)
     names = [*first.rows, *first.columns, *(["metric"] if len(tables) > 1 else []), "mean", "std", "n"]
-    if comparison is not None:
-        names += ["difference", "low", "high", "pairs", "pairs_possible", "p", "p_holm", "p_signs",
-                  "flops_least", "flops_most"]  # fmt: skip
-    return comma_separated(names, lines)
+    return comma_separated([*names, *(EFFECT if comparison is not None else ())], lines)
 
 
 def every_run(runs: Sequence[dict[str, Any]], settings: Sequence[str]) -> str:
@@ -136,10 +133,11 @@ def every_run(runs: Sequence[dict[str, Any]], settings: Sequence[str]) -> str:
 
     The settings are the columns before run_id.
     """
-    lines = [{**run, **{f"curve.{name}": values for name, values in curve(run).items()}} for run in runs]
+    whole = ({**run, **{f"curve.{name}": values for name, values in curve(run).items()}} for run in runs)
     measured = dict.fromkeys(name for run in runs for name in run if name not in settings)
-    names = dict.fromkeys([*settings, "run_id", *measured, *CURVE])
-    return comma_separated(names, [{name: word(value) for name, value in line.items()} for line in lines])
+    names = dict.fromkeys([*settings, "run_id", *(name for name in measured if name not in CURVE), *CURVE])
+    as_read = [{n: json.dumps(v) if isinstance(v, list) else word(v) for n, v in run.items()} for run in whole]
+    return comma_separated(names, as_read)
 
 
 def comma_separated(names: Iterable[str], lines: Iterable[dict[str, Any]]) -> str:

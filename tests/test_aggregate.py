@@ -25,11 +25,12 @@ from cli import CHECKOUT, Done, environment, here
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgetrun.aggregate import CIRCUMSTANCES, REPEATS, main
+from budgetrun.aggregate import main
 from budgetrun.config import ELSEWHERE
 from budgetrun.picture import COLOURS, DASHES, MARKERS, figure
 from budgetrun.results import FINISHED
-from budgetrun.table import Table, latex, markdown, tabulate, word
+from budgetrun.runs import CIRCUMSTANCES, REPEATS
+from budgetrun.table import Table, laid_out, latex, markdown, tabulate, word
 
 PROBE = CHECKOUT / "scripts" / "aggregate.py"
 
@@ -685,14 +686,14 @@ def test_any_words_come_back_from_markdown_and_latex(words: list[str]) -> None:
     table = tabulate([{"x_y": w, "z": "[*] %", "m": 1.0} for w in words], ["x_y", "z"], ["z"], "m")
     expected = [[w, "[*] %", "1"] for (w, _) in table.row_keys]
     assert {w for (w, _) in table.row_keys} == set(words)
-    for lines, _ in (read_latex(latex(table)), read_markdown(markdown(table))):
+    for lines, _ in (read_latex(latex(laid_out(table))), read_markdown(markdown(laid_out(table)))):
         if len(words) == len(set(words)):
             assert lines == [["x_y", "z", "z=[*] %"], *expected]
 
 
 def test_a_backslash_is_set_by_latex_as_one() -> None:
     table = tabulate([{"a": "\\alpha{", "m": 1.0}], ["a"], ["a"], "m")
-    assert read_latex(latex(table))[0][1] == ["\\alpha{", "1"]
+    assert read_latex(latex(laid_out(table)))[0][1] == ["\\alpha{", "1"]
 
 
 def test_latex_compiles(tmp_path: Path) -> None:
