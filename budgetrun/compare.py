@@ -6,7 +6,6 @@ import math
 import statistics
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from budgetrun.errors import UserError
 from budgetrun.runs import CIRCUMSTANCES, REPEATS, Run, conditions, select, varying
