@@ -8,18 +8,20 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import itertools
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from budgetrun.compare import Baseline, Comparison, compare, differences
 from budgetrun.derived import DERIVED, Options, derive, note
 from budgetrun.errors import UserError
+from budgetrun.papers import Number, beside, fitting, of_paper
 from budgetrun.picture import draw, format_of
 from budgetrun.runs import CURVE, curve, mixed, need, read, select, with_metric
-from budgetrun.table import STYLES, Table, laid_out, tabulate, word
+from budgetrun.table import STYLES, Place, Table, laid_out, tabulate, word
 
 # what a CSV says of a cell against the baseline, see Effect
 EFFECT = ("difference", "low", "high", "pairs", "possible", "p", "p_holm", "p_signs", "cheapest", "dearest")
@@ -49,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--where", default="", help="only runs with these settings, as in dataset=digits,noise=none")
     add("--baseline", help="compare all with the runs of these settings, as in sampler=uniform, pair by pair")
+    add("--paper", help="the numbers of a paper beside ours: hu2021, arazo2021 or sahayam2023")
     add("--threshold", type=float, default=1.2, help="of a speed-up: times the baseline's final error (1.2)")
     add("--share", type=float, default=0.99, help="of epochs_to_generalise: of a run's last test accuracy (0.99)")
     add(
@@ -66,6 +69,7 @@ def tables_of(options: argparse.Namespace) -> str:
     if options.plot is not None:
         format_of(options.plot)
     rows, columns, metrics = (named(options, of) for of in ("rows", "cols", "metric"))
+    known = of_paper(options.paper) if options.paper is not None else []
     ways = Options(threshold=options.threshold, share=options.share)
     runs = read(options.folders)
     say(f"skipped {reason}" for reason in runs.skipped)
@@ -89,11 +93,14 @@ def tables_of(options: argparse.Namespace) -> str:
     if ways.baseline is not None:
         comparison = compare(chosen, tables, ways.baseline)
         say(comparison.remarks)
+    published = fitting(chosen, tables, known) if known else {}
     if options.format == "csv":
-        return every_cell(tables, comparison)
+        return every_cell(tables, comparison, published)
     sheets = [laid_out(*tables, best=comparison.best if comparison else ())]
     if comparison is not None:
         sheets.append(differences(comparison, tables))
+    if published:
+        sheets.append(beside(tables, published))
     return "\n\n".join(map(STYLES[options.format], sheets))
 
 
@@ -111,21 +118,24 @@ def named(options: argparse.Namespace, of: str) -> list[str]:
     return names
 
 
-def every_cell(tables: Sequence[Table], comparison: Comparison | None) -> str:
+def every_cell(
+    tables: Sequence[Table], comparison: Comparison | None, published: Mapping[Place, Sequence[Number]]
+) -> str:
     """A line a cell, and a metric if there are several; also the missing. Numbers in full, accuracies up to 1."""
     first, lines = tables[0], []
-    for row in first.row_keys:
-        for column in first.column_keys:
-            for table in tables:
-                cell = table.cells.get((row, column))
-                line: dict[str, Any] = dict(zip(table.rows + table.columns, row + column, strict=True))
-                line |= {"metric": table.metric} if len(tables) > 1 else {}
-                line |= {"mean": cell.mean, "std": cell.std, "n": cell.n} if cell else {"n": 0}
-                if comparison is not None and (found := comparison.effects.get((table.metric, row, column))):
-                    line |= {name: getattr(found, name) for name in EFFECT}
-                lines.append(line)
+    for row, column, table in itertools.product(first.row_keys, first.column_keys, tables):
+        cell, place = table.cells.get((row, column)), (table.metric, row, column)
+        line: dict[str, Any] = dict(zip(table.rows + table.columns, row + column, strict=True))
+        line |= {"metric": table.metric} if len(tables) > 1 else {}
+        line |= {"mean": cell.mean, "std": cell.std, "n": cell.n} if cell else {"n": 0}
+        if comparison is not None and (effect := comparison.effects.get(place)):
+            line |= {name: getattr(effect, name) for name in EFFECT}
+        for one in published.get(place, ())[:1]:
+            line["paper"] = None if one.value is None else one.value / table.scale()[0]
+        lines.append(line)
     names = [*first.rows, *first.columns, *(["metric"] if len(tables) > 1 else []), "mean", "std", "n"]
-    return comma_separated([*names, *(EFFECT if comparison is not None else ())], lines)
+    names += [*(EFFECT if comparison is not None else ()), *(["paper"] if published else [])]
+    return comma_separated(names, lines)
 
 
 def every_run(runs: Sequence[dict[str, Any]], settings: Sequence[str]) -> str:

@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 
 from budgetrun.errors import UserError
 from budgetrun.runs import CIRCUMSTANCES, REPEATS, Run, conditions, select, varying
-from budgetrun.table import MISSING, Sheet, Table, better, word
+from budgetrun.table import MISSING, Key, Place, Sheet, Table, better, word
 
 LEVEL = 0.05  # of p, corrected, at which a difference is supported
 FEWEST = 3  # pairs; two know next to nothing of their spread
 EQUAL = 0.02  # part by which the FLOPs of a pair may differ at equal cost
 EXACT = 14  # pairs up to which all 2^n flips of signs are made; beyond, as many at random
-Key = tuple[str, ...]
-Place = tuple[str, Key, Key]  # of a cell: metric, row key, column key
 
 
 class Baseline:
@@ -308,7 +306,7 @@ def caption(comparison: Comparison, tables: Sequence[Table]) -> str:
     tested = sum(effect.p is not None for effect in effects)
     said = [
         f"{units}: mean difference from {comparison.baseline} over n pairs of runs of the same seed and settings",
-        f"95% interval and p: paired t-test; Holm: corrected for the {tested} comparisons here",
+        f"95% interval and p: paired t-test; Holm: corrected for {tested} comparison{'' if tested == 1 else 's'}",
         "signs: sign-flip permutation test; FLOPs: those of the baseline times this, equal within 2%",
     ]
     few = sorted({effect.pairs for effect in effects if 1 < effect.pairs < 6})
