@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from budgetrun.compare import Baseline, Comparison, compare, differences
-from budgetrun.derived import DERIVED, Options, derive, note
+from budgetrun.compare import BOLD, Baseline, Comparison, compare, differences
+from budgetrun.derived import DERIVED, SPEEDUPS, Options, derive, note
 from budgetrun.errors import UserError
 from budgetrun.papers import Number, beside, fitting, of_paper
 from budgetrun.picture import draw, format_of
@@ -90,15 +90,17 @@ def tables_of(options: argparse.Namespace) -> str:
     if options.format == "runs":
         return every_run(measured, runs.settings)
     comparison = None
-    if ways.baseline is not None:
-        comparison = compare(chosen, tables, ways.baseline)
+    compared = [table for table in tables if table.metric not in SPEEDUPS]  # which are comparisons already
+    if ways.baseline is not None and compared:
+        comparison = compare(chosen, compared, ways.baseline)
         say(comparison.remarks)
     published = fitting(chosen, tables, known) if known else {}
     if options.format == "csv":
         return every_cell(tables, comparison, published)
     sheets = [laid_out(*tables, best=comparison.best if comparison else ())]
     if comparison is not None:
-        sheets.append(differences(comparison, tables))
+        sheets[0].caption += f"; {BOLD}" if comparison.best else ""
+        sheets.append(differences(comparison, compared))
     if published:
         sheets.append(beside(tables, published))
     return "\n\n".join(map(STYLES[options.format], sheets))

@@ -14,6 +14,10 @@ from budgetrun.table import MISSING, Key, Place, Sheet, Table, better, word
 LEVEL = 0.05  # of p, corrected, at which a difference is supported
 FEWEST = 3  # pairs; two know next to nothing of their spread
 EQUAL = 0.02  # part by which the FLOPs of a pair may differ at equal cost
+BOLD = (
+    "bold: the best of those that have one baseline, if it is better than that "
+    f"(p, Holm, at most {LEVEL}) at no higher cost"
+)
 EXACT = 14  # pairs up to which all 2^n flips of signs are made; beyond, as many at random
 
 
@@ -257,7 +261,7 @@ def differences(comparison: Comparison, tables: Sequence[Table]) -> Sheet:
     """A line a comparison: the difference, its interval, n, p in three ways, and the cost."""
     first = tables[0]
     several = [["metric"]] if len(tables) > 1 else []
-    head = ["difference", "95% interval", "n", "p", "p, Holm", "p, signs", "FLOPs", ""]
+    head = ["difference", "95% interval", "n", "p", "p, Holm", "p, signs", "FLOPs", "verdict"]
     names = [*first.rows, *first.columns, *(name for names in several for name in names)]
     lines = []
     for table in tables:
@@ -293,9 +297,9 @@ def verdict(metric: str, effect: Effect) -> str:
     """What can be said of a difference."""
     if effect.pairs < FEWEST:
         return "too few pairs to say anything"
-    if not effect.supported:
-        return "no difference shown"
-    said = {0: "differs", 1: "better", -1: "worse"}[better(metric) * (1 if effect.difference > 0 else -1)]
+    said = "no difference shown"
+    if effect.supported:
+        said = {0: "differs", 1: "better", -1: "worse"}[better(metric) * (1 if effect.difference > 0 else -1)]
     return said if effect.equal_cost else f"{said}, not at equal cost"
 
 
@@ -305,7 +309,8 @@ def caption(comparison: Comparison, tables: Sequence[Table]) -> str:
     units = " / ".join(f"{t.metric}{', points' if t.scale()[1] else ''}" for t in tables)
     tested = sum(effect.p is not None for effect in effects)
     said = [
-        f"{units}: mean difference from {comparison.baseline} over n pairs of runs of the same seed and settings",
+        f"{units}: mean difference from {comparison.baseline} over n pairs of runs that agree in the "
+        "seed and all other settings",
         f"95% interval and p: paired t-test; Holm: corrected for {tested} comparison{'' if tested == 1 else 's'}",
         "signs: sign-flip permutation test; FLOPs: those of the baseline times this, equal within 2%",
     ]

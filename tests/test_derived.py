@@ -209,3 +209,12 @@ def test_help_names_every_derived_metric_and_the_defaults() -> None:
     assert (Options().threshold, Options().share) == (1.2, 0.99)
     assert "(1.2)" in said
     assert "(0.99)" in said
+
+
+def test_a_speedup_is_a_comparison_already_and_is_not_compared_again(tmp_path: Path) -> None:
+    for seed in range(3):
+        run(tmp_path, [0.5, 0.9], sampler="scan", seed=seed)
+        run(tmp_path, [0.9, 0.9], sampler="sb", seed=seed)
+    done = aggregate(tmp_path, "--baseline", "sampler=scan", "--metric", "speedup_examples,test_accuracy")
+    assert "corrected for 1 comparison;" in done.out
+    assert "pairs" not in table_of(tmp_path, *HU)[0]
