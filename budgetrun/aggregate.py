@@ -8,17 +8,23 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import itertools
+import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from budgetrun.compare import Baseline, Comparison, compare, differences
-from budgetrun.derived import DERIVED, Options, derive, note
+from budgetrun.compare import BOLD, Baseline, Comparison, compare, differences
+from budgetrun.derived import DERIVED, SPEEDUPS, Options, derive, note
 from budgetrun.errors import UserError
+from budgetrun.papers import Number, beside, fitting, of_paper
 from budgetrun.picture import draw, format_of
 from budgetrun.runs import CURVE, curve, mixed, need, read, select, with_metric
-from budgetrun.table import STYLES, Table, laid_out, tabulate, word
+from budgetrun.table import STYLES, Place, Table, laid_out, tabulate, word
+
+# what a CSV says of a cell against the baseline, see Effect
+EFFECT = ("difference", "low", "high", "pairs", "possible", "p", "p_holm", "p_signs", "cheapest", "dearest")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--where", default="", help="only runs with these settings, as in dataset=digits,noise=none")
     add("--baseline", help="compare all with the runs of these settings, as in sampler=uniform, pair by pair")
+    add("--paper", help="the numbers of a paper beside ours: hu2021, arazo2021 or sahayam2023")
     add("--threshold", type=float, default=1.2, help="of a speed-up: times the baseline's final error (1.2)")
     add("--share", type=float, default=0.99, help="of epochs_to_generalise: of a run's last test accuracy (0.99)")
     add(
@@ -62,6 +69,7 @@ def tables_of(options: argparse.Namespace) -> str:
     if options.plot is not None:
         format_of(options.plot)
     rows, columns, metrics = (named(options, of) for of in ("rows", "cols", "metric"))
+    known = of_paper(options.paper) if options.paper is not None else []
     ways = Options(threshold=options.threshold, share=options.share)
     runs = read(options.folders)
     say(f"skipped {reason}" for reason in runs.skipped)
@@ -82,14 +90,19 @@ def tables_of(options: argparse.Namespace) -> str:
     if options.format == "runs":
         return every_run(measured, runs.settings)
     comparison = None
-    if ways.baseline is not None:
-        comparison = compare(chosen, tables, ways.baseline)
+    compared = [table for table in tables if table.metric not in SPEEDUPS]  # which are comparisons already
+    if ways.baseline is not None and compared:
+        comparison = compare(chosen, compared, ways.baseline)
         say(comparison.remarks)
+    published = fitting(chosen, tables, known) if known else {}
     if options.format == "csv":
-        return every_cell(tables, comparison)
+        return every_cell(tables, comparison, published)
     sheets = [laid_out(*tables, best=comparison.best if comparison else ())]
     if comparison is not None:
-        sheets.append(differences(comparison, tables))
+        sheets[0].caption += f"; {BOLD}" if comparison.best else ""
+        sheets.append(differences(comparison, compared))
+    if published:
+        sheets.append(beside(tables, published))
     return "\n\n".join(map(STYLES[options.format], sheets))
 
 
@@ -107,27 +120,23 @@ def named(options: argparse.Namespace, of: str) -> list[str]:
     return names
 
 
-def every_cell(tables: Sequence[Table], comparison: Comparison | None) -> str:
+def every_cell(
+    tables: Sequence[Table], comparison: Comparison | None, published: Mapping[Place, Sequence[Number]]
+) -> str:
     """A line a cell, and a metric if there are several; also the missing. Numbers in full, accuracies up to 1."""
     first, lines = tables[0], []
-    for row in first.row_keys:
-        for column in first.column_keys:
-            for table in tables:
-                cell = table.cells.get((row, column))
-                line: dict[str, Any] = dict(zip(table.rows + table.columns, row + column, strict=True))
-                line |= {"metric": table.metric} if len(tables) > 1 else {}
-                line |= {"mean": cell.mean, "std": cell.std, "n": cell.n} if cell else {"n": 0}
-                if comparison is not None and (found := comparison.effects.get((table.metric, row, column))):
-                    line |= {
-                        "difference": found.difference, "low": found.low, "high": found.high, "pairs": found.n,
-                        "pairs_possible": found.of, "p": found.p, "p_holm": found.p_holm, "p_signs": found.p_signs,
-                        "flops_least": found.cheapest, "flops_most": found.dearest,
-                    }  # fmt: skip
-                lines.append(line)
+    for row, column, table in itertools.product(first.row_keys, first.column_keys, tables):
+        cell, place = table.cells.get((row, column)), (table.metric, row, column)
+        line: dict[str, Any] = dict(zip(table.rows + table.columns, row + column, strict=True))
+        line |= {"metric": table.metric} if len(tables) > 1 else {}
+        line |= {"mean": cell.mean, "std": cell.std, "n": cell.n} if cell else {"n": 0}
+        if comparison is not None and (effect := comparison.effects.get(place)):
+            line |= {name: getattr(effect, name) for name in EFFECT}
+        for one in published.get(place, ())[:1]:
+            line["paper"] = None if one.value is None else one.value / table.scale()[0]
+        lines.append(line)
     names = [*first.rows, *first.columns, *(["metric"] if len(tables) > 1 else []), "mean", "std", "n"]
-    if comparison is not None:
-        names += ["difference", "low", "high", "pairs", "pairs_possible", "p", "p_holm", "p_signs",
-                  "flops_least", "flops_most"]  # fmt: skip
+    names += [*(EFFECT if comparison is not None else ()), *(["paper"] if published else [])]
     return comma_separated(names, lines)
 
 
@@ -136,10 +145,11 @@ def every_run(runs: Sequence[dict[str, Any]], settings: Sequence[str]) -> str:
 
     The settings are the columns before run_id.
     """
-    lines = [{**run, **{f"curve.{name}": values for name, values in curve(run).items()}} for run in runs]
+    whole = ({**run, **{f"curve.{name}": values for name, values in curve(run).items()}} for run in runs)
     measured = dict.fromkeys(name for run in runs for name in run if name not in settings)
-    names = dict.fromkeys([*settings, "run_id", *measured, *CURVE])
-    return comma_separated(names, [{name: word(value) for name, value in line.items()} for line in lines])
+    names = dict.fromkeys([*settings, "run_id", *(name for name in measured if name not in CURVE), *CURVE])
+    as_read = [{n: json.dumps(v) if isinstance(v, list) else word(v) for n, v in run.items()} for run in whole]
+    return comma_separated(names, as_read)
 
 
 def comma_separated(names: Iterable[str], lines: Iterable[dict[str, Any]]) -> str:

@@ -6,19 +6,19 @@ import math
 import statistics
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from budgetrun.errors import UserError
-from budgetrun.runs import CIRCUMSTANCES, REPEATS, conditions, select
-from budgetrun.table import MISSING, Sheet, Table, better, word
+from budgetrun.runs import CIRCUMSTANCES, REPEATS, Run, conditions, select, varying
+from budgetrun.table import MISSING, Key, Place, Sheet, Table, better, word
 
 LEVEL = 0.05  # of p, corrected, at which a difference is supported
 FEWEST = 3  # pairs; two know next to nothing of their spread
 EQUAL = 0.02  # part by which the FLOPs of a pair may differ at equal cost
+BOLD = (
+    "bold: the best of those that have one baseline, if it is better than that "
+    f"(p, Holm, at most {LEVEL}) at no higher cost"
+)
 EXACT = 14  # pairs up to which all 2^n flips of signs are made; beyond, as many at random
-Run = dict[str, Any]
-Key = tuple[str, ...]
-Place = tuple[str, Key, Key]  # of a cell: metric, row key, column key
 
 
 class Baseline:
@@ -42,7 +42,7 @@ class Baseline:
         if len(self.runs) == len(runs):
             raise UserError(f"--baseline {typed} is all {len(runs)} runs; there is none to compare with it")
         shared = [name for name in settings if name == "seed" or not (name in apart or self.fixes(name))]
-        self.shared = [name for name in shared if len({word(run.get(name, "")) for run in runs}) > 1]
+        self.shared = varying(runs, shared)
         self.own = {id(run) for run in self.runs}
         self.by_key: dict[Key, list[Run]] = {}
         for run in self.runs:
@@ -75,30 +75,35 @@ class Baseline:
 
 @dataclass
 class Effect:
-    """method - baseline over the n pairs of a cell.
+    """method - baseline over the pairs of a cell.
 
-    difference: the mean, in the metric's own unit. low, high: its 95% interval by Student's t with n - 1 degrees of
-    freedom. n: pairs. of: as many as there would be if no partner were missing. p: two-sided, of the paired t-test.
-    p_signs: two-sided, of the sign-flip permutation test of the mean. p_holm: p corrected by Holm's method over all
-    that is compared together. One pair has no interval and no p. Where all differences are equal, which leaves t
-    undefined, there is no interval and p is p_signs. cheapest, dearest: the least and the greatest ratio of a pair's
-    FLOPs, method over baseline; the FLOPs of the runs that made a file of scores are among them.
+    difference: the mean of differences, in the metric's own unit. possible: how many pairs there would be if no
+    partner were missing. cheapest, dearest: the least and the greatest ratio of a pair's FLOPs, method over baseline;
+    the FLOPs of the runs that made a file of scores are among them. low, high: the 95% interval of the difference by
+    Student's t with n - 1 degrees of freedom. p: two-sided, of the paired t-test. p_signs: two-sided, of the sign-flip
+    permutation test of the mean. p_holm: p corrected by Holm's method over all that is compared together. One pair has
+    no interval and no p. Where all differences are equal, which leaves t undefined, there is no interval and p is
+    p_signs.
     """
 
     difference: float
-    low: float | None
-    high: float | None
-    n: int
-    of: int
-    p: float | None
-    p_signs: float | None
+    differences: list[float]
+    possible: int
     cheapest: float
     dearest: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_signs: float | None = None
     p_holm: float | None = None
 
     @property
+    def pairs(self) -> int:
+        return len(self.differences)
+
+    @property
     def supported(self) -> bool:
-        return self.n >= FEWEST and self.p_holm is not None and self.p_holm <= LEVEL
+        return self.pairs >= FEWEST and self.p_holm is not None and self.p_holm <= LEVEL
 
     @property
     def equal_cost(self) -> bool:
@@ -147,7 +152,7 @@ def compare(runs: list[Run], tables: Sequence[Table], baseline: Baseline) -> Com
                     pairs += both
                     result.effects[table.metric, *cell] = effect(both, table.metric, len(mine.keys() | its.keys()))
         result.best |= {(table.metric, *cell) for cells in rivals.values() for cell in leading(table, cells)}
-    correct(result.effects.values())
+    test(list(result.effects.values()))
     result.best = {place for place in result.best if place in result.effects and deserves(place, result.effects[place])}
     result.remarks = remarks(baseline, pairs, list(alone.values()))
     return result
@@ -161,41 +166,47 @@ def effect(pairs: Sequence[tuple[list[Run], list[Run]]], metric: str, possible: 
     """The effect over pairs, each of the runs of the method and those of the baseline, which are averaged first."""
     values = [[statistics.fmean(run[metric] for run in side) for side in pair] for pair in pairs]
     differences = [mine - its for mine, its in values]
-    costs = [[statistics.fmean(map(flops, side)) for side in pair] for pair in pairs]
-    ratios = [mine / its if its else math.nan for mine, its in costs]
-    low = high = p = p_signs = None
     # what rounding leaves between differences that are equal
     rounding = 1e-12 * max(abs(value) for pair in values for value in pair)
-    if len(pairs) > 1 and all(map(math.isfinite, differences)):
+    if max(differences) - min(differences) <= rounding:
+        differences = [0.0 if abs(differences[0]) <= rounding else differences[0]] * len(differences)
+    costs = [[statistics.fmean(map(flops, side)) for side in pair] for pair in pairs]
+    ratios = [mine / its if its else math.nan for mine, its in costs]
+    return Effect(statistics.fmean(differences), differences, possible, min(ratios), max(ratios))
+
+
+def test(effects: Collection[Effect]) -> None:
+    """Set the intervals and all p."""
+    by_n: dict[int, list[Effect]] = {}
+    for effect in effects:
+        differences = effect.differences
+        if len(differences) == 1 or not all(map(math.isfinite, differences)):
+            continue
+        if len(set(differences)) > 1:
+            by_n.setdefault(effect.pairs, []).append(effect)
+        else:
+            effect.p = effect.p_signs = 2.0 ** (1 - effect.pairs) if differences[0] else 1.0
+    for alike in by_n.values():  # together: one call of scipy takes as long as a hundred
+        import numpy as np
         from scipy import stats  # 1 s, which a table without a baseline does not need
 
-        if max(differences) - min(differences) <= rounding:
-            p_signs = 1.0 if abs(differences[0]) <= rounding else 2.0 ** (1 - len(differences))
-            p = p_signs
-        else:
-            test = stats.ttest_1samp(differences, 0)
-            p, (low, high) = float(test.pvalue), map(float, test.confidence_interval(1 - LEVEL))
-            flips = stats.permutation_test(
-                (differences,), mean_along, permutation_type="samples", vectorized=True, n_resamples=2**EXACT, rng=0
-            )
-            p_signs = float(flips.pvalue)
-    return Effect(statistics.fmean(differences), low, high, len(pairs), possible, p, p_signs, min(ratios), max(ratios))
-
-
-def mean_along(sample: Any, axis: int) -> Any:
-    return sample.mean(axis=axis)
+        differences_of = np.array([effect.differences for effect in alike])
+        t = stats.ttest_1samp(differences_of, 0, axis=1)
+        low, high = t.confidence_interval(1 - LEVEL)
+        flips = stats.permutation_test(
+            (differences_of,), np.mean, permutation_type="samples", axis=1, n_resamples=2**EXACT, batch=512, rng=0
+        )
+        for place, effect in enumerate(alike):
+            found = (float(values[place]) for values in (low, high, t.pvalue, flips.pvalue))
+            effect.low, effect.high, effect.p, effect.p_signs = found
+    tested = [effect for effect in effects if effect.p is not None]
+    for effect, p in zip(tested, holm([effect.p or 0.0 for effect in tested]), strict=True):
+        effect.p_holm = p
 
 
 def flops(run: Run) -> float:
     """What a run spent, and the runs that made the files which it reads."""
     return float(run["flops"]) + float(run.get("flops_before") or 0)
-
-
-def correct(effects: Iterable[Effect]) -> None:
-    """Set p_holm of all that have a p."""
-    tested = [effect for effect in effects if effect.p is not None]
-    for effect, p in zip(tested, holm([effect.p or 0.0 for effect in tested]), strict=True):
-        effect.p_holm = p
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -250,7 +261,7 @@ def differences(comparison: Comparison, tables: Sequence[Table]) -> Sheet:
     """A line a comparison: the difference, its interval, n, p in three ways, and the cost."""
     first = tables[0]
     several = [["metric"]] if len(tables) > 1 else []
-    head = ["difference", "95% interval", "n", "p", "p, Holm", "p, signs", "FLOPs", ""]
+    head = ["difference", "95% interval", "n", "p", "p, Holm", "p, signs", "FLOPs", "verdict"]
     names = [*first.rows, *first.columns, *(name for names in several for name in names)]
     lines = []
     for table in tables:
@@ -261,7 +272,7 @@ def differences(comparison: Comparison, tables: Sequence[Table]) -> Sheet:
                 found = comparison.effects.get((table.metric, row, column))
                 if found is None:
                     continue
-                of = f"{found.n} of {found.of}" if found.of > found.n else str(found.n)
+                of = f"{found.pairs} of {found.possible}" if found.possible > found.pairs else str(found.pairs)
                 interval = MISSING
                 if found.low is not None and found.high is not None:
                     interval = f"{found.low * scale:{digits}} to {found.high * scale:{digits}}"
@@ -284,11 +295,11 @@ def cost(effect: Effect) -> str:
 
 def verdict(metric: str, effect: Effect) -> str:
     """What can be said of a difference."""
-    if effect.n < FEWEST:
+    if effect.pairs < FEWEST:
         return "too few pairs to say anything"
-    if not effect.supported:
-        return "no difference shown"
-    said = {0: "differs", 1: "better", -1: "worse"}[better(metric) * (1 if effect.difference > 0 else -1)]
+    said = "no difference shown"
+    if effect.supported:
+        said = {0: "differs", 1: "better", -1: "worse"}[better(metric) * (1 if effect.difference > 0 else -1)]
     return said if effect.equal_cost else f"{said}, not at equal cost"
 
 
@@ -298,11 +309,12 @@ def caption(comparison: Comparison, tables: Sequence[Table]) -> str:
     units = " / ".join(f"{t.metric}{', points' if t.scale()[1] else ''}" for t in tables)
     tested = sum(effect.p is not None for effect in effects)
     said = [
-        f"{units}: mean difference from {comparison.baseline} over n pairs of runs of the same seed and settings",
-        f"95% interval and p: paired t-test; Holm: corrected for the {tested} comparisons here",
+        f"{units}: mean difference from {comparison.baseline} over n pairs of runs that agree in the "
+        "seed and all other settings",
+        f"95% interval and p: paired t-test; Holm: corrected for {tested} comparison{'' if tested == 1 else 's'}",
         "signs: sign-flip permutation test; FLOPs: those of the baseline times this, equal within 2%",
     ]
-    few = sorted({effect.n for effect in effects if 1 < effect.n < 6})
+    few = sorted({effect.pairs for effect in effects if 1 < effect.pairs < 6})
     if few:
         least = ", ".join(f"{2.0 ** (1 - n):g} for n = {n}" for n in few)
         said.append(

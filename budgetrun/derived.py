@@ -9,9 +9,8 @@ from typing import Any
 
 from budgetrun.compare import Baseline
 from budgetrun.errors import UserError
-from budgetrun.runs import curve
+from budgetrun.runs import Run, curve
 
-Run = dict[str, Any]
 Curve = Mapping[str, list[Any]]
 
 

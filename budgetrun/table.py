@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MISSING = "—"
+Key = tuple[str, ...]
+Place = tuple[str, Key, Key]  # of a cell: metric, row key, column key
 # parts of a whole, which are shown in per cent as accuracies are
 SHARES = ("corrupted", "selected_corrupted", "selected_corrupted_lately", "keep_rate", "looking_updates",
           "selection_flops", "selection_seconds")  # fmt: skip
@@ -37,9 +39,9 @@ class Table:
     rows: list[str]
     columns: list[str]
     metric: str
-    row_keys: list[tuple[str, ...]]
-    column_keys: list[tuple[str, ...]]
-    cells: dict[tuple[tuple[str, ...], tuple[str, ...]], Cell]
+    row_keys: list[Key]
+    column_keys: list[Key]
+    cells: dict[tuple[Key, Key], Cell]
     note: str = ""
 
     def numbers(self) -> list[int]:
@@ -60,7 +62,7 @@ class Table:
 
 def tabulate(runs: Iterable[dict[str, Any]], rows: list[str], columns: list[str], metric: str, note: str = "") -> Table:
     """The table of runs; one without the metric has its row and its column, and is in no cell."""
-    values: dict[tuple[tuple[str, ...], tuple[str, ...]], list[float]] = {}
+    values: dict[tuple[Key, Key], list[float]] = {}
     for run in runs:
         row, column = (tuple(word(run.get(name, "")) for name in names) for names in (rows, columns))
         found = values.setdefault((row, column), [])
@@ -89,7 +91,7 @@ def word(value: Any) -> str:
     return str(value)
 
 
-def order(key: tuple[str, ...]) -> list[tuple[int, float, str]]:
+def order(key: Key) -> list[tuple[int, float, str]]:
     """Numbers by size, then words, then what is not there."""
     return [(2, 0.0, "") if not w else (1, 0.0, w) if (x := number(w)) is None else (0, x, w) for w in key]
 
@@ -124,7 +126,7 @@ class Sheet:
     strong: set[tuple[int, int]] = field(default_factory=set)
 
 
-def laid_out(*tables: Table, best: Collection[tuple[str, tuple[str, ...], tuple[str, ...]]] = ()) -> Sheet:
+def laid_out(*tables: Table, best: Collection[Place] = ()) -> Sheet:
     """Tables of the same runs, rows and columns as one, with an entry of each in a cell.
 
     best: the cells in bold, as (metric, row key, column key); of several tables, the first decides.
