@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from budgetrun.runs import curve
+from budgetrun.runs import Run, curve
 from budgetrun.table import cell
 
 Curve = dict[str, list[Any]]  # a list a number, in order
@@ -23,7 +23,7 @@ class Point:
     n: int
 
 
-def curves_of(runs: Iterable[dict[str, Any]]) -> tuple[dict[str, Curve], list[str]]:
+def curves_of(runs: Iterable[Run]) -> tuple[dict[str, Curve], list[str]]:
     """The evaluations of runs by their paths, each with the number `due`; and the paths of runs that have none.
 
     due: which of the evaluations it is. Two that were due at once are one, so it is no count.

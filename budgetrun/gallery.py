@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from budgetrun.compare import words
 from budgetrun.curves import Curve, Point, mean_curve, mean_point
 from budgetrun.picture import (
     CONTEXT,
@@ -22,8 +23,9 @@ from budgetrun.picture import (
     scale,
     swatch,
 )
-from budgetrun.study import Key, Panel, Run, Study, key
-from budgetrun.table import MISSING, order
+from budgetrun.runs import Run
+from budgetrun.study import Panel, Study
+from budgetrun.table import MISSING, Key, order
 
 # a budget's units: the number of a run that counts each, and what it is called at an axis
 UNITS = {
@@ -68,7 +70,7 @@ class Gallerist:
 
     def __init__(self, study: Study, curves: dict[str, Curve], baseline: Sequence[tuple[str, str]]) -> None:
         runs = [run for part in study.panels for run in part.runs]
-        values = [sorted({key(run, [name]) for run in runs}, key=order) for name in study.rows]
+        values = [sorted({words(run, [name]) for run in runs}, key=order) for name in study.rows]
         names = max(values, key=len)
         self.study, self.curves = study, curves
         self.naming = study.rows[values.index(names)]
@@ -96,7 +98,7 @@ class Gallerist:
             drawn = {name: self.curve(cell, spent, metric) for name, (cell,) in lines.items()}
             beside = self.curve(every, spent, BESIDE[metric]) if metric in BESIDE else []
             plots.append(Plot(title, axis, metric, drawn, beside))
-        return self.hang(plots, len({key(run, self.study.columns) for run in part.runs}))
+        return self.hang(plots, len({words(run, self.study.columns) for run in part.runs}))
 
     def curve(self, cell: Cell, x: str, y: str) -> list[Point]:
         """The mean of a cell's runs on the way."""
@@ -109,12 +111,12 @@ class Gallerist:
         """
         rows, columns = self.study.rows, self.study.columns
         titling = [name for name in (*rows, *columns) if name not in (self.naming, along)]
-        places = sorted({key(run, [along] if along in columns else []) for run in part.runs}, key=order)
+        places = sorted({words(run, [along] if along in columns else []) for run in part.runs}, key=order)
         found: dict[Key, dict[Key, dict[Key, Cell]]] = {}
         for run in part.runs:
-            lines = found.setdefault(key(run, titling), {})
-            cells = lines.setdefault(key(run, [self.naming]), {place: [] for place in places})
-            cells[key(run, [along] if along in columns else [])].append(run)
+            lines = found.setdefault(words(run, titling), {})
+            cells = lines.setdefault(words(run, [self.naming]), {place: [] for place in places})
+            cells[words(run, [along] if along in columns else [])].append(run)
         return {
             ", ".join(f"{name}={value or MISSING}" for name, value in zip(titling, title, strict=True)): {
                 name or MISSING: list(found[title][name,].values()) for (name,) in sorted(found[title], key=order)
@@ -139,7 +141,7 @@ class Gallerist:
         return galleries
 
     def draw(self, plots: list[Plot], shown: dict[str, Style]) -> list[str]:
-        """Plots as SVG elements with the shown lines, to which the limits of the axes are fit, and the others behind."""
+        """Plots as SVG elements: the shown lines, which the limits of the axes fit, before the others."""
         fills: dict[str, list[Point | None]] = {}  # what is to be compared has the same limits
         for plot in plots:
             lines = [plot.beside, *(points for name, points in plot.lines.items() if name in shown)]

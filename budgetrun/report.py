@@ -16,15 +16,15 @@ from itertools import chain
 from pathlib import Path
 
 from budgetrun.aggregate import named
-from budgetrun.compare import Baseline, compare, differences
+from budgetrun.compare import BOLD, Baseline, compare, differences, words
 from budgetrun.curves import curves_of
-from budgetrun.derived import DERIVED, Options, derive, note
+from budgetrun.derived import DERIVED, SPEEDUPS, Options, derive, note
 from budgetrun.errors import UserError
 from budgetrun.gallery import Gallerist, Gallery
 from budgetrun.picture import label, power, thousands
 from budgetrun.results import write_text
-from budgetrun.runs import conditions, mixed, need, read, select, with_metric
-from budgetrun.study import Panel, Run, Study, key, missing, study
+from budgetrun.runs import Run, conditions, mixed, need, read, select, with_metric
+from budgetrun.study import Panel, Study, missing, study
 from budgetrun.table import MISSING, Sheet, entry, laid_out, order, tabulate, word
 
 SPENT = ("updates", "examples_backward", "examples_forward", "flops", "flops_before", "seconds", "seconds_total")
@@ -163,27 +163,34 @@ class Teller:
             except UserError as error:
                 remarks.append(f"no comparison: {error}")
         why = derive(panel.runs, self.metrics, ways)
-        measured, said = with_metric(panel.runs, self.metrics[0], why)
-        remarks += [*said, *mixed(measured, self.settings, self.study.shown)]
+        measured, first = [], self.metrics[0]
+        if any(run.get(first) is not None for run in panel.runs):
+            measured, said = with_metric(panel.runs, first, why)
+            remarks += said
+        remarks += mixed(measured, self.settings, self.study.shown)
         tables = [
             tabulate(panel.runs, self.study.rows, self.study.columns, metric, note(metric, panel.runs, ways))
             for metric in self.metrics
         ]
-        comparison = compare(panel.runs, tables, ways.baseline) if ways.baseline is not None else None
-        compared = differences(comparison, tables) if comparison is not None and comparison.effects else None
-        if comparison is not None:
+        table, differing = laid_out(*tables), None
+        compared = [table for table in tables if table.metric not in SPEEDUPS]  # which are comparisons already
+        if ways.baseline is not None and compared:
+            comparison = compare(panel.runs, compared, ways.baseline)
             remarks += comparison.remarks
+            if comparison.effects:
+                table, differing = laid_out(*tables, best=comparison.best), differences(comparison, compared)
+            table.caption += f"; {BOLD}" if comparison.best else ""
         return Section(
             title=panel.title,
-            table=laid_out(*tables, best=comparison.best if comparison is not None else ()),
+            table=table,
             command=self.command(panel),
-            comparison=compared,
+            comparison=differing,
             remarks=remarks,
-            repeats=f"n = {', '.join(map(str, tables[0].numbers()))} ({seeds(measured)}).",
+            repeats=f"n = {', '.join(map(str, tables[0].numbers())) or 0} ({seeds(panel.runs)}).",
             spent=self.numbers(panel, SPENT),
             diagnostics=self.numbers(panel, DIAGNOSTICS),
-            against=self.gallerist.against(panel, self.metrics[0]),
-            learning=self.gallerist.learning(panel, [self.metrics[0], "train_loss"]),
+            against=self.gallerist.against(panel, first),
+            learning=self.gallerist.learning(panel, [first, "train_loss"]),
             corrupted=self.gallerist.learning(panel, ["selected_corrupted_lately"]),
         )
 
@@ -208,7 +215,7 @@ class Teller:
                 runs = [{**run, metric: run[metric] / 10**by} if by and metric in run else run for run in panel.runs]
                 tables.append(tabulate(runs, names, [], metric, note(metric, panel.runs, Options())))
                 head.append(label(metric) + power(by))
-        count = Counter(key(run, names) for run in panel.runs)
+        count = Counter(words(run, names) for run in panel.runs)
         lines = [
             [*(w or MISSING for w in row), str(count[row]),
              *(entry(table, row, ()).removesuffix(f" (n={count[row]})") for table in tables)]

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from budgetrun.runs import CIRCUMSTANCES, REPEATS
-from budgetrun.table import order, word
-
-Run = dict[str, Any]
-Key = tuple[str, ...]
+from budgetrun.compare import words
+from budgetrun.runs import CIRCUMSTANCES, REPEATS, Run
+from budgetrun.table import Key, order, word
 
 # what is trained on what: runs that differ here are not compared, each has its own table
 TASK = ("dataset", "model", "noise", "image_size", "validation", "train_on")
@@ -68,7 +65,7 @@ def study(runs: list[Run], settings: Iterable[str], rows: list[str] | None, colu
     names = [name for name in others if name not in rows]
     found: dict[Key, list[Run]] = {}
     for run in runs:
-        found.setdefault(key(run, names), []).append(run)
+        found.setdefault(words(run, names), []).append(run)
     panels = [Panel(dict(zip(names, k, strict=True)), found[k]) for k in sorted(found, key=order)]
     values = {name: {word(run[name]) for run in runs if name in run} for name in settings}
     everywhere = {name for name in settings if all(name in run for run in runs)}
@@ -84,7 +81,7 @@ def apart(runs: list[Run], names: Iterable[str], chosen: list[str]) -> list[str]
         cells: dict[Key, str] = {}
         for run in runs:
             value = word(run.get(name, ""))
-            if cells.setdefault(key(run, [*chosen, *found]), value) != value:
+            if cells.setdefault(words(run, [*chosen, *found]), value) != value:
                 found.append(name)
                 break
     return found
@@ -110,17 +107,12 @@ def missing(panel: Panel, rows: list[str], columns: list[str]) -> list[tuple[Key
     """The cells of a panel's table, by the values of rows and columns, and the seeds that others have and they not."""
     seeds: dict[Key, set[str]] = {}
     for run in panel.runs:
-        seeds.setdefault(key(run, [*rows, *columns]), set()).add(word(run.get("seed", "")))
+        seeds.setdefault(words(run, [*rows, *columns]), set()).add(word(run.get("seed", "")))
     every = set().union(*seeds.values())
     row_keys = sorted({k[: len(rows)] for k in seeds}, key=order)
     column_keys = sorted({k[len(rows) :] for k in seeds}, key=order)
     cells = ((row + column, every - seeds.get(row + column, set())) for row in row_keys for column in column_keys)
     return [(cell, sorted(lost, key=lambda seed: order((seed,)))) for cell, lost in cells if lost]
-
-
-def key(run: Run, names: Iterable[str]) -> Key:
-    """A run's values of the names, as words; "" for one that it has not."""
-    return tuple(word(run.get(name, "")) for name in names)
 
 
 def head(name: str) -> str:
