@@ -163,11 +163,10 @@ class Teller:
             except UserError as error:
                 remarks.append(f"no comparison: {error}")
         why = derive(panel.runs, self.metrics, ways)
-        measured, first = [], self.metrics[0]
+        first = self.metrics[0]
         if any(run.get(first) is not None for run in panel.runs):
-            measured, said = with_metric(panel.runs, first, why)
-            remarks += said
-        remarks += mixed(measured, self.settings, self.study.shown)
+            remarks += with_metric(panel.runs, first, why)[1]
+        remarks += mixed(panel.runs, self.settings, self.study.shown)
         tables = [
             tabulate(panel.runs, self.study.rows, self.study.columns, metric, note(metric, panel.runs, ways))
             for metric in self.metrics
