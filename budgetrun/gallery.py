@@ -10,6 +10,7 @@ from typing import Any
 from budgetrun.compare import words
 from budgetrun.curves import Curve, Point, mean_curve, mean_point
 from budgetrun.picture import (
+    CASING,
     CONTEXT,
     REFERENCE,
     Line,
@@ -151,7 +152,8 @@ class Gallerist:
             drawn = [Line(points, CONTEXT) for name, points in plot.lines.items() if name not in shown]
             drawn += [Line(plot.lines[name], look) for name, look in shown.items() if name in plot.lines]
             y, within = label(plot.metric), limits(filter(None, fills[plot.metric]))
-            figure = chart([*drawn, Line(plot.beside, REFERENCE)], plot.title, plot.x, y, within, scale(plot.metric))
+            drawn += [Line(plot.beside, CASING), Line(plot.beside, REFERENCE)]
+            figure = chart(drawn, plot.title, plot.x, y, within, scale(plot.metric))
             names = ", ".join(name for name in shown if name in plot.lines)
             about = f"{y} against {plot.x} of {names}{'; ' if plot.title else ''}{plot.title}"
             pictures.append(self.element(figure, about))

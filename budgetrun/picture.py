@@ -49,7 +49,8 @@ class Style:
 
 
 CONTEXT = Style("#c8c8c8", "", width=0.8, band=False)  # of lines that are there for others to be compared with
-REFERENCE = Style("#555555", "", (0, (4, 3)), width=1.2, band=False)
+REFERENCE = Style("#222222", "", (0, (4, 3)), width=1.2, band=False)
+CASING = Style("#ffffff", "", width=3, band=False)  # below a reference, which is seen on any line so
 
 
 @dataclass

@@ -24,7 +24,7 @@ from budgetrun.gallery import Gallerist, Gallery
 from budgetrun.picture import label, power, thousands
 from budgetrun.results import write_text
 from budgetrun.runs import Run, conditions, mixed, need, read, select, with_metric
-from budgetrun.study import Panel, Study, missing, study
+from budgetrun.study import Panel, Study, head, missing, study
 from budgetrun.table import MISSING, Sheet, entry, laid_out, order, tabulate, word
 
 SPENT = ("updates", "examples_backward", "examples_forward", "flops", "flops_before", "seconds", "seconds_total")
@@ -200,8 +200,8 @@ class Teller:
             "--metric": ",".join(self.metrics), "--where": panel.condition(self.options.where),
             "--baseline": self.baseline or "",
         }  # fmt: skip
-        words = [word for option, value in chosen.items() if value for word in (option, value)]
-        return shlex.join(["python", "-m", "budgetrun.aggregate", *self.options.folders, *words])
+        typed = chain(*(item for item in chosen.items() if item[1]))
+        return shlex.join(["python", "-m", "budgetrun.aggregate", *self.options.folders, *typed])
 
     def numbers(self, panel: Panel, metrics: Sequence[str]) -> Sheet:
         """A line a cell, a column a metric that some run has; large numbers divided by powers of 1000."""
@@ -301,13 +301,14 @@ def code(runs: list[Run]) -> list[str]:
 
 def configuration(runs: list[Run], laid: Study) -> list[Sheet]:
     """What is the same in all runs, what is not, and the values that come with each option."""
-    differing = [name for name in laid.settings if name not in laid.fixed and "." not in name]
+    # of an option that is not the same everywhere, the values come below
+    differing = [n for n in laid.settings if n not in laid.fixed and ("." not in n or head(n) in laid.fixed)]
     varied = [[name, ", ".join(values(runs, name))] for name in differing]
     behind = [[option, name, value] for option, named in laid.options.items() for name, value in named.items()]
     sheets = [
-        Sheet(["setting", "value"], [[*item] for item in laid.fixed.items()], "the same in all runs", 1),
-        Sheet(["setting", "values"], varied, "different from run to run, besides the seed", 1),
-        Sheet(["option", "setting", "value"], behind, "what comes with an option that is not the same in all runs", 2),
+        Sheet(["setting", "value"], [[*item] for item in laid.fixed.items()], "the same in all runs", 2),
+        Sheet(["setting", "values"], varied, "different from run to run, besides the seed", 2),
+        Sheet(["option", "setting", "value"], behind, "what comes with an option that is not the same in all runs", 3),
     ]
     return [sheet for sheet in sheets if sheet.lines]
 

@@ -11,7 +11,7 @@ from budgetrun.table import Key, order, word
 
 # what is trained on what: runs that differ here are not compared, each has its own table
 TASK = ("dataset", "model", "noise", "image_size", "validation", "train_on")
-# in which order settings are tried as what tells runs apart; the others follow as they appear
+# in which order settings are tried as what tells runs apart, and shown; the others follow as they appear
 ORDER = (*TASK, "sampler", "aug", "loss", "optimizer", "schedule", "scores")
 
 
@@ -55,7 +55,11 @@ class Study:
 
 def study(runs: list[Run], settings: Iterable[str], rows: list[str] | None, columns: list[str] | None) -> Study:
     """Lay runs out. Rows or columns that are not given are made of what varies: nothing but seeds is averaged over."""
-    settings = [name for name in settings if name not in (*REPEATS, *CIRCUMSTANCES) and not name.endswith("_target_")]
+    places = {name: number for number, name in enumerate(ORDER)}
+    settings = sorted(
+        (name for name in settings if name not in (*REPEATS, *CIRCUMSTANCES) and not name.endswith("_target_")),
+        key=lambda name: ("." in name, places.get(name, len(places))),
+    )
     if columns is None:
         free = next(name for name in ("budget", "sampler", "aug", "seed") if name not in (rows or []))
         columns = [free, *apart(runs, ["budget_unit"], [*(rows or []), free])]
@@ -74,10 +78,9 @@ def study(runs: list[Run], settings: Iterable[str], rows: list[str] | None, colu
 
 
 def apart(runs: list[Run], names: Iterable[str], chosen: list[str]) -> list[str]:
-    """Those of the names that it takes, beside the chosen, to tell all runs apart that any of them tells apart."""
+    """Those of the names, from the first, that tell runs apart that the chosen and those before do not."""
     found: list[str] = []
-    first = {name: number for number, name in enumerate(ORDER)}
-    for name in sorted(names, key=lambda name: ("." in name, first.get(name, len(first)))):
+    for name in names:
         cells: dict[Key, str] = {}
         for run in runs:
             value = word(run.get(name, ""))

@@ -26,7 +26,7 @@ from tables import aggregate, result
 from budgetrun import gallery
 from budgetrun.compare import words
 from budgetrun.curves import Point
-from budgetrun.picture import Line, chart, looks, page_style
+from budgetrun.picture import REFERENCE, Line, chart, looks, page_style
 from budgetrun.report import main
 from budgetrun.runs import read
 from budgetrun.study import missing, study
@@ -303,7 +303,7 @@ def test_selection_is_shown_beside_what_the_data_hold(tmp_path: Path, charts: li
     lines, _, _, y, *_ = charts[-1]
     assert y == "selected corrupted lately, %"
     assert [(p.y, p.n) for p in lines[0].points] == [(pytest.approx(0.55), 2)] * 2
-    assert [p.y for p in lines[1].points] == [0.25, 0.25]  # the reference
+    assert (lines[-1].style, [p.y for p in lines[-1].points]) == (REFERENCE, [0.25, 0.25])
 
 
 def test_clean_runs_have_no_column_and_no_picture_of_corrupted_examples(tmp_path: Path) -> None:
@@ -377,6 +377,18 @@ def test_the_task_makes_panels_the_method_rows_and_the_budget_columns(tmp_path: 
     assert "lr" not in laid.fixed
     assert laid.fixed["model.width"] == "16"
     assert laid.options == {"sampler=sb": {"sampler.beta": "2"}}
+
+
+def test_every_setting_is_in_one_table_of_the_configuration(tmp_path: Path) -> None:
+    for sampler, pool, rate in [("is", 2, 0.25), ("is", 3, 0.5), ("uniform", None, 0.5)]:
+        own = {} if pool is None else {"sampler.pool": pool}
+        write(tmp_path, sampler=sampler, noise="symmetric", **{"noise.rate": rate}, **own)
+    same, differing, behind = (cells(t)[1:] for t in page_of(tmp_path).section("configuration").all("table"))
+    assert [line for line in same if line[0] in ("noise", "aug.crop.padding", "epochs")] == [
+        ["noise", "symmetric"], ["epochs", "40"], ["aug.crop.padding", "1"],
+    ]  # fmt: skip
+    assert differing == [["sampler", "is, uniform"], ["noise.rate", "0.25, 0.5"]]
+    assert behind == [["sampler=is", "sampler.pool", "2, 3"]]
 
 
 def test_rows_and_columns_are_those_that_are_asked_for(tmp_path: Path) -> None:
