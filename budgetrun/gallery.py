@@ -165,5 +165,5 @@ class Gallerist:
 
 def point(cell: Cell, spent: str, metric: str) -> Point | None:
     """The mean of a cell's runs that have the metric, or None."""
-    pairs = [(run[spent], run[metric]) for run in cell if run.get(metric) is not None]
+    pairs = [(run[spent], run[metric]) for run in cell if None not in (run.get(spent), run.get(metric))]
     return mean_point(pairs) if pairs else None

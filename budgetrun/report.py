@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 
 from budgetrun.aggregate import named
-from budgetrun.compare import BOLD, Baseline, compare, differences, words
+from budgetrun.compare import BOLD, Baseline, Comparison, compare, differences, words
 from budgetrun.curves import curves_of
 from budgetrun.derived import DERIVED, SPEEDUPS, Options, derive, note
 from budgetrun.errors import UserError
@@ -171,20 +171,18 @@ class Teller:
             tabulate(panel.runs, self.study.rows, self.study.columns, metric, note(metric, panel.runs, ways))
             for metric in self.metrics
         ]
-        table, differing = laid_out(*tables), None
         compared = [table for table in tables if table.metric not in SPEEDUPS]  # which are comparisons already
+        comparison = Comparison(self.baseline or "")
         if ways.baseline is not None and compared:
             comparison = compare(panel.runs, compared, ways.baseline)
-            remarks += comparison.remarks
-            if comparison.effects:
-                table, differing = laid_out(*tables, best=comparison.best), differences(comparison, compared)
-            table.caption += f"; {BOLD}" if comparison.best else ""
+        table = laid_out(*tables, best=comparison.best)
+        table.caption += f"; {BOLD}" if comparison.best else ""
         return Section(
             title=panel.title,
             table=table,
             command=self.command(panel),
-            comparison=differing,
-            remarks=remarks,
+            comparison=differences(comparison, compared) if comparison.effects else None,
+            remarks=remarks + comparison.remarks,
             repeats=f"n = {', '.join(map(str, tables[0].numbers())) or 0} ({seeds(panel.runs)}).",
             spent=self.numbers(panel, SPENT),
             diagnostics=self.numbers(panel, DIAGNOSTICS),
@@ -211,14 +209,17 @@ class Teller:
             if any(measured[metric]) or (measured[metric] and metric in DIAGNOSTICS):
                 kind = metric.partition("_")[0]  # examples forward and backward are divided by the same
                 by = thousands(chain(*(numbers for other, numbers in measured.items() if other.startswith(kind))))
-                runs = [{**run, metric: run[metric] / 10**by} if by and metric in run else run for run in panel.runs]
-                tables.append(tabulate(runs, names, [], metric, note(metric, panel.runs, Options())))
+                divided = [
+                    {**run, metric: run[metric] / 10**by} if by and run.get(metric) is not None else run
+                    for run in panel.runs
+                ]
+                tables.append(tabulate(divided, names, [], metric, note(metric, panel.runs, Options())))
                 head.append(label(metric) + power(by))
         count = Counter(words(run, names) for run in panel.runs)
         lines = [
             [*(w or MISSING for w in row), str(count[row]),
              *(entry(table, row, ()).removesuffix(f" (n={count[row]})") for table in tables)]
-            for row in tables[0].row_keys
+            for row in sorted(count, key=order)
         ]  # fmt: skip
         said = dict.fromkeys(text for table in tables for text in (table.statistic(), table.note) if text)
         return Sheet([*names, "n", *head], lines, "; ".join(said), len(names))
@@ -250,11 +251,11 @@ def facts(runs: list[Run], laid: Study, skipped: list[str]) -> dict[str, list[st
         "Runs": [f"{len(runs)} finished, {seeds(runs)}"],
         "Varied": [f"{name}: {', '.join(values(runs, name))}" for name in names if name not in laid.fixed]
         or ["nothing but the seed"],
-        "Fixed": [", ".join(main)],
+        "Fixed": [", ".join(main) or "nothing"],
         "Missing": lost or ["nothing: every cell has every seed"],
         "Skipped": skipped or ["nothing"],
         "Finished": [when(runs)],
-        "Machine": [f"{w}" for w in values(runs, "device")],
+        "Machine": values(runs, "device"),
     }
 
 
@@ -292,7 +293,7 @@ def code(runs: list[Run]) -> list[str]:
             f"{unknown} of {len(runs)} runs were made outside a checkout: the commit of their code is not known."
         )
     if len(commits) > 1:
-        listed = ", ".join(f"{commit[:10]} ({count} runs)" for commit, count in commits.most_common())
+        listed = ", ".join(f"{commit[:10]} ({count} of {len(runs)} runs)" for commit, count in commits.most_common())
         said.append(f"The runs were made by {len(commits)} commits of the code: {listed}.")
     if dirty := sum(bool(run.get("dirty")) for run in runs):
         said.append(f"{dirty} of {len(runs)} runs were made by code that was changed after its commit (a dirty tree).")

@@ -496,6 +496,15 @@ def test_runs_without_evaluations_are_named_and_keep_their_numbers(tmp_path: Pat
         assert [len(line.points) for line in lines if line.style.band] == [2, 0]
 
 
+def test_results_of_other_versions_have_a_page_of_what_they_hold(tmp_path: Path) -> None:
+    """No diagnostics, no evaluations, a number that is null."""
+    tables.write(tmp_path, seconds=None)
+    page = page_of(tmp_path)
+    assert cells(page.section("selection").one("table")) == [["sampler", "budget", "n"], ["uniform", "0.3", "1"]]
+    head, line = cells(page.section("spent").one("table"))
+    assert dict(zip(head, line, strict=True))["flops (in 10⁹)"] == "1"
+
+
 def test_a_number_that_is_not_finite_is_shown_and_said(tmp_path: Path) -> None:
     write(tmp_path, test_accuracy=float("nan"), seconds=float("inf"))
     write(tmp_path, sampler="is")
@@ -511,7 +520,7 @@ def test_dirty_code_several_commits_and_machines_are_said_plainly(tmp_path: Path
     page = page_of(tmp_path)
     said = page.root.one("header").one("div", role="note").text
     assert "1 of 3 runs were made outside a checkout" in said
-    assert "2 commits of the code: c0ffee00c0 (1 runs), deadbeefde (1 runs)" in said
+    assert "2 commits of the code: c0ffee00c0 (1 of 3 runs), deadbeefde (1 of 3 runs)" in said
     assert "1 of 3 runs were made by code that was changed after its commit" in said
     assert page.fact("Machine") == ["NVIDIA H100", "cpu (x86_64)"]
     lines = cells(page.section("environment").one("table"))
