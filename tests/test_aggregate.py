@@ -711,6 +711,15 @@ def test_it_works_as_a_module_and_fails_with_1(tmp_path: Path) -> None:
     refused(Done(done.returncode, done.stdout, done.stderr, tmp_path), "nowhere")
 
 
+def test_who_reads_only_the_head_gets_no_traceback(tmp_path: Path) -> None:
+    for seed in range(300):  # more than a pipe holds
+        write(tmp_path, seed=seed)
+    command = f"{sys.executable} -m budgetrun.aggregate {tmp_path} --format runs | head -1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.startswith("dataset._target_,")
+
+
 def test_the_form_runs_gives_a_line_a_run_with_settings_and_numbers(tmp_path: Path) -> None:
     for seed, accuracy in enumerate((0.5, 0.625)):
         write(tmp_path, seed=seed, test_accuracy=accuracy)
