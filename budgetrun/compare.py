@@ -171,7 +171,7 @@ def effect(pairs: Sequence[tuple[list[Run], list[Run]]], metric: str, possible: 
     if max(differences) - min(differences) <= rounding:
         differences = [0.0 if abs(differences[0]) <= rounding else differences[0]] * len(differences)
     costs = [[statistics.fmean(map(flops, side)) for side in pair] for pair in pairs]
-    known = all(its > 0 for _, its in costs)  # which nan is not
+    known = all(cost > 0 for pair in costs for cost in pair)  # which nan is not
     ratios = [mine / its if known else math.nan for mine, its in costs]
     return Effect(statistics.fmean(differences), differences, possible, min(ratios), max(ratios))
 
