@@ -10,6 +10,7 @@ import csv
 import io
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,10 +32,12 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; the exit code."""
     options = parser().parse_args(arguments)
     try:
-        print(tables_of(options))
+        print(tables_of(options), flush=True)
     except UserError as error:
         print(f"aggregate: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # | head: who reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
     return 0
 
 

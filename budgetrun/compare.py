@@ -152,7 +152,7 @@ def compare(runs: list[Run], tables: Sequence[Table], baseline: Baseline) -> Com
                     pairs += both
                     result.effects[table.metric, *cell] = effect(both, table.metric, len(mine.keys() | its.keys()))
         result.best |= {(table.metric, *cell) for cells in rivals.values() for cell in leading(table, cells)}
-    test(list(result.effects.values()))
+    judge(list(result.effects.values()))
     result.best = {place for place in result.best if place in result.effects and deserves(place, result.effects[place])}
     result.remarks = remarks(baseline, pairs, list(alone.values()))
     return result
@@ -171,11 +171,12 @@ def effect(pairs: Sequence[tuple[list[Run], list[Run]]], metric: str, possible: 
     if max(differences) - min(differences) <= rounding:
         differences = [0.0 if abs(differences[0]) <= rounding else differences[0]] * len(differences)
     costs = [[statistics.fmean(map(flops, side)) for side in pair] for pair in pairs]
-    ratios = [mine / its if its else math.nan for mine, its in costs]
+    known = all(cost > 0 for pair in costs for cost in pair)  # which nan is not
+    ratios = [mine / its if known else math.nan for mine, its in costs]
     return Effect(statistics.fmean(differences), differences, possible, min(ratios), max(ratios))
 
 
-def test(effects: Collection[Effect]) -> None:
+def judge(effects: Collection[Effect]) -> None:
     """Set the intervals and all p."""
     by_n: dict[int, list[Effect]] = {}
     for effect in effects:
@@ -206,7 +207,8 @@ def test(effects: Collection[Effect]) -> None:
 
 def flops(run: Run) -> float:
     """What a run spent, and the runs that made the files which it reads."""
-    return float(run["flops"]) + float(run.get("flops_before") or 0)
+    spent = run["flops"], run.get("flops_before") or 0
+    return float(sum(spent)) if all(isinstance(part, int | float) for part in spent) else math.nan
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -222,9 +224,9 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def leading(table: Table, cells: Iterable[tuple[Key, Key]]) -> list[tuple[Key, Key]]:
-    """The cell of the best mean, alone; none where two share it, one is not finite, or no value is better."""
+    """The cell of the best mean of several; none where two share it, one is not finite, or no value is better."""
     means = {cell: table.cells[cell].mean for cell in cells}
-    if not (sign := better(table.metric)) or not all(map(math.isfinite, means.values())):
+    if len(means) < 2 or not (sign := better(table.metric)) or not all(map(math.isfinite, means.values())):
         return []
     top = max(sign * mean for mean in means.values())
     best = [cell for cell, mean in means.items() if sign * mean == top]

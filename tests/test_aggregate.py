@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli import CHECKOUT, Done, environment, here
+from cli import CHECKOUT, TRAINING, Done, environment, here
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import aggregate, by_hand, read_latex, read_markdown, refused, result, table_of, write
@@ -692,6 +692,7 @@ def test_a_table_of_real_runs_forced_and_interrupted_ones_included(tmp_path: Pat
     (unfinished / "result.json").unlink()
     results = [json.loads(p.read_text()) for p in tmp_path.glob("outputs/*/result.json")]
     assert len(results) == 2
+    assert {r["n_training"] for r in results} == {TRAINING}
     mean, std = by_hand([r["test_accuracy"] for r in results])
     command = [sys.executable, "-X", "importtime", str(PROBE)]
     ran = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
@@ -709,6 +710,15 @@ def test_it_works_as_a_module_and_fails_with_1(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "budgetrun.aggregate", "nowhere"]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     refused(Done(done.returncode, done.stdout, done.stderr, tmp_path), "nowhere")
+
+
+def test_who_reads_only_the_head_gets_no_traceback(tmp_path: Path) -> None:
+    for seed in range(300):  # more than a pipe holds
+        write(tmp_path, seed=seed)
+    command = f"{sys.executable} -m budgetrun.aggregate {tmp_path} --format runs | head -1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.startswith("dataset._target_,")
 
 
 def test_the_form_runs_gives_a_line_a_run_with_settings_and_numbers(tmp_path: Path) -> None:

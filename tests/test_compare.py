@@ -298,7 +298,26 @@ def test_the_flops_of_the_runs_that_made_a_file_of_scores_are_paid_for() -> None
     assert only(compared(runs)).dearest == 1.84
 
 
+@pytest.mark.parametrize("spent", [0, None])
+def test_a_cost_that_is_not_known_is_not_equal(spent: Any, tmp_path: Path) -> None:
+    for seed in range(3):
+        write(tmp_path, sampler="uniform", seed=seed, test_accuracy=0.5, flops=spent if seed == 1 else 10)
+        write(tmp_path, sampler="is", seed=seed, test_accuracy=0.7 + seed / 1000)
+    out = aggregate(tmp_path, *UNIFORM).out
+    assert second(out)[0][1][-2:] == ["unknown", "better, not at equal cost"]
+    assert "**" not in out
+
+
 # ---- what may be said, and what is bold
+
+
+def test_a_cell_that_mixes_the_baseline_with_others_is_compared_and_not_bold(tmp_path: Path) -> None:
+    for sampler, seed in itertools.product(["is", "uniform"], range(3)):
+        write(tmp_path, sampler=sampler, seed=seed, test_accuracy=0.5 + (0.1 + seed / 1000) * (sampler == "is"))
+    line = next(csv.DictReader(io.StringIO(aggregate(tmp_path, *UNIFORM, "--rows", "aug", "--format", "csv").out)))
+    assert (line["n"], line["pairs"]) == ("6", "3")
+    assert float(line["difference"]) == pytest.approx(0.101)
+    assert "**" not in aggregate(tmp_path, *UNIFORM, "--rows", "aug").out
 
 
 def test_the_best_is_bold_where_its_difference_from_the_baseline_is_supported(tmp_path: Path) -> None:
