@@ -49,8 +49,8 @@ class Style:
 
 
 CONTEXT = Style("#c8c8c8", "", width=0.8, band=False)  # of lines that are there for others to be compared with
-REFERENCE = Style("#222222", "", (0, (4, 3)), width=1.2, band=False)
-CASING = Style("#ffffff", "", width=3, band=False)  # below a reference, which is seen on any line so
+REFERENCE = Style("#222222", "", (0, (4, 3)), width=1, band=False)
+CASING = Style("#ffffff", "", width=2, band=False)  # below a reference, which is seen on any line so
 
 
 @dataclass
@@ -185,7 +185,7 @@ def thousands(numbers: Iterable[float]) -> int:
 
 def power(exponent: int) -> str:
     """What is written behind the name of a number that was divided by a power of ten."""
-    return f" (in 10{str(exponent).translate(RAISED)})" if exponent else ""
+    return f" (in\N{NO-BREAK SPACE}10{str(exponent).translate(RAISED)})" if exponent else ""
 
 
 def limits(points: Iterable[Point]) -> tuple[float, float]:

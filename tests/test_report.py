@@ -245,7 +245,7 @@ def test_a_chart_draws_its_points_bands_and_gaps() -> None:
     alone = [segment.tolist() for segment in bars.get_segments() if len(segment)]
     assert alone == [[pytest.approx([40, 75]), pytest.approx([40, 85])]]  # what has no neighbour has a bar
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title(loc="left")) == (
-        "FLOPs (in 10³)", "accuracy, %", "a $title$",
+        "FLOPs (in\N{NO-BREAK SPACE}10³)", "accuracy, %", "a $title$",
     )  # fmt: skip
     assert axes.get_ylim() == (0, 100)
 
