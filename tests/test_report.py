@@ -430,6 +430,7 @@ def test_many_methods_are_spread_over_pictures_and_look_the_same_in_all(
         write(tmp_path, sampler=name)
     page = page_of(tmp_path)
     legends = [[(item.text, item) for item in ul.all("li")] for ul in page.root.all("ul", **{"class": "legend"})]
+    assert len(legends) == 2 * max(1, math.ceil((count - 1) / 6))  # of points and of curves
     for legend in legends:
         assert len(legend) <= 7
         assert legend[0][0] == "uniform"
