@@ -169,7 +169,8 @@ def select(runs: list[Run], where: str, option: str = "--where") -> list[Run]:
 def conditions(where: str, option: str = "--where") -> list[tuple[str, str]]:
     """Each setting of `setting=value,...` with the value as typed; raises UserError for another form."""
     found = []
-    for condition in filter(None, re.split(r",(?![^\[]*\])", where)):  # the commas of a list are part of it
+    parts = re.split(r",(?![^\[]*\])", where)  # the commas of a list are part of it
+    for condition in filter(None, map(str.strip, parts)):
         name, equals, typed = (part.strip() for part in condition.partition("="))
         if not equals:
             raise UserError(f"{option} {condition} is not of the form setting=value")
