@@ -279,7 +279,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         "run_id": experiment.run_id, "status": FINISHED, "names": experiment.names, "config": experiment.resolved,
         **{key: value for key, value in last.items() if key not in ("progress", "lr")},
         "flops_before": budget.flops_before, "seconds_total": before + time.perf_counter() - began,
-        "n_parameters": sum(p.numel() for p in net.parameters()),
+        "n_parameters": sum(p.numel() for p in net.parameters()), "n_training": n,
         "n_corrupted": 0 if data.corrupted is None else int(data.corrupted.sum()),
         "dataset_fingerprint": fingerprint, "commit": source, "dirty": dirty, "commits_before": commits,
         **machine.describe(device),
