@@ -20,7 +20,7 @@ from tables import aggregate, refused, result, table_of, write
 from budgetrun import cache
 from budgetrun.cache import NAME, Cache
 from budgetrun.results import read_result
-from budgetrun.runs import curve, read, value_of
+from budgetrun.runs import curve, frame, read, value_of
 from budgetrun.table import word
 
 # ---- a CSV of runs
@@ -40,6 +40,15 @@ def as_csv(folder: Path, path: Path) -> Path:
     assert done.code == 0, done.err
     path.write_text(done.out)
     return path
+
+
+def test_in_a_notebook_runs_are_a_row_each(tmp_path: Path) -> None:
+    write_sweep(tmp_path)
+    rows = frame([tmp_path])
+    assert len(rows) == 12
+    means = rows[rows.sampler == "uniform"].groupby("budget").test_accuracy.mean()
+    assert means.to_dict() == pytest.approx({0.3: 0.45, 1.0: 0.45})
+    assert set(rows["sampler.pool"].dropna()) == {3}
 
 
 COMMANDS = [
