@@ -154,10 +154,18 @@ def test_two_pairs_are_too_few_whatever_their_p() -> None:
 
 @pytest.mark.parametrize(("difference", "p"), [(0.1, 0.125), (0.0, 1.0), (-0.3, 0.125)])
 def test_equal_differences_leave_t_undefined_and_signs_decide(difference: float, p: float) -> None:
-    """Also where rounding makes them unequal in the last place: 0.51 + 0.1 - 0.51 is not 0.1."""
     effect = only(compared(paired([difference] * 4)))
     assert (effect.low, effect.high, effect.p, effect.p_signs) == (None, None, p, p)
     assert effect.difference == pytest.approx(difference)
+
+
+def test_differences_that_rounding_alone_makes_unequal_are_equal() -> None:
+    """0.4 - 0.3 is more than 0.3 - 0.2 in floats, in the last place: no t of 10^16."""
+    runs = [one for seed, (mine, its) in enumerate([(0.3, 0.2), (0.4, 0.3), (0.2, 0.1)])
+            for one in (run("uniform", seed, its), run("is", seed, mine))]  # fmt: skip
+    assert 0.4 - 0.3 != 0.3 - 0.2
+    effect = only(compared(runs))
+    assert (effect.low, effect.p, effect.p_signs) == (None, 0.25, 0.25)
 
 
 def test_a_metric_that_is_not_finite_has_no_p_and_does_not_count_in_the_correction() -> None:
