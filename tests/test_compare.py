@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tables import aggregate, read_latex, read_markdown, refused, table_of, write
 
 from budgetrun.compare import EQUAL, FEWEST, LEVEL, Baseline, Comparison, Effect, compare, holm
-from budgetrun.table import tabulate
+from budgetrun.table import better, tabulate
 
 UNIFORM = ("--baseline", "sampler=uniform")
 
@@ -369,6 +369,13 @@ def test_of_a_loss_less_is_better(tmp_path: Path) -> None:
     out = aggregate(tmp_path, *UNIFORM, "--metric", "test_loss").out
     assert "**0.499 ± 0.001**" in out
     assert second(out)[0][1][-1] == "better"
+
+
+def test_what_is_better_of_each_kind_of_metric() -> None:
+    more = ["test_accuracy", "val_accuracy", "test_accuracy_at_best_validation", "speedup_seconds"]
+    less = ["test_loss", "test_error", "seconds", "seconds_total", "flops", "epochs_to_generalise"]
+    neither = ["visits_entropy", "keep_rate", "selection_seconds", "selection_flops", "updates", "n_training"]
+    assert [better(metric) for metric in (*more, *less, *neither)] == [1] * 4 + [-1] * 6 + [0] * 6
 
 
 def test_every_augmentation_has_its_own_best_since_each_has_its_own_baseline(tmp_path: Path) -> None:
