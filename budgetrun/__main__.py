@@ -21,7 +21,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from budgetrun.errors import Interrupted, UserError
+from budgetrun.errors import STOPPING, Interrupted, UserError
 from budgetrun.help import help_page
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def task(cfg: DictConfig) -> float:
 
 
 def main() -> int:
-    """Run the command line; the exit code: 0, 1 where something failed, 130 or 143 where it was interrupted."""
+    """Run the command line; its exit code: 0, 1 where something failed, 128 + the signal that stopped it."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # for components of the user's own, as `python -m` does by itself
     if "HYDRA_FULL_ERROR" not in os.environ:
@@ -103,7 +103,7 @@ class Unannounced:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM stops what takes long before the training loop, imports and data, as Ctrl-C does: with a message."""
+    """SIGTERM and its like stop what takes long before the training loop as Ctrl-C does: with a message."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
         raise Interrupted("", signum)
@@ -111,11 +111,12 @@ def terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python allows handlers nowhere else
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {signum: signal.signal(signum, stop) for signum in STOPPING if signum != signal.SIGINT}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def is_sweep(arguments: list[str]) -> bool:
