@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
+from budgetrun import slurm
 from budgetrun.errors import STOPPING, Interrupted, UserError
 from budgetrun.help import help_page
 
@@ -63,6 +66,8 @@ def main() -> int:
         # processes of parallel launchers too, which inherit both
         os.environ["HYDRA_FULL_ERROR"] = os.environ["BUDGETRUN_EXPLAINS"] = "1"
     OmegaConf.register_new_resolver("budgetrun.help", lambda: help_page(CONF), replace=True)
+    Plugins.instance()  # loads hydra-submitit-launcher where it is installed, whose option of this name ours replaces
+    ConfigStore.instance().store("submitit_slurm", slurm.OPTION, group="hydra/launcher", provider="budgetrun")
     app: Callable[[], Any] = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
     try:
         with terminable(), contextlib.redirect_stderr(Unannounced(sys.stderr)):

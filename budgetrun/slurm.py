@@ -6,13 +6,14 @@ Slurm's own commands (https://slurm.schedmd.com) and submitit do the work.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,33 +37,37 @@ class SlurmLauncher:
     are ours, and so are the meaning of a job's end (a failed run is a FAILED job) and what a signal does.
     """
 
-    wait: bool
-    runs_per_job: int
-    array_parallelism: int
-    partition: str | None
-    account: str | None
-    qos: str | None
-    timeout_min: int
-    signal_delay_s: int
-    max_num_timeout: int
-    cpus_per_task: int | None
-    gpus_per_node: int | None
-    mem_gb: float | None
-    gres: str | None
-    constraint: str | None
-    exclude: str | None
-    cpus_per_gpu: int | None
-    gpus_per_task: int | None
-    mem_per_gpu: str | None
-    mem_per_cpu: str | None
-    nodes: int
-    tasks_per_node: int
-    name: str
-    comment: str | None
-    additional_parameters: dict[str, Any]
-    setup: list[str] | None
-    submitit_folder: str
-    stderr_to_stdout: bool
+    wait: bool = True  # stay until the last job has ended, and say what happens; false: submit and leave
+    runs_per_job: int = 1  # runs that share a job, one after another in one process, where they are small
+    array_parallelism: int = 256  # jobs that run at a time, at most
+
+    partition: str | None = None  # None, here and below, is Slurm's default
+    account: str | None = None
+    qos: str | None = None
+    timeout_min: int = 60  # a job's time limit in minutes
+    signal_delay_s: int = 120  # seconds before the limit at which a job saves and goes back to the queue
+    max_num_timeout: int = 100  # times that a job may go back so; then it has failed
+
+    cpus_per_task: int | None = None  # a job's CPUs, and the threads of torch
+    gpus_per_node: int | None = None  # a job's GPUs; a run uses one
+    mem_gb: float | None = None  # a job's memory
+    gres: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    cpus_per_gpu: int | None = None
+    gpus_per_task: int | None = None
+    mem_per_gpu: str | None = None
+    mem_per_cpu: str | None = None
+    nodes: int = 1  # a run is one process on one node
+    tasks_per_node: int = 1
+
+    name: str = "budgetrun"  # in the queue
+    comment: str | None = None
+    # any other option of sbatch; true is one without a value
+    additional_parameters: dict[str, Any] = field(default_factory=lambda: {"requeue": True})
+    setup: list[str] | None = None  # shell commands before the runs, as [module load cuda, source venv/bin/activate]
+    submitit_folder: str = "${hydra.sweep.dir}/.submitit/%j"  # of logs and submitit's files; %j is the job
+    stderr_to_stdout: bool = True  # one log a job
 
     def __post_init__(self) -> None:
         for key in ("runs_per_job", "array_parallelism", "timeout_min", "cpus_per_task", "mem_gb"):
@@ -78,18 +83,21 @@ class SlurmLauncher:
             limit = f"the {60 * self.timeout_min} seconds of timeout_min={self.timeout_min}"
             raise ValueError(f"signal_delay_s={self.signal_delay_s} leaves nothing of {limit}")
 
-    def launch(self, commands: Mapping[str, Sequence[str]]) -> None:
+    def launch(self, commands: Mapping[str, Sequence[str]], others: Collection[str] = ()) -> None:
         """Submit runs, each given by its folder and the command line that runs it alone, and `wait` for them.
 
-        Runs that a job in the queue has already are left to it. Raises UserError where Slurm or submitit is missing,
-        or Slurm refuses.
+        Runs that a job in the queue has already are left to it. others: folders of runs that are not to be submitted,
+        but are waited for where a job has them. Raises UserError where Slurm or submitit is missing, or Slurm refuses.
         """
-        there = {job: runs for job, runs in self.queued().items() if commands.keys() & set(runs)}
+        asked = commands.keys() | set(others)
+        there = {job: runs for job, runs in self.queued().items() if asked & set(runs)}
         taken = {run for runs in there.values() for run in runs}
         new = {run: list(command) for run, command in commands.items() if run not in taken}
         if there:
-            print(f"{len(commands) - len(new)} of {len(commands)} runs are in the queue already", flush=True)
+            print(f"{len(asked & taken)} runs are in the queue already", flush=True)
         jobs = there | (self.submit(new) if new else {})
+        if not jobs:
+            return
         numbers = " ".join(sorted({job.partition("_")[0] for job in jobs}, key=int))
         print(f"  to see them:    squeue --me\n  to cancel them: scancel {numbers}", flush=True)
         if not self.wait:
@@ -106,8 +114,8 @@ class SlurmLauncher:
         submitit = submitit_or_why()
         active = [job for job, state in states().items() if state not in ENDED]
         jobs = [submitit.SlurmJob(self.submitit_folder, job) for job in active]
-        return {job.job_id: list(job.submission().function.commands) for job in jobs
-                if job.paths.submitted_pickle.exists()}  # fmt: skip
+        do = {job.job_id: job.submission().function for job in jobs if job.paths.submitted_pickle.exists()}
+        return {job: list(part.commands) for job, part in do.items() if isinstance(part, Allocation)}
 
     def submit(self, commands: Mapping[str, list[str]]) -> dict[str, list[str]]:
         """Submit runs as one array of jobs; the runs of each job by its number."""
@@ -131,8 +139,8 @@ class SlurmLauncher:
                 path.unlink()
             raise UserError(f"Slurm takes no job: {' '.join(str(error).split())}") from error
         number = jobs[0].job_id.partition("_")[0]
-        print(f"submitted {len(runs)} runs as job {number} of {len(jobs)} parts, at most {self.array_parallelism} "
-              f"at a time; the first one's log: {jobs[0].paths.stdout}")  # fmt: skip
+        array = f", an array of {len(jobs)}" if len(jobs) > 1 else ""
+        print(f"submitted {len(runs)} runs as job {number}{array}; the first log: {jobs[0].paths.stdout}")
         return {job.job_id: list(part.commands) for job, part in zip(jobs, parts, strict=True)}
 
     def parameters(self) -> dict[str, Any]:
@@ -173,6 +181,10 @@ class SlurmLauncher:
             pause = min(SLOWEST, 1.3 * pause) if say == said else 1.0
             said = say
             time.sleep(pause)
+
+
+# the option as Hydra takes it; it has to be plain values, since its folder is found out when it is chosen
+OPTION = {"_target_": f"{SlurmLauncher.__module__}.{SlurmLauncher.__name__}", **vars(SlurmLauncher())}
 
 
 @dataclass
@@ -243,7 +255,7 @@ def states(*which: str) -> dict[str, str]:
     if shutil.which("squeue") is None or shutil.which("sbatch") is None:
         raise UserError("hydra/launcher=submitit_slurm needs Slurm, and there is no sbatch on this machine; "
                         "run this on a login node of the cluster, or without hydra/launcher")  # fmt: skip
-    ask = ["squeue", "--me", "--array", "--states=all", "--noheader", "--format=%i|%T", *which]
+    ask = ["squeue", f"--user={os.getuid()}", "--array", "--states=all", "--noheader", "--format=%i|%T", *which]
     try:
         answer = subprocess.run(ask, capture_output=True, text=True, timeout=120, check=True).stdout
     except subprocess.SubprocessError as error:

@@ -41,7 +41,7 @@ class Done:
     @property
     def folder(self) -> Path:
         """The one run folder under outputs/."""
-        (folder,) = (p for p in (self.cwd / "outputs").iterdir() if p.is_dir())
+        (folder,) = (p for p in (self.cwd / "outputs").iterdir() if p.is_dir() and p.name[0] != ".")
         return folder
 
     @property
