@@ -5,6 +5,8 @@ Slurm's own commands (https://slurm.schedmd.com) and submitit do the work.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import shutil
@@ -17,6 +19,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
+
+from omegaconf import OmegaConf
 
 from budgetrun.errors import Interrupted, UserError
 from budgetrun.results import commit
@@ -122,7 +126,8 @@ class SlurmLauncher:
         submitit = submitit_or_why()
         runs = list(commands.items())
         size = self.runs_per_job
-        parts = [Allocation(dict(runs[i : i + size]), commit()) for i in range(0, len(runs), size)]
+        here = commit()
+        parts = [Allocation(dict(runs[i : i + size]), here) for i in range(0, len(runs), size)]
         if len(parts) > (most := longest_array()):
             enough = -(-len(runs) // most)
             raise UserError(f"Slurm takes {most} jobs at a time here, and this sweep has {len(parts)}; "
@@ -133,7 +138,8 @@ class SlurmLauncher:
         try:
             executor = submitit.SlurmExecutor(self.submitit_folder, max_num_timeout=self.max_num_timeout)
             executor.update_parameters(**self.parameters())
-            jobs = executor.submit_array(parts)
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats there what it raises
+                jobs = executor.submit_array(parts)
         except submitit.core.utils.UncompletedJobError as error:  # what sbatch said
             for path in set(folder.iterdir()) - before:
                 path.unlink()
@@ -165,7 +171,7 @@ class SlurmLauncher:
             try:
                 now = states()
             except UserError as error:  # slurmctld restarts, or is busy; the jobs go on
-                say, now = str(error), dict.fromkeys(left, "UNKNOWN")
+                say = str(error)
             else:
                 for job in [job for job in left if now.get(job, "COMPLETED") in ENDED]:
                     runs = left.pop(job)
@@ -183,8 +189,9 @@ class SlurmLauncher:
             time.sleep(pause)
 
 
-# the option as Hydra takes it; it has to be plain values, since its folder is found out when it is chosen
-OPTION = {"_target_": f"{SlurmLauncher.__module__}.{SlurmLauncher.__name__}", **vars(SlurmLauncher())}
+# the option as Hydra takes it, in which any other option of sbatch may be set
+OPTION = OmegaConf.create({"_target_": "budgetrun.slurm.SlurmLauncher", **vars(SlurmLauncher())})
+OmegaConf.set_struct(OPTION.additional_parameters, False)
 
 
 @dataclass
@@ -268,7 +275,7 @@ def longest_array() -> int:
     """How many jobs an array may have here."""
     answer = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=120).stdout
     found = [line.split("=")[1] for line in answer.splitlines() if line.startswith("MaxArraySize")]
-    return int(found[0]) - 1 if found else 1000  # Slurm's default; the largest index is one less
+    return int(found[0]) if found else 1001  # which is Slurm's default
 
 
 def submitit_or_why() -> Any:

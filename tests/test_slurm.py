@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +20,7 @@ from typing import Any
 
 import pytest
 import torch
-from cli import CHECKOUT, Done, environment, here, listing, process, refused
+from cli import CHECKOUT, Done, environment, here, listing, process, refused, started
 from test_resume import assert_identical, without_clocks
 
 from budgetrun.slurm import Allocation, SlurmLauncher
@@ -38,7 +41,7 @@ class Slow(Uniform):
             time.sleep(0.2)
         return super().draw()
 """
-SLOWLY = "--config-dir mine sampler=slow epochs=3 evaluations=33"
+SLOWLY = "sampler=slow epochs=3 evaluations=33"
 
 
 def asked(*command: str) -> str:
@@ -94,7 +97,7 @@ def state(job: str) -> str:
 def eventually(what: Callable[[], Any], seconds: float = 180) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := what()):
-        assert time.monotonic() < deadline, asked("scontrol", "show", "job")
+        assert time.monotonic() < deadline, asked("squeue", "--states=all")
         time.sleep(0.2)
     return found
 
@@ -125,7 +128,7 @@ def assert_as_if_nothing_had_happened(cwd: Path, line: str, seeds: list[int]) ->
     quiet = cwd / "quiet"
     write_slow(quiet)
     (quiet / "fast").touch()
-    done = here(f"-m {line} seed={','.join(map(str, seeds))}", quiet)
+    done = here(f"-m --config-dir mine {line} seed={','.join(map(str, seeds))}", quiet)
     assert done.code == 0, done.err
     for seed in seeds:
         ours, theirs = folder(cwd, seed), folder(quiet, seed)
@@ -146,15 +149,14 @@ def assert_as_if_nothing_had_happened(cwd: Path, line: str, seeds: list[int]) ->
 
 def test_a_sweep_is_an_array_of_jobs_with_a_limit_and_ends_with_the_summary(cwd: Path) -> None:
     (cwd / "fast").touch()
-    options = "hydra.launcher.array_parallelism=2 hydra.launcher.cpus_per_task=2 checkpoint_every=61"
-    done = sweep(f"{options} {SLOWLY} seed=0,1,2", cwd)
+    done = sweep(f"hydra.launcher.array_parallelism=1 hydra.launcher.cpus_per_task=2 {SLOWLY} seed=0,1", cwd)
     assert done.code == 0, done.out + done.err
-    assert "3 of 3 runs are finished" in done.out
+    assert "2 of 2 runs are finished" in done.out
     job = number(done)
     assert f"scancel {job}" in done.out
-    assert about(f"{job}_0")["ArrayTaskThrottle"] == "2"
-    assert [state(f"{job}_{i}") for i in range(3)] == ["COMPLETED"] * 3
-    for seed in range(3):
+    assert about(f"{job}_0")["ArrayTaskThrottle"] == "1"
+    assert [state(f"{job}_{i}") for i in range(2)] == ["COMPLETED"] * 2
+    for seed in range(2):
         path = folder(cwd, seed)
         assert path is not None
         # the tests' own environment says 1
@@ -204,10 +206,22 @@ def test_what_slurm_refuses_is_said_in_its_words_and_nothing_is_written(cwd: Pat
 
 
 def test_more_jobs_than_slurm_takes_at_a_time_are_to_share_jobs(cwd: Path) -> None:
-    most = int(re.findall(r"MaxArraySize\s*= (\d+)", asked("scontrol", "show", "config"))[0]) - 1
+    most = int(re.findall(r"MaxArraySize\s*= (\d+)", asked("scontrol", "show", "config"))[0])
     launcher = SlurmLauncher(submitit_folder=str(cwd / "%j"))
     with pytest.raises(Exception, match=r"runs_per_job=2 or more"):
         launcher.submit({str(i): [] for i in range(most + 1)})
+
+
+def test_ctrl_c_while_a_sweep_waits_leaves_the_jobs_alone_and_says_how_to_cancel_them(cwd: Path) -> None:
+    line = f"-m --config-dir mine hydra/launcher=submitit_slurm hydra.launcher.timeout_min=10 {SLOWLY} seed=0"
+    running = started(line, cwd)
+    eventually(lambda: lines(cwd, 0))
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    job = number(Done(running.returncode, out, err, cwd))
+    assert (running.returncode, err) == (130, f"budgetrun: interrupted; the jobs go on without you; scancel {job} "
+                                              "cancels them\n"), out  # fmt: skip
+    assert state(job) == "RUNNING"
 
 
 # ---- stopping
@@ -215,17 +229,23 @@ def test_more_jobs_than_slurm_takes_at_a_time_are_to_share_jobs(cwd: Path) -> No
 
 def stopped_by(cwd: Path, jobs: dict[int, tuple[str, list[str]]]) -> None:
     """Do something to each running job, by seed, and see that it starts again from where it was."""
-    at = {}
-    for seed, (job, command) in jobs.items():
-        known = about(job)
-        at[seed] = int(known["Restarts"]), eventually(lambda s=seed: lines(cwd, s))
+    before = {job: int(about(job)["Restarts"]) for job, _ in jobs.values()}
+    for _, command in jobs.values():
         asked(*command)
     for seed, (job, _) in jobs.items():
-        eventually(lambda j=job, s=seed: int(about(j)["Restarts"]) > at[s][0])
-        eventually(lambda j=job, s=seed: state(j) == "RUNNING" and lines(cwd, s) > at[s][1])
         path = folder(cwd, seed)
         assert path is not None
-        assert (path / "train.log").read_text().count("goes on from update") == at[seed][0] + 1
+        log = path / "train.log"
+        eventually(lambda log=log, job=job: log.read_text().count("goes on from update") == before[job] + 1)
+        assert int(about(job)["Restarts"]) == before[job] + 1
+
+
+def kill(job: str) -> None:
+    """End the processes of a job as a lack of memory does."""
+    steps = asked("scontrol", "listpids", about(job)["JobId"]).splitlines()[1:]
+    for pid in [int(pid) for pid, _, step, *_ in map(str.split, steps) if step == "0"]:
+        with contextlib.suppress(ProcessLookupError):  # its parent ended first
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_a_job_that_is_told_to_stop_saves_goes_back_to_the_queue_and_ends_as_if_nothing_had_happened(
@@ -248,7 +268,7 @@ def test_a_cancelled_job_saves_and_a_killed_one_goes_on_from_its_last_checkpoint
     job = number(sweep(f"hydra.launcher.wait=false {line}", cwd))
     eventually(lambda: lines(cwd, 0) >= 4 and lines(cwd, 1) >= 4)
     asked("scancel", f"{job}_0")
-    asked("scancel", "--signal=KILL", f"{job}_1")
+    kill(f"{job}_1")
     eventually(lambda: (state(f"{job}_0"), state(f"{job}_1")) == ("CANCELLED", "FAILED"))
     assert "saved at update" in job_log(cwd, f"{job}_0")
     at = [update(cwd, 0), update(cwd, 1)]
@@ -287,13 +307,26 @@ def test_a_run_longer_than_the_time_limit_takes_several_jobs(cwd: Path) -> None:
     assert "goes on from update" in job_log(cwd, job)
 
 
-def test_forced_runs_are_forced_once_however_often_their_job_starts(cwd: Path) -> None:
-    (cwd / "fast").touch()
-    assert here(f"-m {SLOWLY} seed=0,1", cwd).code == 0
-    line = f"hydra.launcher.wait=false hydra.launcher.runs_per_job=2 force=true {SLOWLY} seed=0,1"
+def test_a_failed_run_is_not_tried_again_when_its_job_starts_again(cwd: Path) -> None:
+    line = f"hydra.launcher.wait=false hydra.launcher.runs_per_job=2 {SLOWLY} seed=0 lr=1e30,0.1"
     job = number(sweep(line, cwd))
-    eventually(lambda: len(list(cwd.glob("outputs/*-s0-*/result.json*"))) == 2)
+    eventually(lambda: (cwd / f"outputs/.submitit/{job}").exists() and "update 2:" in job_log(cwd, job))
+    asked("scancel", "--signal=USR2", job)
+    (cwd / "fast").touch()
+    eventually(lambda: state(job) == "FAILED")
+    log = job_log(cwd, job)
+    assert "goes on from update" in log
+    assert "1 of 2 runs failed" in log
+    assert log.count("try a smaller lr") == 1
+
+
+def test_forced_runs_are_forced_once_however_often_their_job_starts(cwd: Path) -> None:
+    line = f"{SLOWLY} epochs=1 evaluations=11 seed=0,1"
+    (cwd / "fast").touch()
+    assert here(f"-m --config-dir mine {line}", cwd).code == 0
     (cwd / "fast").unlink()
+    job = number(sweep(f"hydra.launcher.wait=false hydra.launcher.runs_per_job=2 force=true {line}", cwd))
+    eventually(lambda: 0 < lines(cwd, 1) < 11)
     stopped_by(cwd, {1: (job, ["scancel", "--signal=USR2", job])})
     (cwd / "fast").touch()
     eventually(lambda: state(job) == "COMPLETED")
@@ -304,7 +337,7 @@ def test_forced_runs_are_forced_once_however_often_their_job_starts(cwd: Path) -
 def test_the_readmes_script_for_sbatch_saves_and_goes_on(cwd: Path) -> None:
     script = (CHECKOUT / "README.md").read_text().partition("<!-- sbatch -->\n```\n")[2].partition("```")[0]
     assert script.count("python -m budgetrun sampler=is budget=0.3 aug=ricap") == 1
-    mine = f"{sys.executable} -m budgetrun {SLOWLY} seed=0"
+    mine = f"{sys.executable} -m budgetrun --config-dir mine {SLOWLY} seed=0"
     script = script.replace("python -m budgetrun sampler=is budget=0.3 aug=ricap", mine)
     (cwd / "script.sh").write_text(script.replace("--cpus-per-task=4", "--cpus-per-task=1"))
     submit = ["sbatch", "--parsable", f"--output={cwd / 'log'}", "script.sh"]
