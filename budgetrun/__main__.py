@@ -6,7 +6,6 @@ Nothing that takes long to import is imported at the top: `--help` answers witho
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -19,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from budgetrun import slurm
+from budgetrun.composing import is_grid
 from budgetrun.errors import STOPPING, Interrupted, UserError
 from budgetrun.help import help_page
+from budgetrun.job import task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,23 +38,6 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 def wants_traceback() -> bool:
     """Whether the user, and not main, set HYDRA_FULL_ERROR."""
     return "BUDGETRUN_EXPLAINS" not in os.environ
-
-
-def task(cfg: DictConfig) -> float:
-    """One run, as Hydra's launchers call it; the test accuracy, for sweepers that optimise."""
-    from budgetrun.config import choices_of, experiment, one_line
-    from budgetrun.train import run
-
-    log = logging.getLogger("budgetrun")
-    log.setLevel(logging.INFO)
-    try:
-        result = run(experiment(cfg, choices_of(HydraConfig.get())))
-    except Exception as error:
-        if HydraConfig.get().mode is hydra.types.RunMode.MULTIRUN:  # Hydra goes on with the other jobs
-            job = " ".join(HydraConfig.get().overrides.task)
-            log.error("failed: %s: %s", job, one_line(error) or type(error).__name__)
-        raise
-    return float(result["test_accuracy"])
 
 
 def main() -> int:
@@ -130,7 +113,7 @@ def is_sweep(arguments: list[str]) -> bool:
     if unknown:
         raise UserError(f"{unknown[0]} is not understood; --help lists what is, and flags come before key=value")
     modes = [o.partition("=")[2] for o in asked.overrides if o.startswith("hydra.mode=")]
-    several = modes[-1].upper() == "MULTIRUN" if modes else asked.multirun
+    several = modes[-1].upper() == "MULTIRUN" if modes else asked.multirun or any(map(is_grid, asked.overrides))
     return several and not (asked.help or asked.hydra_help or asked.cfg or asked.info or asked.shell_completion)
 
 

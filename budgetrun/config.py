@@ -28,6 +28,7 @@ from budgetrun.contracts import (
     Settings,
     UserError,
 )
+from budgetrun.errors import one_line
 
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 GROUPS = ("dataset", "model", "sampler", "aug", "noise", "loss", "optimizer", "schedule", "scores")
 OPTIONAL = ("noise", "scores")  # the groups whose option may be none
 # what decides where and how an experiment runs, not what it is: no part of its identity
-ELSEWHERE = ("device", "data_dir", "output_dir", "checkpoint_every", "force")
+ELSEWHERE = ("device", "data_dir", "output_dir", "checkpoint_every", "force", "retry_failed")
 
 
 @dataclass
@@ -192,7 +193,3 @@ def unknown(key: str, known: Iterable[str]) -> str:
     """The sentence for a key that does not exist, with the nearest one that does."""
     close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
     return f"there is no {key}; " + (f"did you mean {close[0]}?" if close else "--help lists what there is")
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -50,6 +50,7 @@ class Settings:
     output_dir: str
     checkpoint_every: float
     force: bool
+    retry_failed: bool
 
     def __post_init__(self) -> None:
         finite = math.isfinite

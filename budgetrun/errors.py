@@ -18,3 +18,8 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
         self.signum = signum
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, however many lines it has."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from budgetrun.composing import composer, overrides_of
-from budgetrun.config import one_line, unknown
-from budgetrun.contracts import UserError
+from budgetrun.config import unknown
+from budgetrun.errors import UserError, one_line
 
 
 def explain(error: BaseException, arguments: list[str], conf: Path) -> str | None:

@@ -29,7 +29,7 @@ Exit codes: 0 done, 1 failed (one sentence on stderr says why), above 128 stoppe
 """
 
 
-ORDER = ["dataset", "recipe", "model", "sampler", "aug", "noise", "loss", "optimizer", "schedule", "scores"]
+ORDER = ["dataset", "recipe", "model", "sampler", "aug", "noise", "loss", "optimizer", "schedule", "scores", "grid"]
 
 
 def help_page(conf: Path) -> str:

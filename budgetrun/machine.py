@@ -38,6 +38,12 @@ def find_device(name: str) -> torch.device:
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
+def own_gpu(worker: int | None) -> str | None:
+    """The GPU of a parallel launcher's worker, counted from 1, where there are several: they take turns."""
+    there = torch.cuda.device_count() if worker is not None and torch.cuda.is_available() else 0
+    return f"cuda:{(worker - 1) % there}" if worker is not None and there > 1 else None
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done all that was asked of it."""
     if device.type == "cuda":

@@ -67,3 +67,11 @@ def shown(budget: Budget) -> Iterator[Progress]:
             yield progress
         finally:
             progress.bar.close()
+
+
+def duration(seconds: float) -> str:
+    """A length of time in words, to two digits."""
+    for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds:.2g} seconds"

@@ -11,22 +11,24 @@ import json
 import logging
 import os
 import subprocess
+import traceback
 import zipfile
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from filelock import BaseFileLock, FileLock, Timeout
 from omegaconf import OmegaConf
 
-from budgetrun.errors import UserError
+from budgetrun.errors import UserError, one_line
+from budgetrun.lock import Lock, holder
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger("budgetrun")
 
-FINISHED = "finished"
+STATES = FINISHED, RUNNING, INTERRUPTED, FAILED, MISSING = "finished", "running", "interrupted", "failed", "missing"
 # what is shown of a result and looked up in it, so that a file without it is none
 SHOWN = ("run_id", "names", "config", "test_accuracy", "updates", "examples_forward", "examples_backward", "flops",
          "seconds")  # fmt: skip
@@ -87,17 +89,43 @@ def read_result(path: Path) -> dict[str, Any]:
     return result
 
 
+@dataclass
+class State:
+    """What became of a run, as its folder tells. word: one of STATES. detail: why it failed, or who works on it."""
+
+    word: str
+    detail: str = ""
+
+
 class RunFolder:
-    """output_dir/run_id: config.yaml, metrics.jsonl, checkpoint.pt, train.log, scores.csv and, last, result.json."""
+    """output_dir/run_id: config.yaml, metrics.jsonl, checkpoint.pt, train.log, scores.csv and, last, result.json.
+
+    In place of the result failed.json, where the run ended with an error.
+    """
 
     def __init__(self, output_dir: str, run_id: str) -> None:
         self.path = Path(output_dir) / run_id
-        self.lock: BaseFileLock | None = None
+        self.lock: Lock | None = None
         self.handler: LogFile | None = None
         self.result_path = self.path / "result.json"
         self.checkpoint_path = self.path / "checkpoint.pt"
         self.scores_path = self.path / "scores.csv"
         self.metrics_path = self.path / "metrics.jsonl"
+        self.failed_path = self.path / "failed.json"
+        self.log_path = self.path / "train.log"
+
+    def state(self) -> State:
+        """What became of the run; reads only."""
+        with contextlib.suppress(OSError, ValueError):
+            read_result(self.result_path)
+            return State(FINISHED)
+        if who := holder(self.path):
+            job = f", job {who['job']}" if who.get("job") else ""
+            return State(RUNNING, f"process {who['pid']} on {who['host']}{job}")
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return State(FAILED, str(json.loads(self.failed_path.read_bytes())["reason"]))
+        begun = any(path.exists() for path in (self.metrics_path, self.checkpoint_path, self.failed_path))
+        return State(INTERRUPTED if begun else MISSING)
 
     def finished(self) -> dict[str, Any] | None:
         """The result, if there is a whole one; what is not whole is set aside."""
@@ -115,16 +143,25 @@ class RunFolder:
         """Make the folder this process's alone; what is logged from here on also goes to train.log."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.lock = FileLock(self.path / ".lock")
-            self.lock.acquire(blocking=False)
-        except Timeout:
-            raise UserError(f"{self.path} is being worked on by another process; wait for it to end") from None
+            self.lock = Lock(self.path)
         except OSError as error:
             why = error.strerror or error
             raise UserError(f"{self.path} cannot be written ({why}); set output_dir to a folder that can") from error
-        self.handler = LogFile(self.path / "train.log", delay=True)
+        with contextlib.suppress(OSError):
+            self.failed_path.unlink(missing_ok=True)
+        self.handler = LogFile(self.log_path, delay=True)
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(self.handler)
+
+    def fail(self, error: Exception) -> None:
+        """Record why the run ended without a result, if this process had opened its folder."""
+        if self.lock is None:
+            return
+        expected = isinstance(error, UserError)
+        reason = one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}"
+        where = None if expected else "".join(traceback.format_exception(error))
+        with contextlib.suppress(UserError):  # the disk is full, and that is the reason
+            write_text(self.failed_path, json.dumps({"reason": reason, "traceback": where}, indent=2) + "\n")
 
     def close(self) -> None:
         """Undo `open`, if it was done."""

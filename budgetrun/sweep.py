@@ -1,102 +1,225 @@
-"""A sweep: every job is checked before the first one starts, and what became of each is said at the end."""
+"""A sweep: all jobs are checked before the first one starts, only what is missing is run, and all is accounted for.
+
+Hydra's launchers launch the jobs. One that breaks because a worker was killed is started again for those that are left.
+"""
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Callable
+import contextlib
+import copy
+import dataclasses
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, open_dict
 
-from budgetrun.budget import full_updates, model_flops
-from budgetrun.composing import composer, overrides_of
+from budgetrun import lock, status
+from budgetrun.composing import Compose, composer, overrides_of, own
 from budgetrun.config import Experiment, choices_of, experiment
-from budgetrun.contracts import Data, UserError
-from budgetrun.data import corrupt, load, trained_on, trained_shape
+from budgetrun.contracts import Settings
+from budgetrun.errors import Interrupted, UserError
 from budgetrun.explain import explain
-from budgetrun.machine import find_device
-from budgetrun.results import RunFolder
+from budgetrun.fit import Fit
+from budgetrun.grid import jobs_of
+from budgetrun.job import task
+from budgetrun.lock import Busy
+from budgetrun.progress import duration
+from budgetrun.results import FAILED, FINISHED, INTERRUPTED, MISSING, STATES, RunFolder
 
-log = logging.getLogger("budgetrun")
+LOCAL = (".BasicLauncher", ".JoblibLauncher")  # those that run the jobs on this machine
+FRUITLESS = 3  # starts of a launcher that breaks before it has finished a run, after which the sweep gives up
+Errors = dict[Path, BaseException]
+
+
+class Job:
+    """A checked job of a sweep: what was typed for it, and the run that it is."""
+
+    def __init__(self, overrides: list[str], experiment: Experiment) -> None:
+        self.overrides, self.experiment = overrides, experiment
+        self.folder = RunFolder(experiment.settings.output_dir, experiment.run_id)
+
+    def is_wanted(self) -> bool:
+        """Whether the sweep is to run it: not what another process works on, nor what failed unless asked."""
+        settings, word = self.experiment.settings, self.folder.state().word
+        again = {FINISHED: settings.force, FAILED: settings.force or settings.retry_failed}
+        return again.get(word, word in (MISSING, INTERRUPTED))
 
 
 def sweep(arguments: list[str], conf: Path, app: Callable[[], Any]) -> int:
-    """Check all jobs of the command line, hand it to Hydra's launcher, report; the exit code."""
-    experiments = check(arguments, conf)
-    folders = {e.run_id: RunFolder(e.settings.output_dir, e.run_id) for e in experiments}
-    finished = sum(folder.finished() is not None for folder in folders.values())
-    print(f"{len(folders)} runs, {finished} of them finished already", flush=True)
-    try:
-        app()
-        failure = None
-    except Exception as error:
-        failure = explain(error, arguments, conf)
-        if failure is None:
-            raise
-    left = [folder.path for folder in folders.values() if folder.finished() is None]
-    print(f"{len(folders) - len(left)} of {len(folders)} runs are finished")
-    if failure is None and not left:
-        return 0
-    for path in left:
-        print(f"  not finished: {path}")
-    raise UserError(f"{len(left)} of {len(folders)} runs did not finish; the first failure: {failure}")
+    """Check all jobs of the command line, launch those that are wanted, report; the exit code."""
+    with composer(arguments, conf) as compose:
+        whole = compose([*overrides_of(arguments), "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+        if not whole.hydra.sweeper._target_.endswith(".BasicSweeper"):  # it chooses a job by the results of others
+            app()
+            return 0
+        with open_dict(whole):
+            whole.hydra.hydra_logging = whole.hydra.job_logging  # with which launchers name the jobs
+        fit = Fit() if whole.hydra.launcher._target_.endswith(LOCAL) else None
+        jobs = check(arguments, conf, compose, whole, fit)
+        wanted = [job for job in jobs if job.is_wanted()]
+        print(f"{len(jobs)} runs: {', '.join(counted(jobs))}{expected(jobs, wanted, fit)}", flush=True)
+        status.write_plan({job.folder.path: job.overrides for job in jobs})
+        with stopping(wanted):
+            errors = launched(wanted, whole)
+    return report(jobs, errors, arguments, conf)
 
 
-class Fit:
-    """Whether experiments fit this machine and their data, which are read once for all jobs that share them."""
-
-    def __init__(self) -> None:
-        self.data: tuple[str, Data] | None = None
-        self.models: set[str] = set()
-        self.noises: set[str] = set()
-
-    def __call__(self, experiment: Experiment) -> None:
-        """Raises UserError where one does not."""
-        settings, resolved = experiment.settings, experiment.resolved
-        find_device(settings.device)
-        source = json.dumps([resolved["dataset"], settings.validation, settings.data_dir])
-        if self.data is None or self.data[0] != source:
-            self.data = source, load(experiment)
-        data = self.data[1]
-        full_updates(settings, len(trained_on(data, settings).labels))
-        noise = json.dumps([source, resolved["noise"]])  # one seed says whether it fits
-        if noise not in self.noises:
-            corrupt(data, experiment)
-            self.noises.add(noise)
-        shape = trained_shape(data, settings)
-        model = json.dumps([resolved["model"], shape, data.classes])
-        if model not in self.models:
-            model_flops(experiment.model.build(shape[0], data.classes), shape)
-            self.models.add(model)
-
-
-def check(arguments: list[str], conf: Path) -> list[Experiment]:
-    """All jobs of the command line as checked experiments.
+def check(arguments: list[str], conf: Path, compose: Compose, whole: DictConfig, fit: Fit | None) -> list[Job]:
+    """All jobs of the command line, each run once.
 
     Raises UserError that names the first job that makes no sense, and why.
     """
-    found, wrong, fits = [], [], Fit()
-    with composer(arguments, conf) as compose:
-        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())  # it lists glob's options
-        overrides = parser.parse_overrides(overrides_of(arguments))
-        for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]:
-            try:
-                cfg = compose(job)
-                own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-                found.append(experiment(own, choices_of(cfg.hydra)))
-                if cfg.hydra.launcher._target_.endswith("BasicLauncher"):  # it runs on this machine
-                    fits(found[-1])
-            except Exception as error:
-                wrong.append((job, error))
+    composed = Composed(compose, list(whole.hydra.overrides.hydra))
+    jobs: dict[str, Job] = {}
+    wrong = []
+    for overrides in jobs_of(whole.hydra.overrides.task, compose):
+        try:
+            checked = experiment(*composed(overrides))
+            if fit is not None:
+                fit(checked)
+            jobs.setdefault(checked.run_id, Job(overrides, checked))
+        except Exception as error:
+            wrong.append((overrides, error))
     if wrong:
-        job, first = wrong[0]
-        if (sentence := explain(first, [*arguments, *job], conf)) is None:
+        overrides, first = wrong[0]
+        if (sentence := explain(first, [*arguments, *overrides], conf)) is None:
             raise first
         more = f" (and {len(wrong) - 1} more jobs)" if len(wrong) > 1 else ""
-        raise UserError(f"no job was started, because this one cannot run: {' '.join(job)}: {sentence}{more}")
-    return found
+        raise UserError(f"no job was started, because this one cannot run: {' '.join(overrides)}: {sentence}{more}")
+    return list(jobs.values())
+
+
+class Composed:
+    """Configurations of jobs; Hydra composes each choice of options once, and values are put into copies of it.
+
+    Composing takes 0.2 s, so that a grid of a thousand runs would take minutes. Hydra itself sets values last.
+    """
+
+    def __init__(self, compose: Compose, hydra_overrides: list[str]) -> None:
+        self.compose, self.hydra_overrides = compose, hydra_overrides
+        self.values = {f.name for f in dataclasses.fields(Settings)}
+        self.known: dict[tuple[str, ...], tuple[DictConfig, dict[str, Any]]] = {}
+
+    def __call__(self, overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
+        """The configuration of a job, without Hydra's part, and the option chosen in each group."""
+        values = [o for o in overrides if "." in (key := o.partition("=")[0]) or key in self.values]
+        options = tuple(o for o in overrides if o not in values)
+        if options not in self.known:
+            cfg = self.compose([*options, *self.hydra_overrides])
+            self.known[options] = own(cfg), choices_of(cfg.hydra)
+        cfg = copy.deepcopy(self.known[options][0])
+        ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(values), cfg)
+        return cfg, self.known[options][1]
+
+
+def counted(jobs: list[Job]) -> list[str]:
+    """How many runs are in which state, in words."""
+    counts = Counter(job.folder.state().word for job in jobs)
+    return [f"{counts[word]} {word}" for word in STATES if counts[word]]
+
+
+def expected(jobs: list[Job], wanted: list[Job], fit: Fit | None) -> str:
+    """How long the wanted ones will take, in words: as long as the finished ones, or as their updates take here."""
+    if not wanted:
+        return ""
+    took = [(job, result["seconds_total"]) for job in jobs if (result := job.folder.finished())]
+    if fit is None:
+        each = f", {duration(sum(s for _, s in took) / len(took))} each so far" if took else ""
+        return f"; {len(wanted)} to run{each}"
+    seconds = sum(fit.seconds(job.experiment) for job in wanted)
+    if took:
+        seconds *= sum(s for _, s in took) / sum(fit.seconds(job.experiment) for job, _ in took)
+        return f"; {len(wanted)} to run, about {duration(seconds)} one after the other"
+    return f"; {len(wanted)} to run, about {duration(seconds)} of updates here, looks and evaluations not counted"
+
+
+def launched(jobs: list[Job], whole: DictConfig) -> Errors:
+    """Run the jobs by Hydra's launcher; what those raised that did not finish, by folder."""
+    errors: Errors = {}
+    fruitless = 0
+    while jobs and fruitless < FRUITLESS:
+        broken: BaseException | None = None
+        try:
+            for job, done in zip(jobs, launch(jobs, whole), strict=True):
+                if done.status is JobStatus.FAILED and not isinstance(done._return_value, Busy):
+                    errors[job.folder.path] = done._return_value
+        except BrokenExecutor as error:  # a worker was killed, and the other workers with it
+            broken = error
+        before = len(jobs)
+        open_ends = (MISSING, INTERRUPTED)
+        jobs = [j for j in jobs if j.folder.path not in errors and j.folder.state().word in open_ends]
+        fruitless = fruitless + 1 if len(jobs) == before else 0
+        if broken is None:
+            break
+        print(f"a worker was killed; {len(jobs)} runs are left and go on", flush=True)
+    return errors
+
+
+def launch(jobs: list[Job], whole: DictConfig) -> Sequence[JobReturn]:
+    context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks(whole))
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=whole)
+    return launcher.launch([job.overrides for job in jobs], initial_job_idx=0)
+
+
+@contextlib.contextmanager
+def stopping(jobs: list[Job]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM let the runs in this process's workers save, before its launcher kills the workers."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signum, signal.default_int_handler)  # the second time stops at once
+        asked: set[int] = set()
+        until = time.monotonic() + 60
+        while time.monotonic() < until and (running := workers()):
+            for pid in running - asked:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            asked |= running
+            time.sleep(0.05)
+        raise Interrupted("run the same command again to go on", signum)
+
+    def workers() -> set[int]:
+        holders = [who for job in jobs if (who := lock.holder(job.folder.path))]
+        return {who["pid"] for who in holders if (who["host"], who["parent"]) == (socket.gethostname(), os.getpid())}
+
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def report(jobs: list[Job], errors: Errors, arguments: list[str], conf: Path) -> int:
+    """Say what became of the runs; raises UserError where one is not finished, or its error where that is a bug."""
+    states = {job.folder: job.folder.state() for job in jobs}
+    left = {folder: state for folder, state in states.items() if state.word != FINISHED}
+    print(f"{len(jobs) - len(left)} of {len(jobs)} runs are finished")
+    reasons = []
+    for folder, state in left.items():
+        error = errors.get(folder.path)
+        reason = (error and explain(error, arguments, conf)) or state.detail
+        log = f" (see {folder.log_path})" if folder.log_path.exists() else ""
+        print(f"  {state.word}: {folder.path}{reason and ': '}{reason}{log}")
+        reasons.append(reason or state.word)
+    for error in errors.values():
+        if explain(error, arguments, conf) is None:
+            raise error
+    if left:
+        again = "; retry_failed=true runs the failed ones again" if FAILED in {s.word for s in left.values()} else ""
+        raise UserError(f"{len(left)} of {len(jobs)} runs are not finished; the first: {reasons[0]}{again}")
+    return 0

@@ -46,8 +46,11 @@ def run(experiment: Experiment) -> dict[str, Any]:
         try:
             with machine.profile(settings.deterministic):
                 result = train(experiment, folder)
-        except Diverged as error:
-            raise UserError(f"{error}; {folder.last_checkpoint()}; try a smaller lr") from error
+        except Exception as error:
+            if isinstance(error, Diverged):
+                error = UserError(f"{error}; {folder.last_checkpoint()}; try a smaller lr")
+            folder.fail(error)
+            raise error
         finally:
             folder.close()
     log.info(

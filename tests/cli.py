@@ -25,7 +25,8 @@ CONF = CHECKOUT / "conf"
 SAMPLERS = sorted(p.stem for p in (CONF / "sampler").glob("*.yaml"))
 AUGS = sorted(p.stem for p in (CONF / "aug").glob("*.yaml"))
 NOISES = sorted(p.stem for p in (CONF / "noise").glob("*.yaml"))
-OPTIONS = sorted((p.parent.name, p.stem) for p in CONF.glob("*/*.yaml"))
+OPTIONS = sorted((p.parent.name, p.stem) for p in CONF.glob("*/*.yaml") if p.parent.name != "grid")
+GRIDS = sorted(p.stem for p in CONF.glob("grid/*.yaml"))
 TRAINING = 1438  # digits
 
 
@@ -41,7 +42,7 @@ class Done:
     @property
     def folder(self) -> Path:
         """The one run folder under outputs/."""
-        (folder,) = (p for p in (self.cwd / "outputs").iterdir() if p.is_dir() and p.name[0] != ".")
+        (folder,) = (p for p in (self.cwd / "outputs").iterdir() if p.is_dir() and not p.name.startswith("."))
         return folder
 
     @property

@@ -1,0 +1,99 @@
+"""Whether experiments fit this machine and their data, and how long their updates take here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from budgetrun.budget import full_updates, model_flops
+from budgetrun.config import Experiment
+from budgetrun.contracts import Data
+from budgetrun.data import corrupt, load, trained_on, trained_shape
+from budgetrun.machine import find_device, synchronize, uses_bf16
+
+ENOUGH = 0.5  # seconds of updates that are timed
+
+
+class Fit:
+    """Checks experiments one by one; data and models are read and built once for all that share them."""
+
+    def __init__(self) -> None:
+        self.data: tuple[str, Data] | None = None
+        self.models: set[str] = set()
+        self.noises: set[str] = set()
+        self.times: dict[str, float] = {}
+
+    def __call__(self, experiment: Experiment) -> None:
+        """Raises UserError where the experiment does not fit."""
+        settings, resolved = experiment.settings, experiment.resolved
+        find_device(settings.device)
+        data = self.data_of(experiment)
+        full_updates(settings, len(trained_on(data, settings).labels))
+        noise = json.dumps([self.source(experiment), resolved["noise"]])  # one seed says whether it fits
+        if noise not in self.noises:
+            corrupt(data, experiment)
+            self.noises.add(noise)
+        shape = trained_shape(data, settings)
+        model = json.dumps([resolved["model"], shape, data.classes])
+        if model not in self.models:
+            model_flops(experiment.model.build(shape[0], data.classes), shape)
+            self.models.add(model)
+
+    def source(self, experiment: Experiment) -> str:
+        settings = experiment.settings
+        return json.dumps([experiment.resolved["dataset"], settings.validation, settings.data_dir])
+
+    def data_of(self, experiment: Experiment) -> Data:
+        if self.data is None or self.data[0] != self.source(experiment):
+            self.data = self.source(experiment), load(experiment)
+        return self.data[1]
+
+    def updates(self, experiment: Experiment) -> int:
+        """How many uniform updates its budget is worth."""
+        examples = len(trained_on(self.data_of(experiment), experiment.settings).labels)
+        return round(experiment.settings.budget * full_updates(experiment.settings, examples))
+
+    def seconds(self, experiment: Experiment) -> float:
+        """How long it takes here without looks and evaluations, by the time of some updates on made-up images."""
+        data, settings = self.data_of(experiment), experiment.settings
+        shape = trained_shape(data, settings)
+        kind = [experiment.resolved["model"], shape, data.classes, settings.batch_size, settings.precision]
+        if (key := json.dumps([*kind, settings.device])) not in self.times:
+            self.times[key] = seconds_an_update(experiment, shape, data.classes)
+        return self.updates(experiment) * self.times[key]
+
+
+def seconds_an_update(experiment: Experiment, shape: torch.Size, classes: int) -> float:
+    """The shortest of several, or of one where one takes longer than ENOUGH; the first is not counted."""
+    settings = experiment.settings
+    device = find_device(settings.device)
+    net: Any = experiment.model.build(shape[0], classes)
+    net = net.to(device, memory_format=torch.channels_last)
+    optimizer = experiment.optimizer.build(net.parameters(), settings.lr, settings.weight_decay)
+    images = torch.rand(settings.batch_size, *shape, device=device).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(settings.batch_size, device=device) % classes
+    bf16 = uses_bf16(settings.precision, device)
+
+    def update() -> None:
+        with torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
+            logits = net(images)
+        optimizer.zero_grad()
+        F.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+
+    def timed() -> float:
+        began = time.perf_counter()
+        update()
+        synchronize(device)
+        return time.perf_counter() - began
+
+    timed()
+    times = [timed()]
+    while sum(times) < ENOUGH:
+        times.append(timed())
+    return min(times)
