@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from omegaconf import OmegaConf
 
-from budgetrun.errors import Interrupted, UserError
+from budgetrun.errors import STOPPING, Interrupted, UserError
 from budgetrun.results import commit
 
 log = logging.getLogger("budgetrun")
@@ -221,6 +221,8 @@ class Allocation:
                 hand_back(code - 128)
             if code:
                 self.failed.append(folder)
+        for signum in STOPPING:  # Python takes its handlers away before it ends, and what is done would look killed
+            signal.signal(signum, signal.SIG_IGN)
         if self.failed:
             sys.exit(f"{len(self.failed)} of {len(self.commands)} runs failed: {some(self.failed)}")
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import torch
-from cli import CHECKOUT, Done, environment, here, listing, process, refused, started
+from cli import CHECKOUT, Done, environment, here, process, refused, started
 from test_resume import assert_identical, without_clocks
 
 from budgetrun.slurm import Allocation, SlurmLauncher
@@ -199,10 +199,8 @@ def test_a_failed_run_is_a_failed_job_and_the_other_runs_of_its_job_go_on(cwd: P
 
 
 def test_what_slurm_refuses_is_said_in_its_words_and_nothing_is_written(cwd: Path) -> None:
-    before = listing(cwd / "outputs")
-    said = refused(sweep("hydra.launcher.partition=nowhere seed=0,1", cwd), "Slurm takes no job", "partition")
-    assert "Invalid job array" not in said
-    assert before == {k: v for k, v in listing(cwd / "outputs").items() if Path(k).is_file()}
+    refused(sweep("hydra.launcher.partition=nowhere seed=0,1", cwd), "Slurm takes no job", "partition")
+    assert not [path for path in (cwd / "outputs" / ".submitit").rglob("*") if path.is_file()]
 
 
 def test_more_jobs_than_slurm_takes_at_a_time_are_to_share_jobs(cwd: Path) -> None:
@@ -264,8 +262,8 @@ def test_a_job_that_is_told_to_stop_saves_goes_back_to_the_queue_and_ends_as_if_
 
 
 def test_a_cancelled_job_saves_and_a_killed_one_goes_on_from_its_last_checkpoint(cwd: Path) -> None:
-    line = f"{SLOWLY} checkpoint_every=0.5 seed=0,1"
-    job = number(sweep(f"hydra.launcher.wait=false {line}", cwd))
+    line = f"{SLOWLY} checkpoint_every=0.5"
+    job = number(sweep(f"hydra.launcher.wait=false {line} seed=0,1", cwd))
     eventually(lambda: lines(cwd, 0) >= 4 and lines(cwd, 1) >= 4)
     asked("scancel", f"{job}_0")
     kill(f"{job}_1")
@@ -274,11 +272,11 @@ def test_a_cancelled_job_saves_and_a_killed_one_goes_on_from_its_last_checkpoint
     at = [update(cwd, 0), update(cwd, 1)]
     assert min(at) > 1
     (cwd / "fast").touch()
-    done = sweep(line, cwd)
+    done = sweep(f"{line} seed=0,1", cwd)
     assert done.code == 0, done.out + done.err
     for seed in range(2):
         assert f"goes on from update {at[seed]}" in job_log(cwd, f"{number(done)}_{seed}")
-    assert_as_if_nothing_had_happened(cwd, SLOWLY, [0, 1])
+    assert_as_if_nothing_had_happened(cwd, line, [0, 1])
 
 
 def test_a_preempted_job_goes_on_later_with_time_to_save_and_without(cwd: Path) -> None:
@@ -299,7 +297,7 @@ def test_a_preempted_job_goes_on_later_with_time_to_save_and_without(cwd: Path) 
 
 def test_a_run_longer_than_the_time_limit_takes_several_jobs(cwd: Path) -> None:
     options = "hydra.launcher.wait=false hydra.launcher.timeout_min=1 hydra.launcher.signal_delay_s=30"
-    job = number(sweep(f"{SLOWLY} seed=0 epochs=30 evaluations=330 {options}", cwd))
+    job = number(sweep(f"{SLOWLY} seed=0 epochs=6 {options}", cwd))
     eventually(lambda: about(job)["Restarts"] == "1")
     assert "SIGUSR2" in (log := job_log(cwd, job)), log
     (cwd / "fast").touch()
