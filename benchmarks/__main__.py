@@ -8,8 +8,10 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 if __package__ in (None, ""):  # as a file: python benchmarks/__main__.py
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,7 +25,9 @@ import torch
 from benchmarks import loops
 from benchmarks.contest import RATIO_HEADER, contest, ratio
 from benchmarks.start import start
-from budgetrun import machine
+from budgetrun import coresets, machine
+from budgetrun.contracts import Context, Data
+from budgetrun.errors import UserError
 
 
 @dataclass
@@ -43,10 +47,43 @@ CASES = [
     Case("cnn, Fashion-MNIST, batch 128", ["dataset=fashion_mnist"], 20, 30, 4),
     Case("resnet18, 3x32x32, batch 128", [*RANDOM, "+dataset.n=4096"], 1, 10, 1),
 ]
+FASHION = ["dataset=fashion_mnist", "budget=0.3"]
+SAMPLERS = {
+    "uniform": ["sampler=uniform"],
+    "p_sgd": ["sampler=p_sgd"],
+    "c_sgd": ["sampler=c_sgd"],
+    "is, gate always open": ["sampler=is", "sampler.threshold=0"],
+    "is": ["sampler=is"],
+    "vr, gate always open": ["sampler=vr", "sampler.threshold=0"],
+    "sb, prime=0": ["sampler=sb", "sampler.prime=0"],
+    "sb_batchwise, at every batch": ["sampler=sb_batchwise", "sampler.begin=0", "sampler.interrupt=0"],
+    "osgd, all rows": ["sampler=osgd"],
+    "hard_batches": ["sampler=hard_batches"],
+    "online_batch": ["sampler=online_batch"],
+    "spv": ["sampler=spv"],
+    "wpv": ["sampler=wpv"],
+    "infobatch": ["sampler=infobatch"],
+    "proxy": ["sampler=proxy"],
+}
+CORE_SETS = {
+    "craig": ["sampler=craig"],
+    "gradmatch": ["sampler=gradmatch"],
+    "glister": ["sampler=glister", "validation=0.1"],
+}
 SMOKE = {"resnet18, 3x32x32, batch 128": ["batch_size=8"]}  # seconds an update otherwise
 
 
-def main() -> None:
+def main() -> int:
+    """The exit code: 0, or 1 where a comparison cannot be made, with the reason on stderr."""
+    try:
+        compare()
+    except UserError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def compare() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", default="a,b,c,d", help="which comparisons, as in a,c (default: all)")
     parser.add_argument("--smoke", action="store_true", help="a few updates of each, to see that it runs")
@@ -71,8 +108,8 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
         os.environ["OMP_NUM_THREADS"] = str(options.threads)  # for the processes that are started
-    device = machine.find_device(options.device)
     place = [f"device={options.device}"]
+    device = machine.find_device(loops.composed(place).settings.device)
     about = machine.describe(device)
     versions = about["versions"]
     print(
@@ -89,7 +126,11 @@ def main() -> None:
         if "b" in wanted:
             against_the_conventional(device, place, options.smoke, most)
         if "c" in wanted:
-            samplers(device, place, options.smoke, most, options.cpu_time)
+            data = loops.data_of(*FASHION, *place)
+            if options.smoke:
+                data = loops.first(data, 2000)
+            samplers(device, [*FASHION, *place], data, options.smoke, most, options.cpu_time)
+            choices(device, [*FASHION, *place], data, options.smoke, most, options.cpu_time)
     if "d" in wanted:
         first_update(place, options.smoke)
 
@@ -157,31 +198,22 @@ def against_the_conventional(device: torch.device, place: list[str], smoke: bool
     )
 
 
-def samplers(device: torch.device, place: list[str], smoke: bool, most: int, cpu_time: bool) -> None:
-    common = ["dataset=fashion_mnist", "budget=0.3", *place]
-    chosen = {
-        "uniform": ["sampler=uniform"],
-        "p_sgd": ["sampler=p_sgd"],
-        "c_sgd": ["sampler=c_sgd"],
-        "is, gate always open": ["sampler=is", "sampler.threshold=0"],
-        "is": ["sampler=is"],
-        "vr, gate always open": ["sampler=vr", "sampler.threshold=0"],
-        "sb, prime=0": ["sampler=sb", "sampler.prime=0"],
-        "sb_batchwise, at every batch": ["sampler=sb_batchwise", "sampler.begin=0", "sampler.interrupt=0"],
-        "osgd, all rows": ["sampler=osgd"],
-        "hard_batches": ["sampler=hard_batches"],
-        "online_batch": ["sampler=online_batch"],
-        "spv": ["sampler=spv"],
-        "wpv": ["sampler=wpv"],
-        "infobatch": ["sampler=infobatch"],
-    }
-    data = loops.data_of(*common)
+def samplers(device: torch.device, common: list[str], data: Data, smoke: bool, most: int, cpu_time: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        scores = f"sampler.file={loops.random_scores(Path(folder) / 'scores.csv', data)}"
+        chosen = {
+            **SAMPLERS,
+            "rho": ["sampler=rho", scores],
+            "subset, weighted": ["sampler=subset", scores],
+            # the first choice comes before what is timed
+            **{f"{name}, chosen once": [*own, "sampler.every=null"] for name, own in CORE_SETS.items()},
+        }
+        lanes = {name: loops.ours([*common, *own], data) for name, own in chosen.items()}
+        lanes["look"] = loops.forward_only(common, data)
+        lanes["limit"] = loops.limit(common, data)
+        block, rounds = 3 if smoke else 20, min(most, 25)
+        times = contest(lanes, block, rounds, device, cpu_time=cpu_time)
     size = loops.composed(common).settings.batch_size
-    lanes = {name: loops.ours([*common, *own], data) for name, own in chosen.items()}
-    lanes["look"] = loops.forward_only(common, data)
-    lanes["limit"] = loops.limit(common, data)
-    block, rounds = 3 if smoke else 20, min(most, 25)
-    times = contest(lanes, block, rounds, device, cpu_time=cpu_time)
     look = statistics.median(a / b for a, b in zip(times["look"].seconds, times["limit"].seconds, strict=True))
     uniform = times["uniform"].seconds
     rows = []
@@ -209,6 +241,45 @@ def samplers(device: torch.device, place: list[str], smoke: bool, most: int, cpu
     print(f"\nA look at a batch takes {look:.3f} of an update here (the definition: 1/3 = 0.333).")
 
 
+def choices(device: torch.device, common: list[str], data: Data, smoke: bool, most: int, cpu_time: bool) -> None:
+    """What an update of a core-set takes with its part of a choice, from the time that a choice takes by itself."""
+    block, rounds = 3 if smoke else 50, min(most, 2)  # a choice may take minutes
+    lanes = {
+        "uniform": loops.ours(common, data, at_once=block),
+        "looks": loops.ours(common, data, before=lambda context: list(map(context.embed, context.everything()))),
+    }
+    between = {}  # updates from one choice to the next
+    for name, own in CORE_SETS.items():
+        made = loops.composed([*common, *own])
+        part: Any = made.sampler
+        trained_on = len(data.labels) * (1 - made.settings.validation)
+        between[name] = part.every * part.fraction * trained_on / made.settings.batch_size
+
+        def choose(context: Context, part: Any = part) -> None:
+            coresets.choose(context, part.method, part.fraction, part.balanced)
+
+        # with the held-out examples of the method, whose updates are uniform ones
+        lanes[name] = loops.ours([*common, *(o for o in own if not o.startswith("sampler"))], data, before=choose)
+    times = contest(lanes, 1, rounds, device, warm=0, cpu_time=cpu_time)
+    update = [seconds / block for seconds in times["uniform"].seconds]
+    looks = len(data.labels) / loops.composed(common).settings.batch_size / 3  # updates' worth
+    rows = []
+    for name, updates in between.items():
+        choice = [seconds - one for seconds, one in zip(times[name].seconds, update, strict=True)]
+        took = [1 + c / (updates * one) for c, one in zip(choice, update, strict=True)]
+        predicted = 1 + looks / updates
+        rows.append(
+            f"{name} | {statistics.median(choice):.2f} | {times['looks'].median:.2f} | {updates:.0f} | "
+            f"{statistics.median(took):.3f} | {predicted:.3f} | {ratio(took, [predicted] * len(took))}"
+        )
+    table(
+        "(c) A core-set's update with its part of a choice, against uniform's",
+        "cnn, Fashion-MNIST | a choice, s | to look at all, s | updates from choice to choice | of uniform | "
+        f"predicted (1 + batches looked at / 3 an update) | over the definition's: {RATIO_HEADER}",
+        rows,
+    )
+
+
 def first_update(place: list[str], smoke: bool) -> None:
     arguments = ["dataset=digits", *place]
     runs = [start(arguments) for _ in range(1 if smoke else 6)][0 if smoke else 1 :]  # the first warms the file cache
@@ -233,4 +304,4 @@ def ms(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -33,7 +33,7 @@ class Lane:
     """
 
     run: Callable[[Tick], Any]
-    count: Callable[[], tuple[int, ...]] = tuple
+    count: Callable[[], tuple[float, ...]] = tuple
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Times:
     """seconds[r]: of an update in round r. counts[r]: what the lane counted in round r."""
 
     seconds: list[float] = field(default_factory=list)
-    counts: list[tuple[int, ...]] = field(default_factory=list)
+    counts: list[tuple[float, ...]] = field(default_factory=list)
 
     @property
     def median(self) -> float:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,11 @@ from torch import Tensor, nn
 
 from benchmarks.contest import Lane, Tick
 from benchmarks.images import Loaded
-from budgetrun import machine, train
+from budgetrun import machine, scorefile, train
 from budgetrun.__main__ import CONF
 from budgetrun.config import Experiment, experiment
 from budgetrun.contracts import Batch, Context, Data
-from budgetrun.data import Normalize, prepare
+from budgetrun.data import Normalize, fingerprint, prepare
 
 LONG = ["epochs=1000", "evaluations=1", "checkpoint_every=1e9", "force=true"]  # nothing but updates while it is timed
 
@@ -43,19 +45,32 @@ def global_flags() -> Iterator[None]:
 
 
 class CountedSampler:
-    """A sampler as it is, and the images that it looked at and gave to train on."""
+    """A sampler as it is, and the images that it looked at and trained on; those of a second network by its FLOPs.
 
-    def __init__(self, sampler: Any) -> None:
-        self.sampler, self.looked, self.trained = sampler, 0, 0
+    before(context): what is done besides, before every draw.
+    """
+
+    def __init__(self, sampler: Any, before: Callable[[Context], object] | None = None) -> None:
+        self.sampler, self.before = sampler, before
+        self.looked, self.trained = 0.0, 0.0
 
     def start(self, context: Context) -> None:
         def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
             self.looked += len(batch)
             return context.look(batch, training)
 
-        self.sampler.start(dataclasses.replace(context, look=look))
+        def embed(batch: Batch) -> tuple[Tensor, Tensor]:
+            self.looked += len(batch)
+            return context.embed(batch)
+
+        self.context = dataclasses.replace(
+            context, look=look, embed=embed, second=lambda model: CountedSecond(context.second(model), self)
+        )
+        self.sampler.start(self.context)
 
     def draw(self) -> Batch:
+        if self.before is not None:
+            self.before(self.context)
         batch: Batch = self.sampler.draw()
         self.trained += len(batch)
         return batch
@@ -64,14 +79,39 @@ class CountedSampler:
         return getattr(self.sampler, name)
 
 
-def ours(overrides: list[str], data: Data) -> Lane:
-    """The real loop, `train.run`. The learning-rate schedule, which it asks once an update, is where it is timed."""
+class CountedSecond:
+    """A second network as it is, whose passes are counted with the sampler's own."""
+
+    def __init__(self, other: Any, counted: CountedSampler) -> None:
+        self.other, self.counted, self.budget = other, counted, other.budget
+
+    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        self.counted.looked += len(batch) * self.other.flops[0] / self.budget.flops_forward
+        losses, logits = self.other.look(batch)
+        return losses, logits
+
+    def learn(self, batch: Batch) -> None:
+        self.counted.trained += len(batch) * self.other.flops[1] / self.budget.flops_update
+        self.other.learn(batch)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.other, name)
+
+
+def ours(overrides: list[str], data: Data, at_once: int = 1, before: Callable[[Context], object] | None = None) -> Lane:
+    """The real loop, `train.run`. The learning-rate schedule, which it asks once an update, is where it is timed.
+
+    at_once: updates that count as one. before: see CountedSampler.
+    """
     made = composed(overrides)
-    counted = CountedSampler(made.sampler)
+    counted = CountedSampler(made.sampler, before)
 
     def run(tick: Tick) -> None:
+        updates = itertools.count()
+
         def schedule(lr: float, progress: float) -> float:
-            tick()
+            if next(updates) % at_once == 0:
+                tick()
             return made.schedule(lr, progress)
 
         with tempfile.TemporaryDirectory() as folder:
@@ -205,6 +245,19 @@ def conventional(overrides: list[str], data: Data, workers: int, channels_last: 
 def drawn_an_epoch(made: Experiment, n: int) -> int:
     """Images of an epoch's draw at the experiment's budget, in whole batches: what a DataLoader is made for."""
     return int(n * made.settings.budget) // made.settings.batch_size * made.settings.batch_size
+
+
+def random_scores(path: Path, data: Data) -> Path:
+    """A file of a random score and weight of every example."""
+    random = torch.Generator().manual_seed(0)
+    score, weight = torch.rand(2, len(data.labels), generator=random)
+    scorefile.write(path, {"score": score, "weight": 1 + weight}, {"dataset_fingerprint": fingerprint(data)})
+    return path
+
+
+def first(data: Data, count: int) -> Data:
+    """The data with the first `count` training examples alone."""
+    return dataclasses.replace(data, images=data.images[:count], labels=data.labels[:count])
 
 
 @functools.cache

@@ -64,11 +64,6 @@ class Budget:
         before_last = self.allowed - self.step
         return min(1.0, self.spent / before_last) if before_last > 0 else 0.0
 
-    @property
-    def flops_choosing(self) -> int:
-        """What is spent on anything but updates."""
-        return self.flops - self.examples_backward * self.flops_update
-
     def charge_look(self, images: int) -> None:
         """Forward passes without a backward pass."""
         self.examples_forward += images

@@ -134,6 +134,11 @@ class Batch:
     drawn: Tensor
     weight: Tensor | None = None
 
+    @staticmethod
+    def plain(images: Tensor, index: Tensor, label: Tensor) -> Batch:
+        """Images of one source each, of the examples `index` [B] with the labels `label` [B]."""
+        return Batch(images, index[:, None], label[:, None], torch.ones(len(index), 1, device=index.device), index)
+
     def __len__(self) -> int:
         return len(self.drawn)
 
@@ -150,6 +155,10 @@ class Batch:
         """`values` [n] of the examples as one of each image [B]: the mean over its sources, by share."""
         return (self.share * values[self.index]).sum(1)
 
+    def mean(self, losses: Tensor) -> Tensor:
+        """The loss [] of an update on the images, from the loss [B] of each: their mean, weighted."""
+        return losses.mean() if self.weight is None else (losses * self.weight).mean()
+
     def mixed(self, images: Tensor, partners: list[Tensor], share: Tensor) -> Batch:
         """Images made of K rows of this (K=1) batch each: image i has `share[i, k]` of row `partners[k][i]`.
 
@@ -162,9 +171,19 @@ class Batch:
             self, images=images, index=self.index[rows, 0], label=self.label[rows, 0], share=share, weight=weight
         )
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What Batch(**...) makes it again of, cloned: a slice would carry all of its memory into a file."""
+        return {k: v.clone() for k, v in vars(self).items() if v is not None}
+
+    def weighted(self) -> Batch:
+        """The same with its weights written out."""
+        return self if self.weight is not None else replace(self, weight=torch.ones_like(self.share[:, 0]))
+
     @staticmethod
     def cat(batches: list[Batch]) -> Batch:
-        """The rows of all `batches`, in order."""
+        """The rows of all `batches`, in order; beside weights, a batch without any has weights of 1."""
+        if any(b.weight is not None for b in batches):
+            batches = [b.weighted() for b in batches]
         columns = [k for k, v in vars(batches[0]).items() if v is not None]
         return replace(batches[0], **{k: torch.cat([getattr(b, k) for b in batches]) for k in columns})
 
@@ -198,13 +217,13 @@ class Context:
 
     n, classes: number of training examples and of classes. labels: int64 [n], as the training sees them.
     batch_size: images an update. fraction: the budget, in (0, 1]. epoch: updates of one full pass.
-    updates: what the budget allows, in updates that cost what uniform ones do.
     validation: the held-out part as one plain batch (its `drawn` and `index` count in that part), or None.
     view(index): augmented images of the examples `index` [B]; costs nothing. A Stream of them is made ahead of time.
         view.plain(index): without augmentation. everything(): all examples so, in order, in batches.
     progress(): how much of the budget is spent: 0 at the first update, 1 at the last.
     read_scores(file): the columns [m] of a file of scores, among them `index` and `score`; see scorefile.read. What it
         cost to make is stated in the result.
+    logit_gradients(logits, batch): d loss_i / d logits_i [B, classes] of the run's loss; takes no pass of the model.
 
     Every image of these is charged as a forward pass:
     look(batch, training=False): the losses [B] and logits [B, classes] under the current model, without gradients, in
@@ -223,13 +242,13 @@ class Context:
     batch_size: int
     fraction: float
     epoch: int
-    updates: int
     device: torch.device
     random: Random
     view: Views
     validation: Batch | None
     progress: Callable[[], float]
     read_scores: Callable[[str], dict[str, Tensor]]
+    logit_gradients: Callable[[Tensor, Batch], Tensor]
     look: Look
     embed: Callable[[Batch], tuple[Tensor, Tensor]]
     gradient_norms: Callable[[Batch], Tensor]
@@ -264,7 +283,7 @@ class SecondModel(Stateful, Protocol):
         ...
 
     def learn(self, batch: Batch) -> None:
-        """One update on the batch; charges its forward and backward passes."""
+        """One update on the batch, with its weights; charges its forward and backward passes."""
         ...
 
 
@@ -301,7 +320,11 @@ class Augmentation(Protocol):
 
 class Loss(Protocol):
     def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The loss [B] of every image, from float32 logits [B, classes]."""
+        """The loss [B] of every image, from float32 logits [B, classes].
+
+        A loss with a method `logit_gradients(logits, batch)` says its gradients d loss_i / d logits_i, [B, classes],
+        itself; that of another is differentiated by torch where a method needs it.
+        """
         ...
 
 
@@ -324,7 +347,8 @@ class Sampler(Protocol):
     """Chooses what the next update trains on.
 
     The loop calls `start` once, then for every update `draw`, the forward pass, `observe`, the backward pass.
-    A parameter of the method is a dataclass field; what it learns on the way goes through `state_dict`.
+    A parameter of the method is a dataclass field; what it learns on the way goes through `state_dict`. A sampler with
+    an attribute `dropped` says how many examples it has left out so far without a look, for the keep rate.
     """
 
     def start(self, context: Context) -> None: ...

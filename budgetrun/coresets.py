@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context, UserError
+from budgetrun.softmax import errors
 
 # ---- the algorithms
 
@@ -145,7 +146,7 @@ def glister(gradients: Tensor, logits: Tensor, labels: Tensor, count: int, step:
 
 def bias_gradients(logits: Tensor, labels: Tensor) -> Tensor:
     """softmax - onehot [m, classes]: the gradient of the cross-entropy with respect to the last layer's bias."""
-    return logits.softmax(1).scatter_add(1, labels[:, None], torch.full_like(logits[:, :1], -1))
+    return errors(logits, labels[:, None], torch.ones_like(logits[:, :1]))
 
 
 # ---- the methods

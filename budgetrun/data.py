@@ -135,8 +135,7 @@ def held_out(data: Data) -> Batch | None:
     if data.val_images is None or data.val_labels is None:
         return None
     index = torch.arange(len(data.val_labels), device=data.val_labels.device)
-    share = torch.ones(len(index), 1, device=index.device)
-    return Batch(data.val_images, index[:, None], data.val_labels[:, None], share, drawn=index)
+    return Batch.plain(data.val_images, index, data.val_labels)
 
 
 class Normalize:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from budgetrun.budget import Budget
-from budgetrun.contracts import Batch, Data
+from budgetrun.contracts import Batch, Data, Sampler
 from budgetrun.machine import Stopwatch
+from budgetrun.softmax import entropy
 from budgetrun.views import Views
 
 TOGETHER = 100  # updates
-COUNTS = ("visits", "visits_before", "effective", "weighted", "looking", "looked", "candidates")
+COUNTS = ("visits", "visits_before", "effective", "weighted", "looking", "candidates", "flops")
 
 
 class Diagnostics:
@@ -27,21 +30,34 @@ class Diagnostics:
     selected_class_entropy: entropy of the visited classes over its maximum log K; 1 if all are visited alike.
     selected_corrupted: share of the corrupted examples in the visits, next to corrupted, their share in the data;
         selected_corrupted_lately: in the visits since the last evaluation.
-    keep_rate: images trained on, of the candidates: those that an update looks at or, if more, trains on.
-    looking_updates: share of the updates that were preceded by a look; of a gated method, how often it was open.
+    keep_rate: images backpropagated, of the candidates: those that the sampler looks at for an update or, if more,
+        trains on, and those that it says it has `dropped` without a look.
+    looking_updates: share of the updates that the sampler looked for; of a gated method, how often it was open.
     effective_batch: mean of (sum w)^2 / sum w^2 over the batch size, w the weights of the losses (Kish).
-    selection_seconds, selection_flops: share of the time and the FLOPs that went into choosing; augmentation is not.
+    selection_seconds, selection_flops: share of the time and the FLOPs that went into choosing, which is what the
+        sampler spends in `draw` but for augmentation. What a scorer spends is none of it.
     """
 
-    def __init__(self, data: Data, budget: Budget, view: Views) -> None:
+    def __init__(self, data: Data, budget: Budget, view: Views, sampler: Sampler) -> None:
         device = data.labels.device
         self.labels, self.classes, self.corrupted = data.labels, data.classes, data.corrupted
-        self.budget, self.drawing, self.viewing = budget, Stopwatch(device), view.stopwatch
+        self.budget, self.sampler, self.drawn, self.viewing = budget, sampler, Stopwatch(device), view.stopwatch
         self.visits = torch.zeros(len(data.labels), device=device)
         self.visits_before = self.visits.clone()
         self.effective = torch.zeros((), device=device)
         self.waiting: list[tuple[Tensor, Tensor, Tensor | None]] = []
-        self.weighted, self.looking, self.looked, self.candidates = 0, 0, 0, 0
+        self.weighted, self.looking, self.candidates = 0, 0, 0
+        self.looked = 0  # images, for the next update
+        self.flops = 0  # spent on choosing
+
+    @contextlib.contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Around a sampler's draw. The budget counts on the host: there is nothing to read on the device."""
+        looked, flops = self.budget.examples_looked, self.budget.flops
+        with self.drawn:
+            yield
+        self.looked = self.budget.examples_looked - looked
+        self.flops += self.budget.flops - flops
 
     def observe(self, batch: Batch) -> None:
         """One more training batch, after its weights are set."""
@@ -49,11 +65,8 @@ class Diagnostics:
         self.waiting.append((batch.index, batch.share, batch.weight))
         if len(self.waiting) == TOGETHER:
             self.count()
-        # nothing to read on the device: the budget counts looks on the host
-        looked = self.budget.examples_looked - self.looked
-        self.looked += looked
-        self.looking += looked > 0
-        self.candidates += max(looked, len(batch))
+        self.looking += self.looked > 0
+        self.candidates += max(self.looked, len(batch))
 
     def count(self) -> None:
         """Take the waiting batches in."""
@@ -78,14 +91,16 @@ class Diagnostics:
         self.visits_before = self.visits.clone()
         by_class = torch.zeros(self.classes, dtype=torch.float64, device=visits.device)
         by_class.index_add_(0, self.labels, visits)
+        of_examples, of_classes = (entropy(counts / counts.sum()).item() for counts in (visits, by_class))
         updates = max(1, self.budget.updates)
+        candidates = self.candidates + getattr(self.sampler, "dropped", 0)
         values = {
-            "visits_entropy": entropy(visits),
-            "selected_class_entropy": entropy(by_class) / math.log(self.classes) if self.classes > 1 else 1.0,
-            "keep_rate": self.budget.examples_backward / max(1, self.candidates),
+            "visits_entropy": of_examples,
+            "selected_class_entropy": of_classes / math.log(self.classes) if self.classes > 1 else 1.0,
+            "keep_rate": self.budget.examples_backward / max(1, candidates),
             "looking_updates": self.looking / updates,
-            "selection_seconds": (self.drawing.seconds() - self.viewing.seconds()) / max(1e-9, self.budget.seconds),
-            "selection_flops": self.budget.flops_choosing / max(1, self.budget.flops),
+            "selection_seconds": (self.drawn.seconds() - self.viewing.seconds()) / max(1e-9, self.budget.seconds),
+            "selection_flops": self.flops / max(1, self.budget.flops),
         }
         if self.weighted:
             values["effective_batch"] = (self.effective.item() + updates - self.weighted) / updates
@@ -96,19 +111,13 @@ class Diagnostics:
         return values
 
     def state_dict(self) -> dict[str, Any]:
-        watches = {"drawing": self.drawing.seconds(), "viewing": self.viewing.seconds()}
+        watches = {"drawing": self.drawn.seconds(), "viewing": self.viewing.seconds()}
         # not counted first: sums in another grouping would differ in the last bit from an uninterrupted run's
         return {**{name: getattr(self, name) for name in COUNTS}, "waiting": self.waiting, **watches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.drawing.total = state["drawing"]
+        self.drawn.total = state["drawing"]
         self.viewing.total = state["viewing"]
         self.waiting = [(index, share, weight) for index, share, weight in state["waiting"]]
         for name in COUNTS:
             setattr(self, name, state[name])
-
-
-def entropy(counts: Tensor) -> float:
-    """-sum p log p in nats, p the counts' shares."""
-    p = counts / counts.sum()
-    return -torch.xlogy(p, p).sum().item()

@@ -137,7 +137,8 @@ def expected(jobs: list[Job], wanted: list[Job], fit: Fit | None) -> str:
     """How long the wanted ones will take, in words: as long as the finished ones, or as their updates take here."""
     if not wanted:
         return ""
-    took = [(job, result["seconds_total"]) for job in jobs if (result := job.folder.finished())]
+    finished = [job for job in jobs if job.folder.state().word == FINISHED]
+    took = [(job, result["seconds_total"]) for job in finished if (result := job.folder.finished())]
     if fit is None:
         each = f", {duration(sum(s for _, s in took) / len(took))} each so far" if took else ""
         return f"; {len(wanted)} to run{each}"

@@ -1,18 +1,21 @@
-"""Tables of cells, mean ± standard deviation of n runs: how they are made, and as Markdown, CSV and LaTeX."""
+"""Tables of cells, mean ± standard deviation of n runs: how they are made, and as Markdown and LaTeX."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 MISSING = "—"
+Key = tuple[str, ...]
+Place = tuple[str, Key, Key]  # of a cell: metric, row key, column key
 # parts of a whole, which are shown in per cent as accuracies are
 SHARES = ("corrupted", "selected_corrupted", "selected_corrupted_lately", "keep_rate", "looking_updates",
           "selection_flops", "selection_seconds")  # fmt: skip
+GREATER = ("accuracy", "accuracy_at_best_validation", "accuracy_best_on_test", "speedup_examples", "speedup_seconds")
+LESS = ("loss", "error", "seconds", "flops", "epochs_to_generalise")
 
 
 @dataclass
@@ -30,15 +33,16 @@ class Table:
 
     rows, columns: the settings' names. row_keys, column_keys: the combinations of their values, sorted; each value
     is a word (see `word`), and "" where a run has no such setting. cells: by row key and column key; a combination
-    without a run is not there.
+    without a run is not there. note: what else its caption says.
     """
 
     rows: list[str]
     columns: list[str]
     metric: str
-    row_keys: list[tuple[str, ...]]
-    column_keys: list[tuple[str, ...]]
-    cells: dict[tuple[tuple[str, ...], tuple[str, ...]], Cell]
+    row_keys: list[Key]
+    column_keys: list[Key]
+    cells: dict[tuple[Key, Key], Cell]
+    note: str = ""
 
     def numbers(self) -> list[int]:
         """How many runs cells have, in order, each number once."""
@@ -52,12 +56,13 @@ class Table:
 
     def scale(self) -> tuple[int, str]:
         """By how much the metric is multiplied to be shown, and the unit that is then written behind its name."""
-        return (100, ", %") if self.metric.endswith("accuracy") or self.metric in SHARES else (1, "")
+        share = "accuracy" in self.metric or self.metric.endswith("error") or self.metric in SHARES
+        return (100, ", %") if share else (1, "")
 
 
-def tabulate(runs: Iterable[dict[str, Any]], rows: list[str], columns: list[str], metric: str) -> Table:
+def tabulate(runs: Iterable[dict[str, Any]], rows: list[str], columns: list[str], metric: str, note: str = "") -> Table:
     """The table of runs; one without the metric has its row and its column, and is in no cell."""
-    values: dict[tuple[tuple[str, ...], tuple[str, ...]], list[float]] = {}
+    values: dict[tuple[Key, Key], list[float]] = {}
     for run in runs:
         row, column = (tuple(word(run.get(name, "")) for name in names) for names in (rows, columns))
         found = values.setdefault((row, column), [])
@@ -65,7 +70,7 @@ def tabulate(runs: Iterable[dict[str, Any]], rows: list[str], columns: list[str]
             found.append(run[metric])
     row_keys, column_keys = (sorted({key[side] for key in values}, key=order) for side in (0, 1))
     cells = {key: cell(found) for key, found in values.items() if found}
-    return Table(rows, columns, metric, row_keys, column_keys, cells)
+    return Table(rows, columns, metric, row_keys, column_keys, cells, note)
 
 
 def cell(values: list[float]) -> Cell:
@@ -86,7 +91,7 @@ def word(value: Any) -> str:
     return str(value)
 
 
-def order(key: tuple[str, ...]) -> list[tuple[int, float, str]]:
+def order(key: Key) -> list[tuple[int, float, str]]:
     """Numbers by size, then words, then what is not there."""
     return [(2, 0.0, "") if not w else (1, 0.0, w) if (x := number(w)) is None else (0, x, w) for w in key]
 
@@ -99,56 +104,74 @@ def number(word: str) -> float | None:
         return None
 
 
-# several tables are of the same runs, rows and columns, with other metrics: they are shown as one
+def better(metric: str) -> int:
+    """1 where more of a metric is better, -1 where less is, 0 where it is neither."""
+    return 1 if metric.endswith(GREATER) else -1 if metric.endswith(LESS) and metric not in SHARES else 0
 
 
-def markdown(*tables: Table) -> str:
-    lines = [[w.replace("\n", " ").replace("|", r"\|") for w in line] for line in grid(*tables)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    lines.insert(1, ["-" * width for width in widths])
-    drawn = ("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
-    return "\n".join([*drawn, "", caption(*tables)])
+# ---- as it is shown
 
 
-def comma_separated(*tables: Table) -> str:
-    """One line a cell, and a metric if there are several; also the missing; numbers in full, accuracies up to 1."""
-    import pandas as pd  # 0.5 s, which the other forms do not need
+@dataclass
+class Sheet:
+    """What is printed: headings, lines of words, and a caption.
 
-    lines = []
-    for row, column, table in itertools.product(tables[0].row_keys, tables[0].column_keys, tables):
-        cell = table.cells.get((row, column))
-        metric = {"metric": table.metric} if len(tables) > 1 else {}
-        measured = {"mean": cell.mean, "std": cell.std, "n": cell.n} if cell else {"mean": None, "std": None, "n": 0}
-        lines.append({**dict(zip(table.rows + table.columns, row + column, strict=True)), **metric, **measured})
-    return str(pd.DataFrame(lines).to_csv(index=False)).rstrip("\n")
+    left: how many columns, from the left, are names and not numbers. strong: which words, as (line, column), are bold.
+    """
 
-
-def latex(*tables: Table) -> str:
-    head, *body = ([escape(w) for w in line] for line in grid(*tables))
-    ends = [" & ".join(line) + r" \\" for line in body]
-    alignment = "l" * len(tables[0].rows) + "r" * len(tables[0].column_keys)
-    return "\n".join([
-        r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\caption{{{escape(caption(*tables))}}}",
-        rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule", *ends,
-        r"\bottomrule", r"\end{tabular}", r"\end{table}",
-    ])  # fmt: skip
+    head: list[str]
+    lines: list[list[str]]
+    caption: str
+    left: int
+    strong: set[tuple[int, int]] = field(default_factory=set)
 
 
-STYLES = {"md": markdown, "csv": comma_separated, "latex": latex}
+def laid_out(*tables: Table, best: Collection[Place] = ()) -> Sheet:
+    """Tables of the same runs, rows and columns as one, with an entry of each in a cell.
 
-
-def grid(*tables: Table) -> list[list[str]]:
-    """Headings, then a line a row; of several tables, a cell has the entry of each."""
+    best: the cells in bold, as (metric, row key, column key); of several tables, the first decides.
+    """
     table = tables[0]
     headings = [
         ", ".join(f"{name}={w or MISSING}" for name, w in zip(table.columns, key, strict=True))
         for key in table.column_keys
     ]
-    lines = [[*table.rows, *headings]]
-    for row in table.row_keys:
+    sheet = Sheet([*table.rows, *headings], [], caption(*tables), len(table.rows))
+    for line, row in enumerate(table.row_keys):
         cells = [" / ".join(entry(t, row, column) for t in tables) for column in table.column_keys]
-        lines.append([*(w or MISSING for w in row), *cells])
-    return lines
+        sheet.lines.append([*(w or MISSING for w in row), *cells])
+        sheet.strong |= {
+            (line, sheet.left + place)
+            for place, column in enumerate(table.column_keys)
+            if (table.metric, row, column) in best
+        }
+    return sheet
+
+
+def markdown(sheet: Sheet) -> str:
+    lines = [[w.replace("\n", " ").replace("|", r"\|") for w in line] for line in [sheet.head, *sheet.lines]]
+    for line, column in sheet.strong:
+        lines[1 + line][column] = f"**{lines[1 + line][column]}**"
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    lines.insert(1, ["-" * width for width in widths])
+    drawn = ("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
+    return "\n".join([*drawn, "", sheet.caption])
+
+
+def latex(sheet: Sheet) -> str:
+    head, *body = ([escape(w) for w in line] for line in [sheet.head, *sheet.lines])
+    for line, column in sheet.strong:
+        body[line][column] = rf"\textbf{{{body[line][column]}}}"
+    ends = [" & ".join(line) + r" \\" for line in body]
+    alignment = "l" * sheet.left + "r" * (len(head) - sheet.left)
+    return "\n".join([
+        r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\caption{{{escape(sheet.caption)}}}",
+        rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule", *ends,
+        r"\bottomrule", r"\end{tabular}", r"\end{table}",
+    ])  # fmt: skip
+
+
+STYLES = {"md": markdown, "latex": latex}
 
 
 def entry(table: Table, row: tuple[str, ...], column: tuple[str, ...]) -> str:
@@ -157,7 +180,7 @@ def entry(table: Table, row: tuple[str, ...], column: tuple[str, ...]) -> str:
     if cell is None:
         return MISSING
     scale, unit = table.scale()
-    digits = ".2f" if unit else ".4g"
+    digits = ".2f" if unit else ".3f" if table.metric.endswith("entropy") else ".4g"
     spread = "" if cell.std is None else f" ± {cell.std * scale:{digits}}"
     return f"{cell.mean * scale:{digits}}{spread}" + (f" (n={cell.n})" if len(table.numbers()) > 1 else "")
 
@@ -166,7 +189,8 @@ def caption(*tables: Table) -> str:
     missing = any(len(table.cells) < len(table.row_keys) * len(table.column_keys) for table in tables)
     metrics = " / ".join(f"{table.metric}{table.scale()[1]}" for table in tables)
     statistics = " / ".join(dict.fromkeys(table.statistic() for table in tables))
-    return f"{metrics}: {statistics}" + (f"; {MISSING} is missing" if missing else "")
+    notes = list(dict.fromkeys(table.note for table in tables if table.note))
+    return "; ".join([f"{metrics}: {statistics}", *([f"{MISSING} is missing"] if missing else []), *notes])
 
 
 def escape(text: str) -> str:

@@ -97,7 +97,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         logits = forward(net, batch.images)
         losses = experiment.loss(logits, batch)
         observe(batch, losses.detach(), logits.detach())
-        loss = losses.mean() if batch.weight is None else (losses * batch.weight).mean()
+        loss = batch.mean(losses)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -163,12 +163,12 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
     context = Context(
         n=n, classes=data.classes, labels=data.labels, batch_size=settings.batch_size, fraction=settings.budget,
-        epoch=n // settings.batch_size, updates=updates, device=device, random=random, view=view,
+        epoch=n // settings.batch_size, device=device, random=random, view=view,
         validation=held_out(data), progress=lambda: budget.progress, read_scores=read_scores, look=looks.look,
-        embed=looks.embed, gradient_norms=looks.gradient_norms, second=second,
+        embed=looks.embed, gradient_norms=looks.gradient_norms, logit_gradients=looks.logit_gradients, second=second,
     )  # fmt: skip
     sampler, scorer = experiment.sampler, experiment.scores
-    diagnostics = Diagnostics(data, budget, view)
+    diagnostics = Diagnostics(data, budget, view, sampler)
     sampler.start(context)
     if scorer is not None:
         scorer.start(replace(context, random=scores_random))
@@ -190,6 +190,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     record = Record()
     here = {"dataset fingerprint": fingerprint, "device type": device.type}  # what a run cannot change on the way
     before = 0.0  # seconds in all, of earlier processes
+    source, dirty = commit()
+    commits: list[str] = []  # of earlier processes whose code was another, which a review wants to know
     parts: dict[str, Stateful] = {
         "model": net, "optimizer": optimizer, "sampler": sampler, "budget": budget, "record": record,
         "diagnostics": diagnostics, "random": random, "aug_random": aug_random, "scores_random": scores_random,
@@ -203,9 +205,10 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             raise Diverged(
                 f"the weights became infinite or not a number by update {budget.updates} (learning rate {lr:.3g})"
             )
-        folder.write_checkpoint({**states, **here, "seconds_total": before + time.perf_counter() - began})
+        spent = {"seconds_total": before + time.perf_counter() - began, "commits": [*commits, source]}
+        folder.write_checkpoint({**states, **here, **spent})
 
-    if state := folder.read_checkpoint(device, [*parts, *here, "seconds_total"]):
+    if state := folder.read_checkpoint(device, [*parts, *here, "seconds_total", "commits"]):
         for what, now in here.items():
             if state[what] != now:
                 made = f"{folder.checkpoint_path} was made with {what} {state[what]}"
@@ -213,7 +216,10 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         for name, part in parts.items():
             part.load_state_dict(state[name])
         before = state["seconds_total"]
+        commits = list(dict.fromkeys(c for c in state["commits"] if c not in (None, source)))
         log.info("%s goes on from update %d", folder.path, budget.updates)
+        if commits:
+            log.warning("it began with the code of commit %s and goes on with that of %s", commits[-1], source)
     folder.write_config(experiment.resolved)
     folder.write_metrics(record.metrics)
 
@@ -225,7 +231,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             lr = experiment.schedule(settings.lr, budget.progress)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            with diagnostics.drawing:
+            with diagnostics.drawing():
                 batch = sampler.draw()
             record.add(update(model, optimizer, batch, observe), lr)
             budget.charge_update(len(batch))
@@ -259,7 +265,6 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
     # ---- the result
     last = record.metrics[-1]
-    source, dirty = commit()
     if scorer is not None:
         columns = scorer.scores()
         held = context.validation if getattr(scorer, "of", "training") == "validation" else None
@@ -274,9 +279,10 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         "run_id": experiment.run_id, "status": FINISHED, "names": experiment.names, "config": experiment.resolved,
         **{key: value for key, value in last.items() if key not in ("progress", "lr")},
         "flops_before": budget.flops_before, "seconds_total": before + time.perf_counter() - began,
-        "n_parameters": sum(p.numel() for p in net.parameters()),
+        "n_parameters": sum(p.numel() for p in net.parameters()), "n_training": n,
         "n_corrupted": 0 if data.corrupted is None else int(data.corrupted.sum()),
-        "dataset_fingerprint": fingerprint, "commit": source, "dirty": dirty, **machine.describe(device),
+        "dataset_fingerprint": fingerprint, "commit": source, "dirty": dirty, "commits_before": commits,
+        **machine.describe(device),
     }  # fmt: skip
     folder.finish(result)
     return result

@@ -19,6 +19,7 @@ from torch import Tensor
 from budgetrun.__main__ import CONF
 from budgetrun.config import Experiment, experiment
 from budgetrun.contracts import Batch, Context, Data, Random
+from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.views import Views
 
 CPU = torch.device("cpu")
@@ -47,8 +48,9 @@ def context_for() -> Callable[..., Context]:
         view = Views(data, aug, aug_random or Random.seeded(seed, "aug", CPU))
 
         facts: dict[str, Any] = {
-            "updates": 100, "validation": None, "progress": lambda: 0.0, "read_scores": refuses_to_look,
+            "validation": None, "progress": lambda: 0.0, "read_scores": refuses_to_look,
             "embed": refuses_to_look, "gradient_norms": refuses_to_look, "second": refuses_to_look,
+            "logit_gradients": CrossEntropy(smoothing=0.0).logit_gradients,
         }  # fmt: skip
         return Context(
             n=n, classes=classes, labels=labels, batch_size=batch_size, fraction=fraction, epoch=n // batch_size,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import io
 import itertools
 import json
@@ -16,170 +15,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli import CHECKOUT, Done, environment, here
+from cli import CHECKOUT, TRAINING, Done, environment, here
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tables import aggregate, by_hand, read_latex, read_markdown, refused, result, table_of, write
 
-from budgetrun.aggregate import CIRCUMSTANCES, REPEATS, main
 from budgetrun.config import ELSEWHERE
 from budgetrun.picture import COLOURS, DASHES, MARKERS, figure
-from budgetrun.results import FINISHED
-from budgetrun.table import Table, latex, markdown, tabulate, word
+from budgetrun.runs import CIRCUMSTANCES, REPEATS
+from budgetrun.table import Table, laid_out, latex, markdown, tabulate, word
 
 PROBE = CHECKOUT / "scripts" / "aggregate.py"
-
-
-# ---- builders and readers
-
-
-def result(**changes: Any) -> dict[str, Any]:
-    """A whole result: an option as in sampler="is", a value as in **{"sampler.pool": 3}, else a number measured."""
-    names = {"dataset": "digits", "model": "cnn", "sampler": "uniform", "aug": "standard", "noise": "none"}
-    config: dict[str, Any] = {
-        "dataset": {"_target_": "a.Digits", "mean": [0.305], "system": "/usr"}, "model": {"width": 16}, "sampler": {},
-        "aug": {"crop": {"padding": 1}}, "noise": {}, "budget": 0.3, "budget_unit": "updates", "seed": 0,
-        "epochs": 40.0, "batch_size": 64, "lr": 0.1, "deterministic": False, "full_seconds": None, "device": "auto",
-        "data_dir": "data", "output_dir": "outputs", "checkpoint_every": 60.0, "force": False,
-    }  # fmt: skip
-    measured: dict[str, Any] = {
-        "test_accuracy": 0.5, "test_loss": 1.5, "updates": 11, "examples_forward": 704, "examples_backward": 704,
-        "flops": 10**9, "seconds": 2.5, "dataset_fingerprint": "abc", "commit": "c0ffee", "dirty": False,
-        "device": "cpu (x86_64)", "versions": {"budgetrun": "0.1.0"},
-    }  # fmt: skip
-    for key, value in changes.items():
-        if key in names:
-            names[key] = value
-        elif "." in key and key.partition(".")[0] in config:
-            group, _, rest = key.partition(".")
-            config[group] = {**config[group], rest: value}
-        elif key in config and key != "device":
-            config[key] = value
-        else:
-            measured[key] = value
-    identity = {key: value for key, value in config.items() if key not in ELSEWHERE}
-    digest = hashlib.sha256(json.dumps([names, identity], sort_keys=True).encode()).hexdigest()[:8]
-    run_id = f"{names['sampler']}-s{config['seed']}-{digest}"
-    return {"run_id": run_id, "status": FINISHED, "names": names, "config": config, **measured}
-
-
-def write(folder: Path, **changes: Any) -> Path:
-    """A finished run's folder below `folder`; its path."""
-    content = result(**changes)
-    path = folder / content["run_id"]
-    path.mkdir(parents=True)
-    (path / "config.yaml").write_text("budget: 0.3\n")
-    (path / "metrics.jsonl").write_text("{}\n")
-    (path / "result.json").write_text(json.dumps(content))
-    return path
-
-
-def aggregate(*arguments: Any, cwd: Path | None = None) -> Done:
-    """scripts/aggregate.py in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.redirect_stdout(out))
-        stack.enter_context(contextlib.redirect_stderr(err))
-        if cwd is not None:
-            stack.enter_context(contextlib.chdir(cwd))
-        code = main([str(argument) for argument in arguments])
-    return Done(code, out.getvalue(), err.getvalue(), cwd or Path.cwd())
-
-
-def table_of(*arguments: Any) -> list[dict[str, str]]:
-    """The rows of the CSV form, of a command that has nothing to remark on."""
-    done = aggregate(*arguments, "--format", "csv")
-    assert (done.code, done.err) == (0, "")
-    return list(csv.DictReader(io.StringIO(done.out)))
-
-
-def refused(done: Done, *words: str) -> str:
-    """Check that it failed with one sentence that has these words; the sentence."""
-    assert done.code == 1, done.out
-    assert done.out == ""
-    (line,) = done.err.splitlines()
-    assert line.startswith("aggregate: ")
-    for part in words:
-        assert part in line, line
-    return line
-
-
-def split_cells(line: str, mark: str) -> list[str]:
-    """A line cut at every mark that no backslash stands before."""
-    return [part.strip() for part in re.split(rf"(?<!\\){re.escape(mark)}", line)]
-
-
-def read_markdown(text: str) -> tuple[list[list[str]], str]:
-    """The lines of cells, headings first, and the caption."""
-    *drawn, empty, caption = text.rstrip("\n").split("\n")
-    assert empty == ""
-    lines = []
-    for line in drawn:
-        first, *cells, last = split_cells(line, "|")
-        assert (first, last) == ("", "")
-        lines.append([cell.replace(r"\|", "|") for cell in cells])
-    assert set("".join(lines.pop(1))) == {"-"}
-    return lines, caption
-
-
-LATEX = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"\textless{}": "<",
-         r"\textgreater{}": ">", r"\textbar{}": "|", r"$\pm$": "±", "{[}": "[", "{]}": "]", "{*}": "*",
-         "---": "—"}  # fmt: skip
-
-
-def unescape(text: str) -> str:
-    """LaTeX as the text that it is set as; nothing but what is known here may be special in it."""
-    read, rest = "", text
-    while rest:
-        known = next((k for k in LATEX if rest.startswith(k)), None)
-        if known:
-            read, rest = read + LATEX[known], rest[len(known) :]
-        elif rest[0] == "\\":
-            assert rest[1] in "%_&#${}", rest
-            read, rest = read + rest[1], rest[2:]
-        else:
-            assert rest[0] not in "%_&#${}~^<>|\\", rest
-            read, rest = read + rest[0], rest[1:]
-    return read
-
-
-def read_latex(text: str) -> tuple[list[list[str]], str]:
-    """The lines of cells, headings first, and the caption, of a table whose structure is sound."""
-    open_environments: list[str] = []
-    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
-        if kind == "begin":
-            open_environments.append(name)
-        else:
-            assert open_environments.pop() == name
-    assert not open_environments
-    bare = re.sub(r"\\[{}]", "", text)
-    depths = list(itertools.accumulate({"{": 1, "}": -1}.get(c, 0) for c in bare))
-    assert min(depths) >= 0
-    assert depths[-1] == 0
-    (alignment,) = re.findall(r"\\begin\{tabular\}\{([lr]+)\}", text)
-    head, body = re.search(r"\\toprule\n(.*) \\\\\n\\midrule\n(.*)\n\\bottomrule", text, flags=re.S).groups()
-    lines = []
-    for line in [head, *body.split("\n")]:
-        cells = split_cells(line.removesuffix(r" \\"), "&")
-        assert len(cells) == len(alignment)
-        assert line[0] not in "[*", "LaTeX would take it for an option of the line before"
-        lines.append([unescape(cell) for cell in cells])
-    (caption,) = re.findall(r"^\\caption\{(.*)\}$", text, flags=re.M)
-    return lines, unescape(caption)
-
-
-def by_hand(values: list[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation in exact fractions, rounded at the end."""
-    exact = [Fraction(value) for value in values]
-    mean = sum(exact) / len(exact)
-    if len(exact) == 1:
-        return float(mean), None
-    variance = sum((value - mean) ** 2 for value in exact) / (len(exact) - 1)
-    return float(mean), math.sqrt(variance)
 
 
 # ---- numbers
@@ -685,14 +535,14 @@ def test_any_words_come_back_from_markdown_and_latex(words: list[str]) -> None:
     table = tabulate([{"x_y": w, "z": "[*] %", "m": 1.0} for w in words], ["x_y", "z"], ["z"], "m")
     expected = [[w, "[*] %", "1"] for (w, _) in table.row_keys]
     assert {w for (w, _) in table.row_keys} == set(words)
-    for lines, _ in (read_latex(latex(table)), read_markdown(markdown(table))):
+    for lines, _ in (read_latex(latex(laid_out(table))), read_markdown(markdown(laid_out(table)))):
         if len(words) == len(set(words)):
             assert lines == [["x_y", "z", "z=[*] %"], *expected]
 
 
 def test_a_backslash_is_set_by_latex_as_one() -> None:
     table = tabulate([{"a": "\\alpha{", "m": 1.0}], ["a"], ["a"], "m")
-    assert read_latex(latex(table))[0][1] == ["\\alpha{", "1"]
+    assert read_latex(latex(laid_out(table)))[0][1] == ["\\alpha{", "1"]
 
 
 def test_latex_compiles(tmp_path: Path) -> None:
@@ -842,6 +692,7 @@ def test_a_table_of_real_runs_forced_and_interrupted_ones_included(tmp_path: Pat
     (unfinished / "result.json").unlink()
     results = [json.loads(p.read_text()) for p in tmp_path.glob("outputs/*/result.json")]
     assert len(results) == 2
+    assert {r["n_training"] for r in results} == {TRAINING}
     mean, std = by_hand([r["test_accuracy"] for r in results])
     command = [sys.executable, "-X", "importtime", str(PROBE)]
     ran = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
@@ -859,6 +710,15 @@ def test_it_works_as_a_module_and_fails_with_1(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "budgetrun.aggregate", "nowhere"]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     refused(Done(done.returncode, done.stdout, done.stderr, tmp_path), "nowhere")
+
+
+def test_who_reads_only_the_head_gets_no_traceback(tmp_path: Path) -> None:
+    for seed in range(300):  # more than a pipe holds
+        write(tmp_path, seed=seed)
+    command = f"{sys.executable} -m budgetrun.aggregate {tmp_path} --format runs | head -1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.startswith("dataset._target_,")
 
 
 def test_the_form_runs_gives_a_line_a_run_with_settings_and_numbers(tmp_path: Path) -> None:

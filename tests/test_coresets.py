@@ -370,19 +370,29 @@ def test_the_core_set_is_chosen_anew_after_so_many_passes(context_for):
 
 
 def test_the_end_of_a_pass_keeps_the_weights_that_it_was_chosen_with(context_for):
-    context, says = context_that_sees(context_for, 32, 3)  # 8 are kept: batches of 3, 3, and 2 with 1 of the next pass
-    sampler = core_set(every=1)
+    context, says = context_that_sees(context_for, 32, 6)  # 16 are kept: batches of 6, 6, and 4 with 2 of the next pass
+    sampler = core_set(fraction=0.5, every=1)
     sampler.start(context)
     first = [sampler.draw(), sampler.draw()]
-    old = {int(i): float(sampler.weight[i]) for i in sampler.kept}
+    old = dict(zip(sampler.kept.tolist(), sampler.weight.tolist(), strict=True))
     says["logits"].mul_(-1)
     third = sampler.draw()
-    new = {int(i): float(sampler.weight[i]) for i in sampler.kept}
-    assert new.keys() != old.keys()
-    assert {int(i) for b in first for i in b.drawn} | set(third.drawn[:2].tolist()) == set(old)
-    for row, i in enumerate(third.drawn.tolist()):
-        expected = old[i] if row < 2 and i not in new else new[i]
-        assert float(third.weight[row]) == pytest.approx(expected)
+    new = dict(zip(sampler.kept.tolist(), sampler.weight.tolist(), strict=True))
+    assert any(old[i] != new[i] for i in old.keys() & new.keys() & set(third.drawn[:4].tolist()))
+    assert {int(i) for b in first for i in b.drawn} | set(third.drawn[:4].tolist()) == set(old)
+    expected = [(old if row < 4 else new)[i] for row, i in enumerate(third.drawn.tolist())]
+    assert third.weight.tolist() == expected
+
+
+def test_a_batch_of_the_end_of_the_warm_up_and_the_first_of_the_core_set_has_weights_of_1_and_those_chosen(context_for):
+    context, _ = context_that_sees(context_for, 32, 5)  # 6 batches of 5, and 2 with 3 of the core-set
+    sampler = core_set(warmup=1)
+    sampler.start(context)
+    assert all(sampler.draw().weight is None for _ in range(6))
+    batch = sampler.draw()
+    chosen = dict(zip(sampler.kept.tolist(), sampler.weight.tolist(), strict=True))
+    assert batch.weight.tolist() == [1, 1, *(chosen[i] for i in batch.drawn[2:].tolist())]
+    assert batch.weight[2:].ne(1).all()
 
 
 def test_a_mixed_image_of_a_core_set_has_the_mean_weight_of_its_sources(context_for):
@@ -390,8 +400,9 @@ def test_a_mixed_image_of_a_core_set_has_the_mean_weight_of_its_sources(context_
     sampler = core_set()
     sampler.start(context)
     batch = sampler.draw()
+    weight = torch.zeros(40).index_put((sampler.kept,), sampler.weight)
     assert set(batch.index.flatten().tolist()) == set(sampler.kept.tolist())
-    torch.testing.assert_close(batch.weight, (batch.share * sampler.weight[batch.index]).sum(1))
+    torch.testing.assert_close(batch.weight, (batch.share * weight[batch.index]).sum(1))
     assert len(set(batch.weight.tolist())) > 1
 
 

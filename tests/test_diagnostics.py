@@ -6,6 +6,7 @@ import io
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,20 +26,23 @@ CPU = torch.device("cpu")
 FORWARD, UPDATE = 3, 10  # FLOPs of an image
 
 
-def observed(labels: list[int], corrupted: list[bool] | None = None, device: str = "cpu") -> Diagnostics:
+def observed(
+    labels: list[int], corrupted: list[bool] | None = None, device: str = "cpu", sampler: Any = None
+) -> Diagnostics:
     """Diagnostics of a run over examples with these labels, that has done nothing yet."""
     y, there = torch.tensor(labels, device=device), torch.device(device)
     images = torch.zeros(len(y), 1, 2, 2, dtype=torch.uint8, device=device)
     mask = None if corrupted is None else torch.tensor(corrupted, device=device)
     data = Data(images, y, images, y, [0.5], [0.5], flip=False, padding=0, classes=max(labels) + 1, corrupted=mask)
-    return Diagnostics(data, Budget("updates", 100, 1, FORWARD, UPDATE, there), Views(data, [], None))
+    return Diagnostics(data, Budget("updates", 100, 1, FORWARD, UPDATE, there), Views(data, [], None), sampler)
 
 
 def update(diagnostics: Diagnostics, index: list[Any], *, share: list[list[float]] | None = None,
            weight: list[float] | None = None, looked: int = 0) -> None:  # fmt: skip
     """One update as the loop makes it: looks, observe, charge."""
-    if looked:
-        diagnostics.budget.charge_look(looked)
+    with diagnostics.drawing():
+        if looked:
+            diagnostics.budget.charge_look(looked)
     device = diagnostics.labels.device
     rows = torch.tensor(index, device=device).view(len(index), -1)
     shares = torch.ones(rows.shape, device=device) if share is None else torch.tensor(share, device=device)
@@ -144,9 +148,30 @@ def test_without_a_look_everything_is_kept_and_nothing_is_spent_on_choosing():
     assert (line["keep_rate"], line["looking_updates"], line["selection_flops"]) == (1, 0, 0)
 
 
+def test_what_a_sampler_drops_without_a_look_is_among_the_candidates():
+    diagnostics = observed([0, 1, 0, 1], sampler=SimpleNamespace(dropped=2.5))
+    update(diagnostics, [0, 1])
+    update(diagnostics, [2, 3], looked=6)
+    assert diagnostics.line()["keep_rate"] == 4 / (2 + 6 + 2.5)
+
+
+def test_what_is_spent_outside_of_the_draw_is_not_spent_on_choosing():
+    """A scorer looks after it."""
+    diagnostics = observed([0, 1, 0, 1])
+    for _ in range(2):
+        update(diagnostics, [0, 1], looked=5)
+        diagnostics.budget.charge_look(100)
+    update(diagnostics, [0, 1])
+    line = diagnostics.line()
+    assert line["keep_rate"] == 6 / (5 + 5 + 2)
+    assert line["looking_updates"] == 2 / 3
+    assert line["selection_flops"] == 10 * FORWARD / (210 * FORWARD + 6 * UPDATE)
+
+
 def test_flops_of_a_second_network_are_spent_on_choosing():
     diagnostics = observed([0, 1])
-    diagnostics.budget.flops += 40
+    with diagnostics.drawing():
+        diagnostics.budget.flops += 40
     update(diagnostics, [0, 1])
     assert diagnostics.line()["selection_flops"] == 40 / 60
 
@@ -180,7 +205,7 @@ def test_time_in_draw_that_is_not_augmentation_is_spent_on_choosing(monkeypatch)
     diagnostics = observed([0, 1])
     for _ in range(3):
         diagnostics.budget.start()
-        with diagnostics.drawing:
+        with diagnostics.drawing():
             now += 2  # looking
             with diagnostics.viewing:
                 now += 4
@@ -220,7 +245,9 @@ def test_resumed_values_are_those_without_an_interruption(updates, data):
             random = np.random.default_rng(seed)
             weight = random.random(4).astype(np.float32).tolist() if weighted else None
             update(diagnostics, random.integers(6, size=4).tolist(), weight=weight, looked=looked)
-            lines += [diagnostics.line()] if evaluated or last == len(updates) else []
+            if evaluated or last == len(updates):
+                lines.append(diagnostics.line())
+                del lines[-1]["selection_seconds"]
         return lines
 
     whole = observed(*examples)
@@ -237,7 +264,7 @@ def test_resumed_values_are_those_without_an_interruption(updates, data):
 
 def test_the_clocks_go_on_from_where_they_were():
     before, after = observed([0, 1]), observed([0, 1])
-    before.drawing.total, before.viewing.total = 5.0, 2.0
+    before.drawn.total, before.viewing.total = 5.0, 2.0
     after.load_state_dict(before.state_dict())
     after.budget.seconds = 12.0
     assert after.line()["selection_seconds"] == 0.25
@@ -298,6 +325,27 @@ def test_selective_backprop_selects_more_corrupted_examples_than_there_are(lines
     assert last["keep_rate"] == pytest.approx(1 / 3, abs=0.05)
     primed = 23 / 220
     assert last["looking_updates"] == pytest.approx(1 - primed, abs=0.001)
+
+
+def test_the_looks_of_a_scorer_are_none_of_the_samplers(lines_of):
+    without = lines_of("sampler=sb", "sampler.prime=0", "epochs=2", "model.width=2")
+    scored = lines_of("sampler=sb", "sampler.prime=0", "epochs=2", "model.width=2", "scores=ensemble")
+    for one, other in zip(without, scored, strict=True):
+        assert one["keep_rate"] == other["keep_rate"] < 0.5
+        assert one["looking_updates"] == other["looking_updates"]
+        assert one["selection_flops"] * one["flops"] == pytest.approx(other["selection_flops"] * other["flops"])
+    looked = (scored[-1]["examples_forward"] - without[-1]["examples_forward"]) / 1438
+    assert looked == round(looked) >= 2
+
+
+def test_the_keep_rate_of_infobatch_is_that_of_its_epochs(experiment_for):
+    experiment = experiment_for("sampler=infobatch", "epochs=8", "model.width=4")
+    result = run(experiment)
+    candidates = result["examples_backward"] + experiment.sampler.dropped
+    assert result["keep_rate"] == result["examples_backward"] / candidates
+    # nothing in the first epoch and in the last eighth; in between half of the easy ones, which are most
+    assert 0.55 < result["keep_rate"] < 0.85
+    assert (result["looking_updates"], result["selection_flops"]) == (0, 0)
 
 
 def test_importance_sampling_with_an_open_gate_looks_before_all_updates_but_the_first(lines_of):

@@ -105,8 +105,7 @@ def test_a_fresh_sign_from_another_node_is_respected_although_the_lock_seems_fre
 @pytest.mark.parametrize("age", [5, -3600], ids=["fresh", "from the future"])
 def test_another_node_that_is_still_is_taken_over_from_after_a_while(age: float, tmp_path: Path) -> None:
     foreign(tmp_path, age)
-    now = iter(range(10**6))
-    with mock.patch("time.sleep"), mock.patch("time.monotonic", lambda: float(next(now))):
+    with mock.patch("time.sleep"), mock.patch("time.monotonic", side_effect=map(float, range(10**6))):
         held = Lock(tmp_path)
     who = holder(tmp_path)
     assert who is not None

@@ -178,6 +178,24 @@ def test_a_failing_look_for_features_leaves_no_hook_behind():
         b.looks.embed(replace(b.batch, images=torch.zeros(10, 2, 8, 8)))
 
 
+# ---- gradients of the loss
+
+
+@pytest.mark.parametrize("sources", [1, 2, 4])
+@pytest.mark.parametrize("loss", [PLAIN, CrossEntropy(smoothing=0.1), Focal(gamma=2.0)], ids=repr)
+def test_logit_gradients_are_those_of_each_image_s_own_loss_and_cost_nothing(loss, sources):
+    b = bench(CNN(width=4), GREY, loss, sources=sources)
+    logits = 3 * torch.randn(10, 10, generator=torch.Generator().manual_seed(sources))
+    with untouched(b.net), torch.no_grad():
+        gradients = b.looks.logit_gradients(logits, b.batch)
+    assert not gradients.requires_grad
+    assert (b.budget.flops, b.budget.examples_looked) == (0, 0)
+    for row in range(10):
+        one = logits[row : row + 1].clone().requires_grad_()
+        (expected,) = torch.autograd.grad(loss(one, b.batch[row : row + 1])[0], one)
+        torch.testing.assert_close(gradients[row], expected[0], atol=1e-6, rtol=1e-4)
+
+
 # ---- gradient norms
 
 
@@ -259,7 +277,8 @@ def second(b: Bench, seed: int, lr: Callable[[], float] = lambda: 0.1) -> Second
     return SecondNetwork(net, optimizer, lr, b.forward, PLAIN, b.budget, model_flops(net, torch.Size(GREY)), PART)
 
 
-def test_a_second_network_learns_as_torch_does_at_the_learning_rate_of_the_moment():
+@pytest.mark.parametrize("weight", [None, [0.0, 3.0, 1.0, 0.5, 0.0, 2.0, 0.25, 1.0]], ids=["plain", "weighted"])
+def test_a_second_network_learns_as_torch_does_at_the_learning_rate_of_the_moment(weight):
     b, rates = bench(CNN(width=4), GREY), iter([0.1, 0.05, 0.01])
     other = second(b, 1, lambda: next(rates))
     twin = copy.deepcopy(other.net)
@@ -267,8 +286,10 @@ def test_a_second_network_learns_as_torch_does_at_the_learning_rate_of_the_momen
     with untouched(b.net):
         for seed, lr in enumerate([0.1, 0.05, 0.01]):
             batch = random_batch(8, GREY, seed=seed)
+            batch.weight = None if weight is None else torch.tensor(weight)
             other.learn(batch)
-            loss = F.cross_entropy(b.forward(twin, batch.images), batch.label[:, 0])
+            losses = F.cross_entropy(b.forward(twin, batch.images), batch.label[:, 0], reduction="none")
+            loss = sum(w * each for w, each in zip(weight or [1.0] * 8, losses, strict=True)) / 8
             gradients = torch.autograd.grad(loss, list(twin.parameters()))
             with torch.no_grad():
                 for p, v, gradient in zip(twin.parameters(), velocity, gradients, strict=True):
@@ -379,7 +400,7 @@ def test_what_a_run_offers_is_charged_exactly_and_the_second_network_follows_the
     assert probe.rates == pytest.approx([0.2 + (0.01 - 0.2) * t / 21 for t in range(22)], rel=1e-12)
     assert probe.progress == pytest.approx([t / 21 for t in range(22)], rel=1e-12)
     (context,) = probe.contexts
-    assert (context.n, context.classes, context.epoch, context.updates, context.fraction) == (1438, 10, 22, 22, 1.0)
+    assert (context.n, context.classes, context.epoch, context.fraction) == (1438, 10, 22, 1.0)
     assert context.validation is None
 
 

@@ -21,7 +21,8 @@ from budgetrun.train import run
 
 MIXING = ["mixup", "cutmix", "ricap", "randaugment"]
 # all that may differ: times, and the code's commit, which may be made while the tests run
-CLOCKS = ("seconds", "selection_seconds", "drawing", "viewing", "seconds_total", "commit", "dirty")
+CLOCKS = ("seconds", "selection_seconds", "drawing", "viewing", "seconds_total", "commit", "commits",
+          "commits_before", "dirty")  # fmt: skip
 
 
 class Killed(BaseException):
@@ -226,3 +227,19 @@ def test_the_randomness_of_scores_goes_on_from_where_it_was(experiment_for: Any)
         run(experiment())
     run(experiment())
     assert (folder / "scores.csv").read_text() == whole
+
+
+def test_a_run_that_goes_on_with_other_code_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "sampler=scan epochs=1 evaluations=2"
+    for source, stop in (("a" * 40, 5), ("b" * 40, 8), ("c" * 40, 10**6)):
+        monkeypatch.setattr("budgetrun.train.commit", lambda source=source: (source, False))
+        with before_update(stop, "scan", interrupt):
+            done = here(line, tmp_path)
+        told = "goes on with that of " + source in done.out
+        assert told == (source[0] != "a")
+    assert done.result["commit"] == "c" * 40
+    assert done.result["commits_before"] == ["a" * 40, "b" * 40]
+    untouched = here(f"{line} seed=1 output_dir=other", tmp_path)
+    (result,) = (tmp_path / "other").glob("*/result.json")
+    assert untouched.code == 0
+    assert json.loads(result.read_text())["commits_before"] == []

@@ -23,11 +23,12 @@ from budgetrun.aug.ricap import RICAP
 from budgetrun.config import build
 from budgetrun.contracts import Batch, Random, UserError
 from budgetrun.loss.cross_entropy import CrossEntropy
-from budgetrun.sampler.importance import ImportanceSampling, gradient_norm_bound
+from budgetrun.sampler.importance import ImportanceSampling
 from budgetrun.sampler.running_probability import RunningProbability
 from budgetrun.sampler.scan import Scan
 from budgetrun.sampler.selective_backprop import SelectiveBackprop
 from budgetrun.sampler.uniform import Uniform
+from budgetrun.train import run
 
 CPU = torch.device("cpu")
 SAMPLERS = sorted(file.stem for file in (CONF / "sampler").glob("*.yaml"))
@@ -310,17 +311,30 @@ def test_credit_under_mixing_equals_a_slow_reference_over_several_epochs(context
 # ---- importance sampling
 
 
-@pytest.mark.parametrize("sources", [1, 2, 4])
-def test_the_bound_is_the_norm_of_the_loss_s_gradient_with_respect_to_the_logits(sources):
-    generator = torch.Generator().manual_seed(sources)
-    logits = (3 * torch.randn(64, 5, generator=generator)).double().requires_grad_()
-    label = torch.randint(5, (64, sources), generator=generator)  # sources of one class are among them
-    share = torch.rand(64, sources, generator=generator).double()
-    share = share / share.sum(1, keepdim=True)
-    batch = Batch(torch.zeros(64, 1, 1, 1), label, label, share, drawn=label[:, 0])
-    (gradient,) = torch.autograd.grad(CrossEntropy(0.0)(logits, batch).sum(), logits)
-    bound = gradient_norm_bound(logits.detach(), label, share)
-    torch.testing.assert_close(bound, gradient.norm(dim=1))
+def bound_of(logits: Tensor, batch: Batch) -> Tensor:
+    """||softmax - sum_k share_k onehot(label_k)||, [B]."""
+    onehot = torch.zeros_like(logits).scatter_add(1, batch.label, batch.share)
+    return (logits.softmax(1) - onehot).norm(dim=1)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "label_smoothing", "focal"])
+def test_the_bound_is_that_of_the_loss_that_a_run_trains_with(loss, experiment_for, monkeypatch):
+    seen = []
+    really = ImportanceSampling.update
+
+    def update(self: ImportanceSampling, batch: Batch, losses: Tensor, logits: Tensor) -> Tensor:
+        seen.append((batch, logits, really(self, batch, losses, logits)))
+        return seen[-1][2]
+
+    monkeypatch.setattr(ImportanceSampling, "update", update)
+    experiment = experiment_for(f"loss={loss}", "sampler=is", "sampler.threshold=0", "aug=ricap", "budget=0.01")
+    run(experiment)
+    assert len(seen) == 9
+    for batch, logits, g in seen:
+        exact = logits.double().requires_grad_()
+        (gradient,) = torch.autograd.grad(experiment.loss(exact, batch).sum(), exact)
+        norm = gradient.norm(dim=1)
+        torch.testing.assert_close(g.double(), norm / norm.sum(), atol=1e-7, rtol=1e-4)
 
 
 def test_tau_is_the_published_formula(context_for):
@@ -332,7 +346,7 @@ def test_tau_is_the_published_formula(context_for):
         logits = scale * torch.randn(16, 4, generator=generator)
         batch = context.view(torch.arange(16))
         g = sampler.update(batch, torch.zeros(16), logits).double().numpy()
-        bound = gradient_norm_bound(logits, batch.label, batch.share).double().numpy()
+        bound = bound_of(logits, batch).double().numpy()
         np.testing.assert_allclose(g, bound / bound.sum(), rtol=1e-5)
         published = (1 - ((g - 1 / 16) ** 2).sum() / (g**2).sum()) ** -0.5
         assert float(sampler.tau) == pytest.approx(published, rel=1e-4)
@@ -402,7 +416,7 @@ def test_an_open_gate_looks_at_the_pool_and_trains_on_images_it_has_seen(context
         assert len(pools) == update
         pool = pools[-1]
         assert len(pool) == 20
-        bound = gradient_norm_bound(logits[pool.drawn], pool.label, pool.share)
+        bound = bound_of(logits[pool.drawn], pool)
         for row in range(8):
             (place,) = (pool.drawn == batch.drawn[row]).nonzero()[0]
             assert torch.equal(batch.images[row], pool.images[place])
@@ -421,7 +435,7 @@ def test_images_are_drawn_in_proportion_to_their_bound(context_for, mixing):
     seen = []
 
     def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
-        seen.append(gradient_norm_bound(logits[batch.drawn], batch.label, batch.share))
+        seen.append(bound_of(logits[batch.drawn], batch))
         return torch.zeros(len(batch)), logits[batch.drawn]
 
     sampler = importance(pool=3, threshold=0.0, momentum=0.9)

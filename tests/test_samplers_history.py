@@ -676,6 +676,31 @@ def test_past_delta_epochs_are_full_passes_again_and_weigh_1(context_for):
         assert (weight == 1).all()
 
 
+@pytest.mark.parametrize("ahead", [0, 8, 100])
+def test_what_infobatch_has_dropped_is_that_of_the_epochs_it_went_through_and_a_part_of_the_one_under_way(
+    context_for, ahead
+):
+    sampler = pruning(context_for, 40, 8, torch.arange(40.0))
+    sampler.context.view.ahead = ahead
+    plan, kept = sampler.plan, []
+
+    def recorded() -> tuple[Tensor, Tensor]:
+        order, weight = plan()
+        kept.append(len(order))
+        return order, weight
+
+    sampler.stream.plan = recorded
+    assert sampler.dropped == 0
+    for update in range(1, 101):
+        sampler.draw()
+        *whole, now = kept
+        of_now = 8 * update - sum(whole)  # of the epoch under way, this many are taken
+        by_hand = sum(40 - k for k in whole) + (40 - now) * of_now / now
+        assert sampler.dropped == pytest.approx(by_hand)
+    # half of the half that is easy
+    assert sampler.dropped / (sampler.dropped + 800) == pytest.approx(0.25, abs=0.05)
+
+
 def test_with_ratio_0_infobatch_is_shuffled_passes(context_for):
     sampler = pruning(context_for, 20, 10, torch.arange(20.0), ratio=0.0)
     for _ in range(4):

@@ -27,11 +27,13 @@ from budgetrun.config import build
 from budgetrun.contracts import Batch, UserError
 from budgetrun.looks import Looks
 from budgetrun.loss.cross_entropy import CrossEntropy
+from budgetrun.loss.focal import Focal
 from budgetrun.model.cnn import CNN
 from budgetrun.scores.ensemble import Ensemble
 from budgetrun.scores.forgetting import Forgetting
 from budgetrun.scores.grand import GraNd
-from budgetrun.scores.logits import LogitScores, el2n, entropy, margin
+from budgetrun.scores.logits import LogitScores, el2n, margin
+from budgetrun.softmax import entropy
 
 CPU = torch.device("cpu")
 SCORES = sorted(p for p in (CONF / "scores").glob("*.yaml") if p.stem != "none")
@@ -110,13 +112,13 @@ def test_an_example_twice_in_a_batch_is_presented_once_and_right_only_if_both_ar
 
 
 def test_el2n_margin_and_entropy_are_those_worked_out_by_hand():
-    p = torch.tensor([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.0, 1.0, 0.0]])
+    logits = torch.tensor([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.0, 1.0, 0.0]]).log()
     label = torch.tensor([[0], [2], [1]])
     expected = [math.sqrt(0.3**2 + 0.2**2 + 0.1**2), math.sqrt(0.7**2 + 0.2**2 + 0.9**2), 0.0]
-    torch.testing.assert_close(el2n(p, label), torch.tensor(expected))
-    torch.testing.assert_close(margin(p, label), torch.tensor([-0.5, 0.6, -1.0]))  # the second is wrong
+    torch.testing.assert_close(el2n(logits, label), torch.tensor(expected))
+    torch.testing.assert_close(margin(logits, label), torch.tensor([-0.5, 0.6, -1.0]))  # the second is wrong
     unsure = -(0.7 * math.log(0.7) + 0.2 * math.log(0.2) + 0.1 * math.log(0.1))
-    torch.testing.assert_close(entropy(p, label), torch.tensor([unsure, unsure, 0.0]))
+    torch.testing.assert_close(entropy(logits.softmax(1)), torch.tensor([unsure, unsure, 0.0]))
 
 
 @pytest.mark.parametrize("score", ["el2n", "loss", "margin", "entropy"])
@@ -189,32 +191,37 @@ class Spent:
 
 @pytest.fixture
 def trained(context_for):
-    """A context over 11 examples that looks with a real network, the network, and what the looks were charged."""
-    net, spent = Small(), Spent()
-    looks = Looks(net, net, lambda net, images: net(images.float() / 255), CrossEntropy(0.0), spent, part=4)
-    context = context_for(11, 4, look=looks.look, embed=looks.embed, gradient_norms=looks.gradient_norms)
-    return context, net, spent
+    """Of a loss: a context over 11 examples that looks with a real network, the network, and the looks' charges."""
+
+    def make(loss: Any) -> tuple[Any, nn.Module, Spent]:
+        net, spent = Small(), Spent()
+        looks = Looks(net, net, lambda net, images: net(images.float() / 255), loss, spent, part=4)
+        own = {name: getattr(looks, name) for name in ("look", "embed", "gradient_norms", "logit_gradients")}
+        return context_for(11, 4, **own), net, spent
+
+    return make
 
 
-def norms_one_by_one(context: Any, net: nn.Module, parameters: list[nn.Parameter]) -> Tensor:
+def norms_one_by_one(context: Any, net: nn.Module, loss: Any, parameters: list[nn.Parameter]) -> Tensor:
     net.eval()
     norms = []
-    for image, label in zip(context.view.data.images, context.labels, strict=True):
-        loss = F.cross_entropy(net(image[None].float() / 255), label[None])
-        gradients = torch.autograd.grad(loss, parameters)
+    for i in range(11):
+        image = context.view.plain(torch.tensor([i]))
+        gradients = torch.autograd.grad(loss(net(image.images.float() / 255), image)[0], parameters)
         norms.append(torch.cat([g.flatten() for g in gradients]).norm())
     return torch.stack(norms)
 
 
+@pytest.mark.parametrize("loss", [CrossEntropy(0.0), CrossEntropy(0.2), Focal(2.0)], ids=repr)
 @pytest.mark.parametrize("parameters", ["all", "last"])
-def test_grand_is_the_norm_that_a_loop_over_the_examples_finds(trained, parameters):
-    context, net, spent = trained
+def test_grand_is_the_norm_that_a_loop_over_the_examples_finds(trained, parameters, loss):
+    context, net, spent = trained(loss)
     scorer = GraNd(parameters=parameters)
     scorer.start(context)
     scores = scorer.scores()["score"]
     assert net.training
     own = list(net.parameters() if parameters == "all" else net.last.parameters())
-    torch.testing.assert_close(scores, norms_one_by_one(context, net, own), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(scores, norms_one_by_one(context, net, loss, own), rtol=1e-4, atol=1e-6)
     assert spent.flops == 11 * (10 if parameters == "all" else 3)
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from budgetrun.contracts import Batch
+from budgetrun.softmax import errors
 
 
 @dataclass
@@ -30,3 +31,9 @@ class CrossEntropy:
         log_p = logits.log_softmax(1)
         losses = -(batch.share * log_p.gather(1, batch.label)).sum(1)
         return (1 - self.smoothing) * losses - self.smoothing * log_p.mean(1) if self.smoothing else losses
+
+    def logit_gradients(self, logits: Tensor, batch: Batch) -> Tensor:
+        """softmax - sum_k share_k q_k, [B, classes]."""
+        if not self.smoothing:
+            return errors(logits, batch.label, batch.share)
+        return errors(logits, batch.label, (1 - self.smoothing) * batch.share) - self.smoothing / logits.shape[1]

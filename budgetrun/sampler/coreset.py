@@ -44,39 +44,27 @@ class CoreSet:
         coresets.check(context, self.method, self.fraction, self.balanced, "sampler")
         self.context = context
         self.kept = torch.arange(context.n, device=context.device)
-        self.weight: Tensor | None = None
+        self.weight: Tensor | None = None  # of the kept
         self.passes = 0
         self.stream = Stream(self.plan, context.view)
 
-    def plan(self) -> Tensor:
+    def plan(self) -> Tensor | tuple[Tensor, Tensor]:
         chosen_for = self.passes - self.warmup  # passes with a core-set
         if chosen_for == 0 or (chosen_for > 0 and self.every is not None and chosen_for % self.every == 0):
-            self.choose()
+            chosen = coresets.choose(self.context, self.method, self.fraction, self.balanced)
+            self.kept, self.weight = chosen.index, chosen.weight
         self.passes += 1
         order = torch.randperm(len(self.kept), generator=self.context.random.device, device=self.context.device)
-        return self.kept[order]
-
-    def choose(self) -> None:
-        chosen = coresets.choose(self.context, self.method, self.fraction, self.balanced)
-        self.kept = chosen.index
-        if chosen.weight is not None:
-            if self.weight is None:
-                self.weight = torch.ones(self.context.n, device=self.context.device)
-            # what is left of the last pass comes in the next batch, with the weights that it has
-            self.weight[chosen.index] = chosen.weight
+        return self.kept[order] if self.weight is None else (self.kept[order], self.weight[order])
 
     def draw(self) -> Batch:
-        batch = self.stream.take(self.context.batch_size)
-        if self.weight is not None:
-            batch.weight = batch.of_sources(self.weight)
-        return batch
+        return self.stream.take(self.context.batch_size)
 
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
         pass
 
     def state_dict(self) -> dict[str, Any]:
-        weight = None if self.weight is None else self.weight.clone()
-        return {**self.stream.state_dict(), "kept": self.kept, "weight": weight, "passes": self.passes}
+        return {**self.stream.state_dict(), "kept": self.kept, "weight": self.weight, "passes": self.passes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.stream.load_state_dict(state)

@@ -13,15 +13,6 @@ from budgetrun.flag import Flag
 from budgetrun.views import Stream
 
 
-def gradient_norm_bound(logits: Tensor, label: Tensor, share: Tensor) -> Tensor:
-    """||d loss / d logits||_2 of the cross-entropy, [B]: the norm of softmax - sum_k share_k onehot(label_k).
-
-    Source: Katharopoulos & Fleuret 2018, eq. 20, for the network's last layer; the sum over K sources is its
-    closed form for mixed images.
-    """
-    return logits.softmax(1).scatter_add(1, label, -share).norm(dim=1)
-
-
 @dataclass
 class ImportanceSampling:
     """While the gate is open: look at a uniform pool of B = pool x b images, draw b with replacement, g ∝ score.
@@ -31,6 +22,8 @@ class ImportanceSampling:
     while it is closed, updates are uniform and the score comes from the training forward pass at no cost.
     Source: Katharopoulos & Fleuret 2018, algorithm 1, and their code (presample 3, threshold (B + 3b) / (3b),
     their eq. 29: the gain that pays for B extra forward passes if B = 2F). On CIFAR they use pool 5, threshold 1.5.
+    The bound of an image's gradient norm is ||d loss / d logits||_2 (their eq. 20 for the network's last layer), of the
+    run's own loss: for the cross-entropy, theirs, ||softmax - sum_k share_k onehot(label_k)||.
     Cost of an update: open B F + b (F + B); closed b (F + B).
 
     pool: multiple of the batch size, in [1, 1000]. threshold: null for eq. 29. momentum: in [0, 1).
@@ -85,7 +78,7 @@ class ImportanceSampling:
 
     def update(self, batch: Batch, losses: Tensor, logits: Tensor) -> Tensor:
         """Move the gate by the distribution g [B] of this batch, and return g."""
-        score = losses if self.score == "loss" else gradient_norm_bound(logits, batch.label, batch.share)
+        score = losses if self.score == "loss" else self.context.logit_gradients(logits, batch).norm(dim=1)
         total = score.sum()
         # all solved, or a loss that is not a number, which the loop reports: nothing to prefer
         g = torch.where((total > 0) & total.isfinite(), score / total, 1 / len(batch))

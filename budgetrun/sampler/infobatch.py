@@ -42,18 +42,28 @@ class InfoBatch:
         self.context = context
         self.stream = Stream(self.plan, context.view)
         self.latest = LatestLosses(context.n, context.device)
+        self.passed = 0  # examples left out in the epochs before this one
+        self.kept = context.n  # in this one
+
+    @property
+    def dropped(self) -> float:
+        """Examples left out so far; of the epoch under way as many as of those that are kept are taken."""
+        return self.passed + (self.context.n - self.kept) * (1 - self.stream.waiting / self.kept)
 
     def plan(self) -> tuple[Tensor, Tensor]:
+        self.passed += self.context.n - self.kept
         order = self.context.permutation()
-        if self.context.progress() >= self.delta:
-            return order, torch.ones(len(order), device=order.device)
-        losses = self.latest.losses
-        # in float64 the mean of equal losses is exactly theirs, and none of them is below it
-        easy = losses < losses[losses.isfinite()].double().mean()
-        chance = torch.rand(len(order), generator=self.context.random.device, device=order.device)
-        # waits for the device, once an epoch: how many are left decides when the next one begins
-        order = order[(~easy | (chance >= self.ratio))[order]]
-        return order, torch.where(easy[order], 1 / (1 - self.ratio), 1.0)
+        weight = torch.ones(len(order), device=order.device)
+        if self.context.progress() < self.delta:
+            losses = self.latest.losses
+            # in float64 the mean of equal losses is exactly theirs, and none of them is below it
+            easy = losses < losses[losses.isfinite()].double().mean()
+            chance = torch.rand(len(order), generator=self.context.random.device, device=order.device)
+            # waits for the device, once an epoch: how many are left decides when the next one begins
+            order = order[(~easy | (chance >= self.ratio))[order]]
+            weight = torch.where(easy[order], 1 / (1 - self.ratio), 1.0)
+        self.kept = len(order)
+        return order, weight
 
     def draw(self) -> Batch:
         return self.stream.take(self.context.batch_size)
@@ -62,8 +72,10 @@ class InfoBatch:
         self.latest.observe(batch, losses)
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.stream.state_dict(), **self.latest.state_dict()}
+        counts = {"passed": self.passed, "kept": self.kept}
+        return {**self.stream.state_dict(), **self.latest.state_dict(), **counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.stream.load_state_dict(state)
         self.latest.load_state_dict(state)
+        self.passed, self.kept = state["passed"], state["kept"]

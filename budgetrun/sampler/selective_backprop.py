@@ -139,8 +139,7 @@ class SelectiveBackprop:
         pass
 
     def state_dict(self) -> dict[str, Any]:
-        queue = [{k: None if v is None else v.clone() for k, v in vars(b).items()} for b in self.queue]
-        own = {"taken": self.taken, "losses": self.losses.clone(), "queue": queue}
+        own = {"taken": self.taken, "losses": self.losses.clone(), "queue": [b.state_dict() for b in self.queue]}
         return {**self.stream.state_dict(), **own, "order": self.order.clone(), "told": self.told}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

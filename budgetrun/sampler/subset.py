@@ -58,14 +58,14 @@ class Subset:
             self.kept = self.first(self.keep, ranked, context.n)
         if not len(self.kept):
             raise UserError(f"sampler.keep={self.keep:g} keeps none of the {context.n} examples; set it higher")
-        self.weight: Tensor | None = None
+        self.weight: Tensor | None = None  # of the kept
         if "weight" in columns:
             weight = torch.zeros(context.n, device=context.device)
             weight[columns["index"]] = columns["weight"]
             mean = weight[self.kept].mean()
             if weight.min() < 0 or not mean > 0:
                 raise UserError(f"sampler.file: {self.file} has weights that are negative, or all 0; it cannot be used")
-            self.weight = weight / mean
+            self.weight = weight[self.kept] / mean
         self.stream = Stream(self.plan, context.view)
 
     def first(self, keep: float, ranked: Tensor, examples: int) -> Tensor:
@@ -79,15 +79,12 @@ class Subset:
             )
         return ranked[:count]
 
-    def plan(self) -> Tensor:
+    def plan(self) -> Tensor | tuple[Tensor, Tensor]:
         order = torch.randperm(len(self.kept), generator=self.context.random.device, device=self.context.device)
-        return self.kept[order]
+        return self.kept[order] if self.weight is None else (self.kept[order], self.weight[order])
 
     def draw(self) -> Batch:
-        batch = self.stream.take(self.context.batch_size)
-        if self.weight is not None:
-            batch.weight = batch.of_sources(self.weight)
-        return batch
+        return self.stream.take(self.context.batch_size)
 
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
         pass

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
+from budgetrun.softmax import entropy
 
 
 @dataclass
@@ -78,8 +79,3 @@ class Ensemble:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.due, self.taken = state["due"], state["taken"]
         self.sum, self.votes, self.entropies = state["sum"], state["votes"], state["entropies"]
-
-
-def entropy(p: Tensor) -> Tensor:
-    """-sum p log p in nats, [B]."""
-    return -torch.xlogy(p, p).sum(1)

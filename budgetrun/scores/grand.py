@@ -13,13 +13,13 @@ from budgetrun.contracts import Batch, Context
 
 @dataclass
 class GraNd:
-    """||d loss_i / d parameters||_2 of every example's un-augmented image at the end of the run.
+    """||d loss_i / d parameters||_2 of every example's un-augmented image at the end of the run, of the run's own loss.
 
     Source: Paul et al. 2021, for one training: several files are averaged where they are read, and their code's advice
     is at least 10. A run with few epochs scores early in training, as they do.
-    parameters: "all", as they do, of the run's own loss; n (F + B) at the end. "last": those of the last linear layer,
-    weights and bias, as DeepCore does; n F at the end. Their gradient is (softmax - onehot) [h, 1]^T, h the layer's
-    input, for the cross-entropy whatever the run's loss, so the norm is ||softmax - onehot|| sqrt(||h||^2 + 1).
+    parameters: "all", as they do; n (F + B) at the end. "last": those of the last linear layer, weights and bias, as
+    DeepCore does; n F at the end. Their gradient is g [h, 1]^T, h the layer's input and g the loss's gradient by the
+    logits, softmax - onehot of the cross-entropy, so the norm is ||g|| sqrt(||h||^2 + 1).
     """
 
     parameters: str
@@ -40,8 +40,7 @@ class GraNd:
 
     def last_norms(self, batch: Batch) -> Tensor:
         h, logits = self.context.embed(batch)
-        outer = logits.softmax(1).scatter_add(1, batch.label, -batch.share).norm(dim=1)
-        return outer * (h.square().sum(1) + 1).sqrt()
+        return self.context.logit_gradients(logits, batch).norm(dim=1) * (h.square().sum(1) + 1).sqrt()
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -9,24 +9,21 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context, UserError
+from budgetrun.softmax import entropy, errors
 
 
-def el2n(p: Tensor, label: Tensor) -> Tensor:
-    """||p - onehot(label)||_2, [B], of probabilities p [B, classes] and label [B, 1]. Source: Paul et al. 2021."""
-    return p.scatter_add(1, label, -torch.ones_like(label, dtype=p.dtype)).norm(dim=1)
+def el2n(logits: Tensor, label: Tensor) -> Tensor:
+    """||p - onehot(label)||_2, [B], p the softmax of logits [B, classes], label [B, 1]. Source: Paul et al. 2021."""
+    return errors(logits, label, torch.ones_like(logits[:, :1])).norm(dim=1)
 
 
-def margin(p: Tensor, label: Tensor) -> Tensor:
+def margin(logits: Tensor, label: Tensor) -> Tensor:
     """max of p over the other classes, minus p(label): in [-1, 1], above 0 where the prediction is wrong."""
+    p = logits.softmax(1)
     return p.scatter(1, label, -torch.inf).amax(1) - p.gather(1, label)[:, 0]
 
 
-def entropy(p: Tensor, label: Tensor) -> Tensor:
-    """-sum p log p in nats; needs no label."""
-    return -torch.xlogy(p, p).sum(1)
-
-
-SCORES = {"el2n": el2n, "margin": margin, "entropy": entropy}
+SCORES = {"el2n": el2n, "margin": margin, "entropy": lambda logits, label: entropy(logits.softmax(1))}
 
 
 @dataclass
@@ -65,7 +62,7 @@ class LogitScores:
 
     def of_part(self, batch: Batch) -> Tensor:
         losses, logits = self.context.look(batch)
-        return losses if self.score == "loss" else SCORES[self.score](logits.softmax(1), batch.label)
+        return losses if self.score == "loss" else SCORES[self.score](logits, batch.label)
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -1,0 +1,328 @@
+"""One HTML file about finished runs: tables, pictures, what explains them, and what they were made with.
+
+The page is the Jinja template report.html, which escapes all that is written into it but the pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from budgetrun.aggregate import named
+from budgetrun.compare import BOLD, Baseline, Comparison, compare, differences, words
+from budgetrun.curves import curves_of
+from budgetrun.derived import DERIVED, SPEEDUPS, Options, derive, note
+from budgetrun.errors import UserError
+from budgetrun.gallery import Gallerist, Gallery
+from budgetrun.picture import label, power, thousands
+from budgetrun.results import write_text
+from budgetrun.runs import Run, conditions, mixed, need, read, select, with_metric
+from budgetrun.study import Panel, Study, head, missing, study
+from budgetrun.table import MISSING, Sheet, entry, laid_out, order, tabulate, word
+
+SPENT = ("updates", "examples_backward", "examples_forward", "flops", "flops_before", "seconds", "seconds_total")
+DIAGNOSTICS = (
+    "corrupted", "selected_corrupted", "selected_corrupted_lately", "visits_entropy", "selected_class_entropy",
+    "keep_rate", "effective_batch", "looking_updates", "selection_seconds", "selection_flops",
+)  # fmt: skip
+# of the configuration, what is named at the top where it does not vary
+MAIN = ("dataset", "model", "sampler", "aug", "noise", "budget", "budget_unit", "epochs", "batch_size", "lr")
+ENVIRONMENT = ("device", "threads", "versions", "commit", "dirty", "dataset_fingerprint")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; the exit code."""
+    typed = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_args(typed)
+    out = options.out or Path(options.folders[0]) / "report.html"
+    try:
+        report = made(options, shlex.join(["python", "-m", "budgetrun.report", *typed]))
+        write_text(out, page(report))
+    except UserError as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 1
+    print(f"{out}: {report.title}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("report", description="One HTML file about finished runs.")
+    add = parser.add_argument
+    add("folders", nargs="*", default=["outputs"], help="searched for runs; default: outputs")
+    add("--out", type=Path, help="the file to write; default: report.html in the first folder")
+    add("--rows", help="settings; default: all that vary but the task and the budget")
+    add("--cols", help="settings; default: budget, and budget_unit if it varies")
+    add("--metric", default="test_accuracy", help="numbers as for aggregate; the first is drawn")
+    add("--where", default="", help="only runs with these settings, as in dataset=digits,noise=none")
+    add("--baseline", help="what all are compared with; default: sampler=uniform, where there are other samplers")
+    return parser
+
+
+@dataclass
+class Section:
+    """What is said of one panel. title: "" where it is the only one. command: what prints its first table."""
+
+    title: str
+    table: Sheet
+    command: str
+    comparison: Sheet | None
+    remarks: list[str]
+    repeats: str
+    spent: Sheet
+    diagnostics: Sheet
+    against: list[Gallery]
+    learning: list[Gallery]
+    corrupted: list[Gallery]
+
+
+@dataclass
+class Report:
+    """What is on the page. facts: sentences by what they are about."""
+
+    title: str
+    facts: dict[str, list[str]]
+    remarks: list[str]
+    sections: list[Section]
+    metric: str
+    configuration: list[Sheet]
+    environment: Sheet
+    command: str
+    date: str
+
+
+def page(report: Report) -> str:
+    """The whole file."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("report.html").render(vars(report))
+
+
+def made(options: argparse.Namespace, command: str) -> Report:
+    """Read the runs and make all that is on the page."""
+    rows, columns = (None if getattr(options, of) is None else named(options, of) for of in ("rows", "cols"))
+    metrics = named(options, "metric")
+    found = read(options.folders)
+    if not found.runs:
+        unfinished = f"; {len(found.skipped)} were skipped, as {found.skipped[0]}" if found.skipped else ""
+        raise UserError(f"there is no finished run in {', '.join(options.folders)}{unfinished}")
+    need(
+        found.runs, [*(rows or []), *(columns or []), *(metric for metric in metrics if metric not in DERIVED)], DERIVED
+    )
+    runs = select(found.runs, options.where)
+    laid = study(runs, found.settings, rows, columns)
+    baseline = usual(laid) if options.baseline is None else options.baseline
+    curves, without = curves_of(runs)
+    gallerist = Gallerist(laid, curves, conditions(baseline or "", "--baseline"))
+    teller = Teller(options, laid, found.settings, metrics, baseline, gallerist)
+    sections = [teller.section(panel) for panel in laid.panels]
+    if options.baseline is not None and all(section.comparison is None for section in sections):
+        Baseline(runs, found.settings, options.baseline)  # raises what is wrong with it, or else there are no pairs
+    remarks = [f"{path}: it has no learning curve" for path in without]
+    return Report(
+        title=title(laid, len(runs)), facts=facts(runs, laid, found.skipped), remarks=[*code(runs), *remarks],
+        sections=sections, metric=label(metrics[0]),
+        configuration=configuration(runs, laid), environment=environment(runs), command=command,
+        date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+    )  # fmt: skip
+
+
+def usual(laid: Study) -> str | None:
+    """The baseline that is meant if none is named: uniform sampling, where there is something to compare with it."""
+    samplers = {word(run.get("sampler", "")) for panel in laid.panels for run in panel.runs}
+    return "sampler=uniform" if "uniform" in samplers and len(samplers) > 1 else None
+
+
+@dataclass
+class Teller:
+    """Makes the sections of a report."""
+
+    options: argparse.Namespace
+    study: Study
+    settings: list[str]
+    metrics: list[str]
+    baseline: str | None
+    gallerist: Gallerist
+
+    def section(self, panel: Panel) -> Section:
+        """All about a panel."""
+        ways, remarks = Options(), []
+        if self.baseline is not None:
+            try:
+                ways.baseline = Baseline(panel.runs, self.settings, self.baseline)
+            except UserError as error:
+                remarks.append(f"no comparison: {error}")
+        why = derive(panel.runs, self.metrics, ways)
+        first = self.metrics[0]
+        if any(run.get(first) is not None for run in panel.runs):
+            remarks += with_metric(panel.runs, first, why)[1]
+        remarks += mixed(panel.runs, self.settings, self.study.shown)
+        tables = [
+            tabulate(panel.runs, self.study.rows, self.study.columns, metric, note(metric, panel.runs, ways))
+            for metric in self.metrics
+        ]
+        compared = [table for table in tables if table.metric not in SPEEDUPS]  # which are comparisons already
+        comparison = Comparison(self.baseline or "")
+        if ways.baseline is not None and compared:
+            comparison = compare(panel.runs, compared, ways.baseline)
+        table = laid_out(*tables, best=comparison.best)
+        table.caption += f"; {BOLD}" if comparison.best else ""
+        return Section(
+            title=panel.title,
+            table=table,
+            command=self.command(panel),
+            comparison=differences(comparison, compared) if comparison.effects else None,
+            remarks=remarks + comparison.remarks,
+            repeats=f"n = {', '.join(map(str, tables[0].numbers())) or 0} ({seeds(panel.runs)}).",
+            spent=self.numbers(panel, SPENT),
+            diagnostics=self.numbers(panel, DIAGNOSTICS),
+            against=self.gallerist.against(panel, first),
+            learning=self.gallerist.learning(panel, [first, "train_loss"]),
+            corrupted=self.gallerist.learning(panel, ["selected_corrupted_lately"]),
+        )
+
+    def command(self, panel: Panel) -> str:
+        """What prints a panel's table."""
+        chosen = {
+            "--rows": ",".join(self.study.rows), "--cols": ",".join(self.study.columns),
+            "--metric": ",".join(self.metrics), "--where": panel.condition(self.options.where),
+            "--baseline": self.baseline or "",
+        }  # fmt: skip
+        typed = chain(*(item for item in chosen.items() if item[1]))
+        return shlex.join(["python", "-m", "budgetrun.aggregate", *self.options.folders, *typed])
+
+    def numbers(self, panel: Panel, metrics: Sequence[str]) -> Sheet:
+        """A line a cell, a column a metric that some run has; large numbers divided by powers of 1000."""
+        names, head, tables = self.study.shown, [], []
+        measured = {metric: [run[metric] for run in panel.runs if run.get(metric) is not None] for metric in metrics}
+        for metric in metrics:
+            if any(measured[metric]) or (measured[metric] and metric in DIAGNOSTICS):
+                kind = metric.partition("_")[0]  # examples forward and backward are divided by the same
+                by = thousands(chain(*(numbers for other, numbers in measured.items() if other.startswith(kind))))
+                divided = [
+                    {**run, metric: run[metric] / 10**by} if by and run.get(metric) is not None else run
+                    for run in panel.runs
+                ]
+                tables.append(tabulate(divided, names, [], metric, note(metric, panel.runs, Options())))
+                head.append(label(metric) + power(by))
+        count = Counter(words(run, names) for run in panel.runs)
+        lines = [
+            [*(w or MISSING for w in row), str(count[row]),
+             *(entry(table, row, ()).removesuffix(f" (n={count[row]})") for table in tables)]
+            for row in sorted(count, key=order)
+        ]  # fmt: skip
+        said = dict.fromkeys(text for table in tables for text in (table.statistic(), table.note) if text)
+        return Sheet([*names, "n", *head], lines, "; ".join(said), len(names))
+
+
+# ---- what is said of all runs
+
+
+def title(laid: Study, count: int) -> str:
+    """What was run, in a line."""
+    varied = [name for name in (*laid.rows, *laid.columns, *laid.panels[0].where) if name not in laid.fixed]
+    runs = "1 run" if count == 1 else f"{count} runs"
+    by = f" by {', '.join(varied)}" if varied else ""
+    what = " on ".join(laid.fixed[name] for name in ("model", "dataset") if name in laid.fixed)
+    return f"{runs}{f' of {what}' if what else ''}{by}"
+
+
+def facts(runs: list[Run], laid: Study, skipped: list[str]) -> dict[str, list[str]]:
+    """What was run, when, on what, and what is not there."""
+    names = [*laid.rows, *laid.columns, *laid.panels[0].where]
+    main = [f"{name}={laid.fixed[name]}" for name in MAIN if name in laid.fixed]
+    lost = [
+        f"{', '.join(f'{n}={v or MISSING}' for n, v in zip(laid.shown, cell, strict=True))}"
+        f"{f', {panel.title}' if panel.title else ''}: seed {', '.join(of)}"
+        for panel in laid.panels
+        for cell, of in missing(panel, laid.rows, laid.columns)
+    ]
+    return {
+        "Runs": [f"{len(runs)} finished, {seeds(runs)}"],
+        "Varied": [f"{name}: {', '.join(values(runs, name))}" for name in names if name not in laid.fixed]
+        or ["nothing but the seed"],
+        "Fixed": [", ".join(main) or "nothing"],
+        "Missing": lost or ["nothing: every cell has every seed"],
+        "Skipped": skipped or ["nothing"],
+        "Finished": [when(runs)],
+        "Machine": values(runs, "device"),
+    }
+
+
+def values(runs: Iterable[Run], name: str) -> list[str]:
+    """The different values of a setting, in order."""
+    return [w or MISSING for (w,) in sorted({(word(run.get(name, "")),) for run in runs}, key=order)]
+
+
+def seeds(runs: Iterable[Run]) -> str:
+    """Which seeds there are, in words."""
+    found = values(runs, "seed")
+    return f"{'seed' if len(found) == 1 else 'seeds'} {', '.join(found)}"
+
+
+def when(runs: Iterable[Run]) -> str:
+    """From the first to the last result, by the dates of the files."""
+    times = []
+    for run in runs:
+        try:
+            times.append(Path(run["path"]).stat().st_mtime)
+        except OSError:
+            return "not known"
+    first, last = (
+        f"{datetime.datetime.fromtimestamp(t, datetime.UTC):%Y-%m-%d %H:%M}" for t in (min(times), max(times))
+    )
+    return f"{first} UTC" if first == last else f"{first} to {last} UTC"
+
+
+def code(runs: list[Run]) -> list[str]:
+    """Plain sentences where the code of the runs is not one commit."""
+    said = []
+    commits = Counter(word(run.get("commit")) for run in runs)
+    if unknown := commits.pop("null", 0):
+        said.append(
+            f"{unknown} of {len(runs)} runs were made outside a checkout: the commit of their code is not known."
+        )
+    if len(commits) > 1:
+        listed = ", ".join(f"{commit[:10]} ({count} of {len(runs)} runs)" for commit, count in commits.most_common())
+        said.append(f"The runs were made by {len(commits)} commits of the code: {listed}.")
+    if dirty := sum(bool(run.get("dirty")) for run in runs):
+        said.append(f"{dirty} of {len(runs)} runs were made by code that was changed after its commit (a dirty tree).")
+    return said
+
+
+def configuration(runs: list[Run], laid: Study) -> list[Sheet]:
+    """What is the same in all runs, what is not, and the values that come with each option."""
+    # of an option that is not the same everywhere, the values come below
+    differing = [n for n in laid.settings if n not in laid.fixed and ("." not in n or head(n) in laid.fixed)]
+    varied = [[name, ", ".join(values(runs, name))] for name in differing]
+    behind = [[option, name, value] for option, named in laid.options.items() for name, value in named.items()]
+    sheets = [
+        Sheet(["setting", "value"], [[*item] for item in laid.fixed.items()], "the same in all runs", 2),
+        Sheet(["setting", "values"], varied, "different from run to run, besides the seed", 2),
+        Sheet(["option", "setting", "value"], behind, "what comes with an option that is not the same in all runs", 3),
+    ]
+    return [sheet for sheet in sheets if sheet.lines]
+
+
+def environment(runs: list[Run]) -> Sheet:
+    """The machine, the versions, the code and the data of the runs, with how many runs had which."""
+    names = dict.fromkeys(name for run in runs for name in run if name.partition(".")[0] in ENVIRONMENT)
+    lines = []
+    for name in sorted(names, key=lambda name: ENVIRONMENT.index(name.partition(".")[0])):
+        counts = Counter(word(run.get(name, "")) or MISSING for run in runs)
+        lines += [[name, value, str(count)] for value, count in counts.most_common()]
+    return Sheet(["", "value", "runs"], lines, "environment and code of the runs", 2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

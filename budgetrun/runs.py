@@ -1,0 +1,276 @@
+"""Runs as they are read: from the folders that hold them, or from a CSV of runs; chosen, and checked for a table."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import difflib
+import functools
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from budgetrun.cache import Cache
+from budgetrun.errors import UserError
+from budgetrun.results import SHOWN, read_result
+from budgetrun.table import word
+
+Run = dict[str, Any]
+# what may differ between the runs of one cell without a word: repetitions, and where they lie
+REPEATS = ("seed", "data_dir", "output_dir", "checkpoint_every", "force", "dataset.system")
+# what is no setting and may not differ without a word: the machine, the code, and the data
+CIRCUMSTANCES = ("device", "commit", "dirty", "versions.budgetrun", "dataset_fingerprint")
+# what a CSV of runs keeps of the evaluations, a list a run
+CURVE = tuple(f"curve.{name}" for name in ("updates", "examples_backward", "flops", "seconds", "train_loss",
+                                           "test_accuracy", "val_accuracy"))  # fmt: skip
+MEASURED = tuple(name for name in SHOWN if name not in ("names", "config"))
+
+
+@dataclass
+class Runs:
+    """runs: what each run is and measured, by name. settings: the names that are configuration. skipped: which, why.
+
+    A setting is named as on the command line: `sampler` is the chosen option, `sampler.pool` one of its values.
+    """
+
+    runs: list[Run]
+    settings: list[str]
+    skipped: list[str]
+
+
+def read(places: Iterable[str | Path]) -> Runs:
+    """All finished runs below folders, and those in CSVs of `--format runs`, each once; links are followed."""
+    found = Runs([], [], [])
+    known: dict[str, Run] = {}
+    settings: dict[str, None] = {}  # in order of appearance
+    walked: set[tuple[int, int]] = set()
+    for place in places:
+        if os.path.isdir(place):  # noqa: PTH112 -- Path.is_dir raises where a folder above is not readable
+            here = in_folder(str(place), walked, found.skipped)
+        elif str(place).endswith(".csv"):
+            here = in_csv(Path(place))
+        else:
+            raise UserError(f"{place} is not a folder that can be read; name the folders, or CSVs, that hold the runs")
+        for names, run in here:
+            first = known.setdefault(str(run["run_id"]), run)
+            if first is run:
+                found.runs.append(run)
+                settings |= dict.fromkeys(names)
+            else:
+                found.skipped.append(f"{run['path']}: it is the same run as {first['path']}")
+    found.settings = list(settings)
+    return found
+
+
+def in_folder(folder: str, walked: set[tuple[int, int]], skipped: list[str]) -> Iterator[tuple[list[str], Run]]:
+    """The names of the settings of each run below a folder, and the run. walked: folders that are not entered again."""
+    cache = Cache(folder)
+
+    def unreadable(error: OSError) -> None:
+        skipped.append(f"{error.filename}: it cannot be read ({error.strerror})")
+
+    for here, below, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        try:
+            place = os.stat(here)  # noqa: PTH116 -- ten thousand of them, as strings
+        except OSError as error:
+            unreadable(error)
+            continue
+        if (place.st_dev, place.st_ino) in walked:  # given twice, or linked
+            below.clear()
+            continue
+        walked.add((place.st_dev, place.st_ino))
+        below.sort()
+        if "result.json" not in files:
+            if "metrics.jsonl" in files:
+                skipped.append(f"{here}: it is not finished")
+            continue
+        path = os.path.join(here, "result.json")  # noqa: PTH118
+        try:
+            stat = os.stat(path)  # noqa: PTH116
+            if (remembered := cache.get(path, stat)) is None:
+                result = read_result(Path(path))
+                configuration = {**flat(result.pop("config")), **result.pop("names")}
+                remembered = list(configuration), {**configuration, **flat(result)}
+                cache.keep(path, stat, *remembered)
+        except OSError as error:
+            unreadable(error)
+        except ValueError as error:
+            skipped.append(f"{path}: {error}")
+        else:
+            names, run = remembered
+            run["path"] = path
+            yield names, run
+    cache.write()
+
+
+def in_csv(path: Path) -> Iterator[tuple[list[str], Run]]:
+    """The same of a CSV as `--format runs` writes it; raises UserError for another file."""
+    try:
+        with path.open(newline="") as file:
+            lines = list(csv.reader(file, strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    names = lines[0] if lines else []
+    if missing := [name for name in (*MEASURED, "path") if name not in names]:
+        raise UserError(f"{path} is not a CSV of --format runs: it has no column {missing[0]}")
+    for number, line in enumerate(lines[1:], 2):
+        if len(line) != len(names):
+            raise UserError(f"{path}, line {number}: it has {len(line)} values for {len(names)} columns")
+        run = {name: value_of(text) for name, text in zip(names, line, strict=True) if text}
+        for name in MEASURED:
+            if name != "run_id" and not isinstance(run.get(name), int | float):
+                raise UserError(f"{path}, line {number}: {name} is not a number but {run.get(name, 'missing')}")
+        # a run without evaluations is one whose evaluations are not looked for where it once lay
+        yield [name for name in names[: names.index("run_id")] if name in run], {CURVE[0]: [], **run}
+
+
+@functools.lru_cache(2**16)  # most words are in a thousand runs
+def value_of(text: str) -> Any:
+    """The value that a word is, see `word`; what only looks like a number, as some commits do, is text."""
+    if text in ("nan", "inf", "-inf"):
+        return float(text)
+    if text[0] not in "-0123456789[tfn":
+        return text
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, list) or word(value) == text or "." in text else text
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one with dotted keys."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            result.update(flat(value, f"{prefix}{key}."))
+        else:
+            result[prefix + key] = value
+    return result
+
+
+def select(runs: list[Run], where: str, option: str = "--where") -> list[Run]:
+    """The runs for which every `setting=value` of `where` holds; raises UserError where none is left."""
+    left = runs
+    for name, typed in conditions(where, option):
+        need(runs, [name])
+        there = sorted({word(run[name]) for run in left if name in run})
+        left = [run for run in left if name in run and same(run[name], typed)]
+        if not left:
+            raise UserError(f"{option} {where} leaves no run: {name} is {', '.join(there) or 'not set'}, not {typed}")
+    return left
+
+
+def conditions(where: str, option: str = "--where") -> list[tuple[str, str]]:
+    """Each setting of `setting=value,...` with the value as typed; raises UserError for another form."""
+    found = []
+    parts = re.split(r",(?![^\[]*\])", where)  # the commas of a list are part of it
+    for condition in filter(None, map(str.strip, parts)):
+        name, equals, typed = (part.strip() for part in condition.partition("="))
+        if not equals:
+            raise UserError(f"{option} {condition} is not of the form setting=value")
+        found.append((name, typed))
+    return found
+
+
+def same(value: Any, typed: str) -> bool:
+    """Whether a value is what was typed: 0.3 is 0.30 and 3e-1."""
+    reading: Any = typed
+    for read_as in (float, json.loads):  # whole numbers of any size, lists, true and null are JSON; .3 is not
+        with contextlib.suppress(ValueError):
+            reading = read_as(typed)
+    return word(value) in (typed, word(reading))
+
+
+def need(runs: list[Run], names: Iterable[str], derived: Iterable[str] = ()) -> None:
+    """Raises UserError for the first of the names that no run has, with the nearest that one has or that is derived."""
+    known = sorted({name for run in runs for name in run} | set(derived))
+    for name in names:
+        if name not in known:
+            end = [k for k in known if k.endswith((f".{name}", f"_{name}"))]
+            close = end or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+            raise UserError(f"no run has {name}; {meant}")
+
+
+def with_metric(
+    runs: list[Run], metric: str, why: Mapping[tuple[str, str], str] | None = None
+) -> tuple[list[Run], list[str]]:
+    """The runs that have the metric, and remarks on those that have none or one that is not finite.
+
+    why: the reason why a run has none, by metric and path, where there is one to say. Raises UserError where no run
+    has it, or where it is not a number.
+    """
+    measured, remarks, reasons = [], [], []
+    for run in runs:
+        value = run.get(metric)
+        if value is None:
+            reasons.append((why or {}).get((metric, str(run["path"])), f"it has no {metric}"))
+            remarks.append(f"skipped {run['path']}: {reasons[-1]}")
+            continue
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise UserError(f"{metric} is not a number but {word(value)} in {run['path']}; --metric takes numbers")
+        if not math.isfinite(value):
+            remarks.append(f"note: {metric} is {value} in {run['path']}, and so is the mean of its cell")
+        measured.append(run)
+    if not measured:
+        because = f": {reasons[0]}" if why and reasons else ""
+        raise UserError(f"none of the {len(runs)} runs chosen has {metric}{because}")
+    return measured, remarks
+
+
+def varying(runs: list[Run], names: Iterable[str]) -> list[str]:
+    """Those of the names that not all runs have the same value of."""
+
+    def same_in_all(name: str) -> bool:
+        first = runs[0].get(name, "")
+        # equal and of a type: equal in words too, at a tenth of their price
+        return all(value == first and type(value) is type(first) for value in (run.get(name, "") for run in runs))
+
+    return [name for name in names if not same_in_all(name) and len({word(run.get(name, "")) for run in runs}) > 1]
+
+
+def mixed(runs: list[Run], settings: Iterable[str], shown: list[str]) -> list[str]:
+    """A sentence for everything, the seed aside, that differs inside a cell and is averaged over unseen."""
+    cells: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        cells.setdefault(tuple(word(run.get(name, "")) for name in shown), []).append(run)
+    differing: dict[str, set[str]] = {}
+    for name in varying(runs, dict.fromkeys([*settings, *CIRCUMSTANCES])):
+        if name not in REPEATS:
+            for cell in cells.values():
+                values = {word(run.get(name, "")) for run in cell}
+                if len(values) > 1:
+                    differing.setdefault(name, set()).update(values)
+    # the values of an option differ where the option does, and so does its data
+    explained = {name for name in differing if name.partition(".")[0] in differing.keys() - {name}}
+    if differing.keys() & {"dataset", "validation"}:
+        explained.add("dataset_fingerprint")
+    return [
+        f"note: cells average over {name} ({', '.join(sorted(values))}); add it to --rows or --cols, or use --where"
+        for name, values in differing.items()
+        if name not in explained
+    ]
+
+
+def curve(run: Run) -> dict[str, list[Any]]:
+    """The evaluations of a run in order, a list a number (see metrics.jsonl), None where one lacks it.
+
+    {} where they are not known: there is no such file beside the result, or it is not whole.
+    """
+    if CURVE[0] in run:
+        return {name.removeprefix("curve."): run[name] for name in CURVE if name in run}
+    try:
+        text = Path(str(run["path"])).with_name("metrics.jsonl").read_bytes()
+        lines = json.loads(b"[" + b",".join(text.splitlines()) + b"]")
+    except (OSError, ValueError):
+        return {}
+    if not all(isinstance(line, dict) and line for line in lines):
+        return {}
+    names = dict.fromkeys(name for line in lines for name in line)
+    return {name: [line.get(name) for line in lines] for name in names}

@@ -1,0 +1,669 @@
+"""The page about a folder of runs: its numbers are those of the runs, it stands alone, and it is whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tables
+from cli import CHECKOUT, Done, environment, here
+from hypothesis import given
+from hypothesis import strategies as st
+from tables import aggregate, result
+
+from budgetrun import gallery
+from budgetrun.compare import words
+from budgetrun.curves import Point
+from budgetrun.picture import REFERENCE, Line, chart, looks, page_style
+from budgetrun.report import main
+from budgetrun.runs import read
+from budgetrun.study import missing, study
+
+# ---- builders and readers
+
+MEASURED: dict[str, Any] = {
+    "updates": 100, "examples_forward": 6400, "examples_backward": 6400, "flops": 2 * 10**9, "flops_before": 0,
+    "train_loss": 0.7, "visits_entropy": 7.0, "keep_rate": 1.0, "looking_updates": 0.0, "evaluations": 2, "threads": 1,
+    "commit": "c0ffee00c0ffee", "versions": {"budgetrun": "0.1.0", "torch": "2.15.0"},
+}  # fmt: skip
+
+
+def write(folder: Path, lines: list[dict[str, Any]] | None = None, **changes: Any) -> Path:
+    """A finished run's folder below `folder`, see tables.write; by default with an evaluation halfway and one at the
+    end. Its path."""
+    changes = {**MEASURED, **changes}
+    end = {"progress": 1.0, **{n: v for n, v in result(**changes).items() if isinstance(v, int | float)}}
+    half = {**end, "progress": 0.5, **{name: end[name] / 2 for name in ("updates", "test_accuracy")}}
+    return tables.write(folder, [half, end] if lines is None else lines, **changes)
+
+
+@dataclass
+class Element:
+    """An element of a page, with its children and text in order."""
+
+    name: str
+    attributes: dict[str, str]
+    content: list[Element | str] = field(default_factory=list)
+
+    def all(self, name: str, **attributes: str) -> list[Element]:
+        """Those below it of that name, in order."""
+        found = []
+        for child in self.content:
+            if isinstance(child, Element):
+                if child.name == name and attributes.items() <= child.attributes.items():
+                    found.append(child)
+                found += child.all(name, **attributes)
+        return found
+
+    def one(self, name: str, **attributes: str) -> Element:
+        (found,) = self.all(name, **attributes)
+        return found
+
+    @property
+    def text(self) -> str:
+        """In words, with single spaces."""
+        parts = (child if isinstance(child, str) else child.text for child in self.content)
+        return " ".join(" ".join(parts).split())
+
+
+class Page(HTMLParser):
+    """Reads a page; every element that is opened has to be closed, in order."""
+
+    VOID = ("meta",)
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.root = Element("", {})
+        self.open = [self.root]
+        self.feed(text)
+        self.close()
+        assert self.open == [self.root]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = Element(tag, {name: value or "" for name, value in attrs})
+        self.open[-1].content.append(element)
+        if tag not in self.VOID:
+            self.open.append(element)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop().name == tag
+
+    def handle_data(self, data: str) -> None:
+        self.open[-1].content.append(data)
+
+    def section(self, name: str) -> Element:
+        return self.root.one("section", id=name)
+
+    def fact(self, about: str) -> list[str]:
+        """What the head of the page says of something."""
+        facts = self.root.one("dl", **{"class": "facts"})
+        names = [element.text for element in facts.all("dt")]
+        return [element.text for element in facts.all("dd")[names.index(about)].all("p")]
+
+
+def cells(table: Element) -> list[list[str]]:
+    """The words of a table, headings first."""
+    return [[cell.text for cell in line.content if isinstance(cell, Element)] for line in table.all("tr")]
+
+
+def report(*arguments: Any, cwd: Path | None = None) -> Done:
+    """scripts/report.py in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(err))
+        if cwd is not None:
+            stack.enter_context(contextlib.chdir(cwd))
+        code = main([str(argument) for argument in arguments])
+    return Done(code, out.getvalue(), err.getvalue(), cwd or Path.cwd())
+
+
+def page_of(folder: Path, *options: Any) -> Page:
+    """The page about a folder, of a command that has nothing to complain of."""
+    done = report(folder, *options)
+    assert (done.code, done.err) == (0, "")
+    return Page((folder / "report.html").read_text())
+
+
+def refused(done: Done, *words: str) -> None:
+    """Check that it failed with one sentence that has these words."""
+    assert (done.code, done.out) == (1, "")
+    (line,) = done.err.splitlines()
+    assert line.startswith("report: ")
+    for part in words:
+        assert part in line, line
+
+
+@pytest.fixture
+def charts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What every picture of a page is drawn of: lines, title, x, y, limits, factor; and the figure."""
+    drawn = []
+
+    def spy(*arguments: Any) -> Any:
+        drawn.append((*arguments, figure := chart(*arguments)))
+        return figure
+
+    monkeypatch.setattr(gallery, "chart", spy)
+    return drawn
+
+
+# ---- numbers
+
+
+def test_a_cell_is_mean_and_sample_deviation_of_its_runs(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate([0.90, 0.92, 0.97]):  # mean 0.93; squares 0.0009 + 0.0001 + 0.0016 over 2
+        write(tmp_path, seed=seed, test_accuracy=accuracy)
+        write(tmp_path, seed=seed, test_accuracy=accuracy / 2, budget=0.5)
+    table, *others = page_of(tmp_path).section("results").all("figure")
+    assert not others  # nothing to compare
+    assert cells(table) == [["sampler", "budget=0.3", "budget=0.5"], ["uniform", "93.00 ± 3.61", "46.50 ± 1.80"]]
+    assert table.one("figcaption").text == "test_accuracy, %: mean ± standard deviation (ddof=1) of n = 3 runs"
+
+
+def test_the_comparison_is_over_pairs_of_seeds_and_says_when_they_are_too_few(tmp_path: Path) -> None:
+    for seed, (base, mine) in enumerate([(0.80, 0.81), (0.70, 0.73), (0.75, 0.77)]):  # +1, +3, +2 points
+        write(tmp_path, seed=seed, test_accuracy=base)
+        write(tmp_path, seed=seed, test_accuracy=mine, sampler="is", flops=3 * 10**9)
+        if seed < 2:
+            write(tmp_path, seed=seed, test_accuracy=mine, sampler="sb")
+    head, *lines = cells(page_of(tmp_path).section("results").all("table")[1])
+    found = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
+    assert found.keys() == {"is", "sb"}
+    # mean 2, sd 1, so t = 2 sqrt(3) on 2 degrees of freedom: p = 1 - t / sqrt(2 + t^2) = 0.0742; 2 -+ 4.303 / sqrt(3)
+    assert (found["is"]["difference"], found["is"]["95% interval"]) == ("+2.00", "-0.48 to +4.48")
+    assert (found["is"]["n"], found["is"]["p"], found["is"]["FLOPs"]) == ("3", "0.074", "x1.50")
+    assert (found["sb"]["n"], found["sb"]["verdict"]) == ("2 of 3", "too few pairs to say anything")
+
+
+def test_what_was_spent_is_in_powers_of_1000_that_are_said(tmp_path: Path) -> None:
+    for seed, flops in enumerate([10.5 * 10**9, 11.5 * 10**9]):
+        write(tmp_path, seed=seed, flops=flops, seconds=2 + seed, examples_backward=6400)
+    head, line = cells(page_of(tmp_path).section("spent").one("table"))
+    found = dict(zip(head, line, strict=True))
+    assert found["n"] == "2"
+    assert found["flops (in 10⁹)"] == "11 ± 0.7071"
+    assert (found["seconds"], found["examples backward"], found["updates"]) == ("2.5 ± 0.7071", "6400 ± 0", "100 ± 0")
+    assert not any("before" in heading for heading in head)  # none read a file of scores
+    write(tmp_path, sampler="subset", flops_before=5 * 10**9)
+    head, line, _ = cells(page_of(tmp_path).section("spent").one("table"))
+    assert dict(zip(head, line, strict=True))["flops before (in 10⁹)"] == "5"
+
+
+def test_points_lie_at_what_was_really_spent_in_each_unit(tmp_path: Path, charts: list[Any]) -> None:
+    """A cell of two runs; the budget is 0.3 and 0.5 in updates, and the method spends more FLOPs."""
+    for budget, updates in [(0.3, 30), (0.5, 50)]:
+        for seed in range(2):
+            spent = {"updates": updates, "examples_backward": 640 * updates, "seconds": updates / 10 + seed}
+            write(tmp_path, budget=budget, seed=seed, **spent, flops=10**9 * updates, test_accuracy=budget + seed / 10)
+            write(tmp_path, budget=budget, seed=seed, **spent, flops=10**9 * updates * 3, sampler="is")
+    page = page_of(tmp_path)
+    assert len(page.section("against").all("svg", role="img")) == 4
+    axes = {x: {line.style.colour: line.points for line in lines} for lines, _, x, y, *_ in charts[:4]}
+    black, blue = "#000000", "#0072B2"  # the baseline, the other
+    deviation = math.sqrt(2) * 0.05
+    for x, base, other in [
+        ("updates", [30, 50], [30, 50]), ("examples backpropagated", [19200, 32000], [19200, 32000]),
+        ("FLOPs", [30e9, 50e9], [90e9, 150e9]), ("seconds", [3.5, 5.5], [3.5, 5.5]),
+    ]:  # fmt: skip
+        assert [(p.x, p.y, p.n) for p in axes[x][black]] == [(base[0], 0.35, 2), (base[1], 0.55, 2)]
+        assert [p.std for p in axes[x][black]] == pytest.approx([deviation, deviation])
+        assert [(p.x, p.y, p.std) for p in axes[x][blue]] == [(other[0], 0.5, 0), (other[1], 0.5, 0)]
+    said = " ".join(text.text for text in page.section("against").all("text"))
+    for label in ("test accuracy, %", "updates", "examples backpropagated (in 10³)", "FLOPs (in 10⁹)", "seconds"):
+        assert label in said
+    assert [item.text for item in page.section("against").all("li")] == ["uniform", "is"]
+
+
+def test_a_chart_draws_its_points_bands_and_gaps() -> None:
+    look = looks(["is"], None)["is"]
+    points = [Point(10_000, 0.5, 0.1, 3), Point(20_000, 0.6, 0.2, 3), None, Point(40_000, 0.8, 0.05, 2)]
+    with page_style():
+        (axes,) = chart([Line(points, look)], "a $title$", "FLOPs", "accuracy, %", (0, 1), 100).axes
+    line = axes.lines[-1]
+    assert [list(line.get_xdata()), list(line.get_ydata())] == [
+        pytest.approx(values, nan_ok=True) for values in ([10, 20, math.nan, 40], [50, 60, math.nan, 80])
+    ]
+    band, bars = axes.collections
+    corners = {(round(x), round(y)) for path in band.get_paths() for x, y in path.vertices if not math.isnan(y)}
+    assert {(10, 40), (10, 60), (20, 40), (20, 80)} <= corners
+    alone = [segment.tolist() for segment in bars.get_segments() if len(segment)]
+    assert alone == [[pytest.approx([40, 75]), pytest.approx([40, 85])]]  # what has no neighbour has a bar
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title(loc="left")) == (
+        "FLOPs (in\N{NO-BREAK SPACE}10³)", "accuracy, %", "a $title$",
+    )  # fmt: skip
+    assert axes.get_ylim() == (0, 100)
+
+
+def test_learning_curves_are_means_at_each_evaluation(tmp_path: Path, charts: list[Any]) -> None:
+    """The second run's first two evaluations were due at once, so it has one line for them, the second."""
+    first = [
+        {"progress": 1 / 3, "updates": 10, "test_accuracy": 0.2, "train_loss": 2.0},
+        {"progress": 2 / 3, "updates": 20, "test_accuracy": 0.4, "train_loss": 1.0},
+        {"progress": 1.0, "updates": 30, "test_accuracy": 0.6, "train_loss": 0.5},
+    ]
+    second = [{**first[1], "updates": 22, "test_accuracy": 0.5}, {**first[2], "test_accuracy": 0.8}]
+    write(tmp_path, first, seed=0, evaluations=3)
+    write(tmp_path, second, seed=1, evaluations=3)
+    page_of(tmp_path)
+    (accuracy, loss) = charts[4:]
+    assert (accuracy[2:4], loss[2:4]) == (("updates", "test accuracy, %"), ("updates", "train loss"))
+    points = accuracy[0][0].points
+    assert [(p.x, p.y, p.n) for p in points] == [
+        (10, 0.2, 1),
+        (21, pytest.approx(0.45), 2),
+        (30, pytest.approx(0.7), 2),
+    ]
+    assert points[0].std is None
+    assert [p.std for p in points[1:]] == pytest.approx([0.1 / math.sqrt(2), 0.2 / math.sqrt(2)])
+    assert [(p.x, p.y) for p in loss[0][0].points] == [(10, 2), (21, 1), (30, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("unit", "axis", "number"),
+    [("flops", "FLOPs", "flops"), ("seconds", "seconds", "seconds"), ("examples", "examples backpropagated",
+      "examples_backward")],
+)  # fmt: skip
+def test_learning_curves_are_against_the_unit_of_the_budget(
+    unit: str, axis: str, number: str, tmp_path: Path, charts: list[Any]
+) -> None:
+    write(tmp_path, budget_unit=unit, **{number: 77})
+    page_of(tmp_path)
+    lines, _, x, *_ = charts[4]
+    assert (x, lines[0].points[-1].x) == (axis, 77)
+
+
+def test_selection_is_shown_beside_what_the_data_hold(tmp_path: Path, charts: list[Any]) -> None:
+    shares = {"corrupted": 0.25, "noise": "symmetric", "noise.rate": 0.25}
+    for seed, selected in enumerate([0.4, 0.5]):
+        noisy = {**shares, "selected_corrupted": selected, "selected_corrupted_lately": selected + 0.1}
+        write(tmp_path, seed=seed, **noisy, visits_entropy=6.5 + seed / 10, keep_rate=0.5, looking_updates=0.9)
+    page = page_of(tmp_path)
+    head, line = cells(page.section("selection").one("table"))
+    assert dict(zip(head, line, strict=True)) == {
+        "sampler": "uniform", "budget": "0.3", "n": "2", "corrupted, %": "25.00 ± 0.00",
+        "selected corrupted, %": "45.00 ± 7.07", "selected corrupted lately, %": "55.00 ± 7.07",
+        "visits entropy": "6.550 ± 0.071", "keep rate, %": "50.00 ± 0.00", "looking updates, %": "90.00 ± 0.00",
+    }  # fmt: skip
+    lines, _, _, y, *_ = charts[-1]
+    assert y == "selected corrupted lately, %"
+    assert [(p.y, p.n) for p in lines[0].points] == [(pytest.approx(0.55), 2)] * 2
+    assert (lines[-1].style, [p.y for p in lines[-1].points]) == (REFERENCE, [0.25, 0.25])
+
+
+def test_clean_runs_have_no_column_and_no_picture_of_corrupted_examples(tmp_path: Path) -> None:
+    write(tmp_path)
+    selection = page_of(tmp_path).section("selection")
+    assert not selection.all("svg")
+    assert not any("corrupted" in heading for heading in cells(selection.one("table"))[0])
+
+
+def test_the_command_on_the_page_prints_the_table_on_the_page(tmp_path: Path) -> None:
+    """With panels, a metric that is derived, a condition and a baseline: every word is the same."""
+    for sampler in ("uniform", "is"):
+        for noise in (
+            {"noise": "none"},
+            {"noise": "symmetric", "noise.rate": 0.25},
+            {"noise": "symmetric", "noise.rate": 0.5},
+        ):
+            for seed in range(3):
+                write(tmp_path, sampler=sampler, **noise, seed=seed, test_accuracy=0.5 + seed / 10)
+    write(tmp_path, model="wide")
+    options = ["--metric", "test_accuracy,test_error", "--where", "model=cnn", "--baseline", "sampler=is"]
+    page = page_of(tmp_path, *options)
+    commands = [shlex.split(code.text) for code in page.section("made").all("code")]
+    assert commands[0][:3] == ["python", "-m", "budgetrun.report"]
+    assert commands[0][4:] == options
+    tables = [cells(table) for table in page.section("results").all("table")]
+    assert len(commands) - 1 == 3 == len(tables) / 2
+    for number, command in enumerate(commands[1:]):
+        assert command[:3] == ["python", "-m", "budgetrun.aggregate"]
+        done = aggregate(*command[3:])
+        assert done.code == 0
+        drawn = [line for line in done.out.split("\n") if line.startswith("|") and not line.startswith("| --")]
+        printed = [[cell.strip().strip("*") for cell in line.strip("|").split("|")] for line in drawn]
+        assert printed == [*tables[2 * number], *tables[2 * number + 1]]
+
+
+# ---- what is laid out how
+
+
+@given(
+    runs=st.lists(
+        st.fixed_dictionaries({
+            "sampler": st.sampled_from(["is", "uniform"]), "sampler.pool": st.sampled_from([2, 3]),
+            "noise": st.sampled_from(["none", "symmetric"]), "noise.rate": st.sampled_from([0.25, 0.5]),
+            "lr": st.sampled_from([0.1, 0.2]), "budget": st.sampled_from([0.3, 0.5]), "seed": st.integers(0, 3),
+            "budget_unit": st.sampled_from(["updates", "flops"]), "output_dir": st.sampled_from(["a", "b"]),
+        }), min_size=1, max_size=12,
+    ),
+    rows=st.sampled_from([None, ["lr"], ["budget", "noise"]]), columns=st.sampled_from([None, ["sampler"]]),
+)  # fmt: skip
+def test_nothing_but_seeds_is_averaged_over(runs: list[dict[str, Any]], rows: Any, columns: Any) -> None:
+    laid = study(runs, list(runs[0]), rows, columns)
+    assert sum(len(panel.runs) for panel in laid.panels) == len(runs)
+    settings = [name for name in runs[0] if name not in ("seed", "output_dir")]
+    for panel in laid.panels:
+        alike: dict[Any, Any] = {}
+        for run in panel.runs:
+            assert alike.setdefault(words(run, laid.shown), words(run, settings)) == words(run, settings)
+
+
+def test_the_task_makes_panels_the_method_rows_and_the_budget_columns(tmp_path: Path) -> None:
+    """What a data set brings along is no row: it does not tell more runs apart."""
+    for dataset, lr in [("digits", 0.1), ("svhn", 0.2)]:
+        for sampler in ("is", "sb"):
+            write(tmp_path, dataset=dataset, lr=lr, sampler=sampler)
+    write(tmp_path, sampler="sb", **{"sampler.beta": 2})
+    found = read([tmp_path])
+    laid = study(found.runs, found.settings, None, None)
+    assert (laid.rows, laid.columns) == (["sampler", "sampler.beta"], ["budget"])
+    assert [panel.title for panel in laid.panels] == ["dataset=digits", "dataset=svhn"]
+    assert "lr" not in laid.fixed
+    assert laid.fixed["model.width"] == "16"
+    assert laid.options == {"sampler=sb": {"sampler.beta": "2"}}
+
+
+def test_every_setting_is_in_one_table_of_the_configuration(tmp_path: Path) -> None:
+    for sampler, pool, rate in [("is", 2, 0.25), ("is", 3, 0.5), ("uniform", None, 0.5)]:
+        own = {} if pool is None else {"sampler.pool": pool}
+        write(tmp_path, sampler=sampler, noise="symmetric", **{"noise.rate": rate}, **own)
+    same, differing, behind = (cells(t)[1:] for t in page_of(tmp_path).section("configuration").all("table"))
+    assert [line for line in same if line[0] in ("noise", "aug.crop.padding", "epochs")] == [
+        ["noise", "symmetric"], ["epochs", "40"], ["aug.crop.padding", "1"],
+    ]  # fmt: skip
+    assert differing == [["sampler", "is, uniform"], ["noise.rate", "0.25, 0.5"]]
+    assert behind == [["sampler=is", "sampler.pool", "2, 3"]]
+
+
+def test_rows_and_columns_are_those_that_are_asked_for(tmp_path: Path) -> None:
+    for number, (sampler, aug) in enumerate([("is", "none"), ("is", "ricap"), ("sb", "none")]):
+        write(tmp_path, sampler=sampler, aug=aug, test_accuracy=number / 4)
+    page = page_of(tmp_path, "--rows", "aug", "--cols", "sampler")
+    assert cells(page.section("results").one("table")) == [
+        ["aug", "sampler=is", "sampler=sb"], ["none", "0.00", "50.00"], ["ricap", "25.00", "—"],
+    ]  # fmt: skip
+
+
+def test_missing_cells_and_seeds_are_named(tmp_path: Path) -> None:
+    for sampler, budget, seeds in [("is", 0.3, [0, 1]), ("is", 0.5, [0]), ("sb", 0.3, [0, 1])]:
+        for seed in seeds:
+            write(tmp_path, sampler=sampler, budget=budget, seed=seed)
+    page = page_of(tmp_path)
+    assert page.fact("Missing") == ["sampler=is, budget=0.5: seed 1", "sampler=sb, budget=0.5: seed 0, 1"]
+    assert cells(page.section("results").one("table"))[1:] == [
+        ["is", "50.00 ± 0.00 (n=2)", "50.00 (n=1)"], ["sb", "50.00 ± 0.00 (n=2)", "—"],
+    ]  # fmt: skip
+    assert page.fact("Runs") == ["5 finished, seeds 0, 1"]
+
+
+def test_nothing_is_missing_where_every_cell_has_every_seed(tmp_path: Path) -> None:
+    write(tmp_path, sampler="is")
+    write(tmp_path, sampler="sb")
+    found = read([tmp_path])
+    laid = study(found.runs, found.settings, None, None)
+    assert missing(laid.panels[0], laid.rows, laid.columns) == []
+    assert page_of(tmp_path).fact("Missing") == ["nothing: every cell has every seed"]
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 21])
+def test_many_methods_are_spread_over_pictures_and_look_the_same_in_all(
+    count: int, tmp_path: Path, charts: list[Any]
+) -> None:
+    names = ["uniform", *(f"m{number:02}" for number in range(1, count))]
+    for name in names:
+        write(tmp_path, sampler=name)
+    page = page_of(tmp_path)
+    legends = [[(item.text, item) for item in ul.all("li")] for ul in page.root.all("ul", **{"class": "legend"})]
+    assert len(legends) == 2 * max(1, math.ceil((count - 1) / 6))  # of points and of curves
+    for legend in legends:
+        assert len(legend) <= 7
+        assert legend[0][0] == "uniform"
+        colours = [
+            re.search("stroke: (#[0-9a-f]+)", item.one("svg").all("path")[-1].attributes["style"]) for _, item in legend
+        ]
+        assert len({colour and colour[1] for colour in colours}) == len(legend)
+    shown = [name for legend in legends[: len(legends) // 2] for name, _ in legend]
+    assert sorted(set(shown)) == sorted(names)
+    assert len(shown) - shown.count("uniform") == count - 1  # each other one once
+    for name in names:
+        swatches = {
+            re.sub(r"g\d+-", "", str(item.one("svg").content)) for legend in legends for n, item in legend if n == name
+        }
+        assert len(swatches) == 1
+    for lines, *_ in charts:
+        assert sum(line.style.band for line in lines) <= 7
+        assert sum(line.style.band or line.style.width < 1 for line in lines) == count  # the rest is context
+
+
+def test_looks_are_told_apart() -> None:
+    found = looks([f"m{number}" for number in range(60)], "m7")
+    assert len(set(found.values())) == 60
+    assert found["m7"].colour == "#000000"
+
+
+# ---- circumstances
+
+
+def test_one_run_alone_makes_a_page(tmp_path: Path, charts: list[Any]) -> None:
+    write(tmp_path, test_accuracy=0.25)
+    page = page_of(tmp_path)
+    assert page.root.one("h1").text == "1 run of cnn on digits"
+    assert page.fact("Runs") == ["1 finished, seed 0"]
+    assert page.fact("Varied") == ["nothing but the seed"]
+    assert cells(page.section("results").one("table")) == [["sampler", "budget=0.3"], ["uniform", "25.00"]]
+    assert [(p.x, p.std) for p in charts[0][0][0].points] == [(100, None)]
+
+
+def test_unfinished_neighbours_are_named_and_in_no_number(tmp_path: Path) -> None:
+    write(tmp_path, test_accuracy=0.25)
+    unfinished = write(tmp_path, test_accuracy=0.75, seed=1)
+    (unfinished / "result.json").unlink()
+    cut = write(tmp_path, test_accuracy=0.75, seed=2)
+    text = (cut / "result.json").read_text()
+    (cut / "result.json").write_text(text[: len(text) // 2])
+    page = page_of(tmp_path)
+    first, second = page.fact("Skipped")
+    assert first == f"{unfinished}: it is not finished"
+    assert second.startswith(f"{cut / 'result.json'}: ")
+    assert cells(page.section("results").one("table"))[1] == ["uniform", "25.00"]
+
+
+def test_runs_without_evaluations_are_named_and_keep_their_numbers(tmp_path: Path, charts: list[Any]) -> None:
+    write(tmp_path, sampler="is")
+    for seed, broken in enumerate(['{"progress": 1', "[]\n", "", '{"progress": null}\n']):
+        path = write(tmp_path, sampler="sb", seed=seed)
+        (path / "metrics.jsonl").write_text(broken)
+    (write(tmp_path, sampler="sb", seed=9) / "metrics.jsonl").unlink()
+    page = page_of(tmp_path)
+    assert page.root.one("header").one("div", role="note").text.count("it has no learning curve") == 5
+    assert cells(page.section("results").one("table"))[2][1] == "50.00 ± 0.00 (n=5)"
+    for lines, *_ in charts[4:]:
+        assert [len(line.points) for line in lines if line.style.band] == [2, 0]
+
+
+def test_results_of_other_versions_have_a_page_of_what_they_hold(tmp_path: Path) -> None:
+    """No diagnostics, no evaluations, a number that is null."""
+    tables.write(tmp_path, seconds=None)
+    page = page_of(tmp_path)
+    assert cells(page.section("selection").one("table")) == [["sampler", "budget", "n"], ["uniform", "0.3", "1"]]
+    head, line = cells(page.section("spent").one("table"))
+    assert dict(zip(head, line, strict=True))["flops (in 10⁹)"] == "1"
+
+
+def test_a_number_that_is_not_finite_is_shown_and_said(tmp_path: Path) -> None:
+    write(tmp_path, test_accuracy=float("nan"), seconds=float("inf"))
+    write(tmp_path, sampler="is")
+    page = page_of(tmp_path)
+    assert cells(page.section("results").all("table")[0])[2] == ["uniform", "nan"]
+    assert "test_accuracy is nan in" in page.section("results").text
+
+
+def test_dirty_code_several_commits_and_machines_are_said_plainly(tmp_path: Path) -> None:
+    write(tmp_path, sampler="is")
+    write(tmp_path, sampler="sb", commit="deadbeefdeadbeef", dirty=True, device="NVIDIA H100")
+    write(tmp_path, sampler="uniform", commit=None, dirty=None)
+    page = page_of(tmp_path)
+    said = page.root.one("header").one("div", role="note").text
+    assert "1 of 3 runs were made outside a checkout" in said
+    assert "2 commits of the code: c0ffee00c0 (1 of 3 runs), deadbeefde (1 of 3 runs)" in said
+    assert "1 of 3 runs were made by code that was changed after its commit" in said
+    assert page.fact("Machine") == ["NVIDIA H100", "cpu (x86_64)"]
+    lines = cells(page.section("environment").one("table"))
+    assert ["device", "cpu (x86_64)", "2"] in lines
+    assert ["commit", "deadbeefdeadbeef", "1"] in lines
+    assert ["versions.torch", "2.15.0", "3"] in lines
+
+
+def test_clean_code_of_one_commit_needs_no_word(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert not page_of(tmp_path).root.one("header").all("div", role="note")
+
+
+def test_a_panel_without_the_baseline_says_so_and_the_others_are_compared(tmp_path: Path) -> None:
+    for sampler, noise in [("uniform", "none"), ("is", "none"), ("is", "symmetric")]:
+        write(tmp_path, sampler=sampler, noise=noise)
+    results = page_of(tmp_path).section("results")
+    assert len(results.all("table")) == 3
+    assert "no comparison: --baseline sampler=uniform leaves no run" in results.text
+
+
+def test_a_panel_without_the_metric_says_so_and_the_others_are_shown(tmp_path: Path) -> None:
+    write(tmp_path)
+    write(tmp_path, noise="symmetric", selected_corrupted=0.5)
+    tables = page_of(tmp_path, "--metric", "selected_corrupted").section("results").all("table")
+    assert [cells(table)[1] for table in tables] == [["uniform", "—"], ["uniform", "50.00"]]
+
+
+# ---- the file
+
+
+NASTY = '<script>alert("x")<b>&amp;$y$\x1b[31m😀'
+
+
+def test_the_page_stands_alone_and_refers_to_nothing_else(tmp_path: Path) -> None:
+    for sampler in ("uniform", "is", "sb"):
+        write(tmp_path, sampler=sampler, noise="symmetric", corrupted=0.5, selected_corrupted_lately=0.5)
+    text = (page_of(tmp_path), (tmp_path / "report.html").read_text())[1]
+    assert not re.search(r"https?:|//|@import|<script|<link|<img|<iframe|javascript:", text.split("<h1>")[1])
+    assert not re.search(r"https?:|@import|<script|<link", text)
+    assert all(where.startswith("#") for where in re.findall(r'(?:href|src)="([^"]*)"', text))
+    assert all(where.startswith("#") for where in re.findall(r"url\(([^)]*)\)", text))
+    ids = re.findall(r' id="([^"]*)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="|url\()#([^")]*)', text)) <= set(ids)
+
+
+def test_all_text_of_runs_is_escaped(tmp_path: Path) -> None:
+    folder = tmp_path / "a<b>&c"
+    for sampler in (NASTY, "uniform"):
+        for aug in (NASTY, "none"):
+            write(
+                folder, sampler=sampler, aug=aug, device=NASTY, commit=NASTY, **{"sampler.x": NASTY, "noise.<i>": "<u>"}
+            )
+    (write(folder) / "result.json").write_text("<b>")
+    page = page_of(folder)
+    assert not any(page.root.all(name) for name in ("script", "b", "i", "u"))
+    assert cells(page.section("results").all("table")[0])[1][:2] == [NASTY, NASTY]
+    assert page.fact("Machine")[-1] == NASTY
+    assert "a<b>&c" in page.section("made").text
+    alternatives = [svg.attributes["aria-label"] for svg in page.root.all("svg", role="img")]
+    assert any(f"aug={NASTY}" in alternative for alternative in alternatives)
+    assert any("aug=<script>" in text.text for text in page.section("against").all("text"))
+
+
+def test_every_picture_has_a_text_and_every_table_headings(tmp_path: Path) -> None:
+    for sampler in ("uniform", "is"):
+        write(tmp_path, sampler=sampler)
+    page = page_of(tmp_path)
+    for svg in page.root.all("svg"):
+        assert svg.attributes.get("aria-hidden") == "true" or svg.attributes["aria-label"]
+    assert page.section("against").all("svg", role="img")[0].attributes["aria-label"] == (
+        "test accuracy, % against updates of uniform, is"
+    )
+    for figure in page.root.all("figure"):
+        assert figure.one("figcaption").text
+    for table in page.root.all("table"):
+        assert table.one("thead").all("th", scope="col")
+        assert all(line.all("th", scope="row") for line in table.one("tbody").all("tr"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("nowhere", ["nowhere is not a folder"]), ("empty", ["there is no finished run in empty"]),
+        ("unfinished", ["no finished run in unfinished", "it is not finished"]),
+        ("runs --out nowhere/x.html", ["nowhere/x.html cannot be written"]),
+        ("runs --out empty", ["empty cannot be written"]),
+        ("runs --where sampler=is", ["leaves no run"]), ("runs --rows smapler", ["no run has smapler", "sampler"]),
+        ("runs --metric device", ["device is not a number"]), ("runs --cols ,", ["--cols names no setting"]),
+        ("runs --baseline sampler=uniform", ["--baseline sampler=uniform is all 1 runs"]),
+        ("runs --baseline sampler", ["is not of the form setting=value"]),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_one_sentence_and_writes_nothing(
+    arguments: str, words: list[str], tmp_path: Path
+) -> None:
+    write(tmp_path / "runs")
+    (write(tmp_path / "unfinished") / "result.json").unlink()
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    refused(report(*arguments.split(" "), cwd=tmp_path), *words)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_page_that_fails_half_way_leaves_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "runs")
+    (tmp_path / "x.html").write_text("earlier")
+
+    def full(file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    refused(report("runs", "--out", "x.html", cwd=tmp_path), "x.html cannot be written", "No space left")
+    assert (tmp_path / "x.html").read_text() == "earlier"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["runs", "x.html"]
+
+
+def test_a_page_of_real_runs_without_torch(tmp_path: Path) -> None:
+    done = here("-m sampler=uniform,is epochs=1 budget=0.5 noise=symmetric noise.rate=0.25 seed=0,1", tmp_path)
+    assert done.code == 0, done.err
+    results = [json.loads(p.read_text()) for p in sorted(tmp_path.glob("outputs/*/result.json"))]
+    command = [sys.executable, "-X", "importtime", str(CHECKOUT / "scripts" / "report.py"), "outputs"]
+    ran = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
+    assert ran.stdout == "outputs/report.html: 4 runs of cnn on digits by sampler\n"
+    imported = set(re.findall(r"\|\s+([\w.]+)$", ran.stderr, flags=re.M))
+    assert "matplotlib" in imported
+    assert not imported & {"torch", "torchvision", "pandas", "hydra", "sklearn"}
+    page = Page((tmp_path / "outputs" / "report.html").read_text())
+    lines = cells(page.section("results").all("table")[0])[1:]
+    for sampler, shown in lines:
+        both = [100 * r["test_accuracy"] for r in results if r["names"]["sampler"] == sampler]
+        mean, deviation = sum(both) / 2, abs(both[0] - both[1]) / math.sqrt(2)
+        assert shown == f"{mean:.2f} ± {deviation:.2f}"
+    assert len(page.section("learning").all("svg", role="img")) == 2
+    assert len(page.section("selection").all("svg", role="img")) == 1
+    configuration = {line[0]: line[1] for line in cells(page.section("configuration").all("table")[0])}
+    assert configuration["noise.rate"] == "0.25"
+    assert configuration["epochs"] == "1"
+
+
+def test_it_works_as_a_module_and_fails_with_1(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "budgetrun.report", "nowhere"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    refused(Done(done.returncode, done.stdout, done.stderr, tmp_path), "nowhere is not a folder")

@@ -1,0 +1,378 @@
+"""Sweeps that finish: grids, what is left to do, what became of each run, and what kills a sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cli import CONF, GRIDS, Done, here, listing, process, refused, started
+from hydra.types import RunMode
+
+from budgetrun import status
+from budgetrun.composing import Compose, composer
+from budgetrun.config import experiment
+from budgetrun.grid import jobs_of
+from budgetrun.results import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, RunFolder
+from budgetrun.sweep import Composed
+
+SHORT = "epochs=0.2"  # 4 updates
+
+
+@contextlib.contextmanager
+def composing(line: str) -> Iterator[tuple[Compose, list[list[str]]]]:
+    """compose, and the jobs of a command line."""
+    with composer([], CONF) as compose:
+        whole = compose([*shlex.split(line), "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+        yield compose, jobs_of(whole.hydra.overrides.task, compose)
+
+
+def results(cwd: Path) -> dict[str, dict[str, Any]]:
+    """The results below a folder, without what differs between two runs of the same experiment."""
+    clocks = ("seconds", "selection_seconds", "seconds_total")
+    read = [json.loads(path.read_bytes()) for path in cwd.rglob("result.json")]
+    return {r["run_id"]: {key: value for key, value in r.items() if key not in clocks} for r in read}
+
+
+def counts(folder: Path) -> dict[str, int]:
+    words = [state.word for state in status.states(folder).values()]
+    return {word: words.count(word) for word in words}
+
+
+# ---- grids
+
+
+def text(grid: str) -> str:
+    return (CONF / "grid" / f"{grid}.yaml").read_text()
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_grid_has_as_many_runs_as_its_head_says_and_they_are_experiments(
+    grid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in re.findall(r"sampler\.file=(\S+)", text(grid)):
+        file = Path(name.replace("*", "some"))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)  # only its bytes matter before a run reads it
+    with composing(f"grid={grid}") as (compose, jobs):
+        assert len(jobs) == int(re.findall(r"^# (\d+) runs?\b", text(grid), flags=re.M)[0])
+        composed = Composed(compose, [])
+        ids = set()
+        for job in jobs if len(jobs) < 200 else jobs[::7]:
+            checked = experiment(*composed(job))
+            assert checked.settings.output_dir == f"outputs/{grid}"
+            ids.add(checked.run_id)
+        assert len(ids) == len(jobs if len(jobs) < 200 else jobs[::7])
+    commands = re.findall(r"python -m budgetrun(.*)", text(grid).partition("common")[0])
+    assert all(f"grid={grid}" in command or grid.startswith("chitta") for command in commands if "-m" not in command)
+
+
+def test_what_is_typed_takes_the_place_of_a_grid_s_own_words() -> None:
+    with composing("grid=smoke seed=7,8 budget=0.5 output_dir=elsewhere") as (_, jobs):
+        assert {job[0] for job in jobs} == {"output_dir=elsewhere"}
+        assert {o for job in jobs for o in job if o.startswith(("seed=", "budget="))} == {
+            "seed=7",
+            "seed=8",
+            "budget=0.5",
+        }
+        # three samplers, two augmentations, one budget, two seeds; two samplers under noise
+        assert len(jobs) == 3 * 2 * 1 * 2 + 2 * 1 * 2
+
+
+def test_a_grid_of_one_s_own_is_a_yaml_file(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "grid").mkdir(parents=True)
+    (tmp_path / "mine" / "grid" / "ours.yaml").write_text(
+        "# ours\ncommon: dataset=digits epochs=0.2\nsweeps:\n  - seed=0,1\n  - seed=1,2 aug=none,standard\n"
+    )
+    done = here("--config-dir mine grid=ours", tmp_path)
+    assert done.code == 0, done.err
+    # seed 1 with the standard augmentation is in both
+    assert "5 runs: 5 missing; 5 to run, about" in done.out
+    assert "5 of 5 runs are finished" in done.out
+    assert len(list((tmp_path / "outputs" / "ours").glob("*/result.json"))) == 5
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("grid=smok", ["grid=smok is not an option", "grid=smoke"]),
+        ("grid=smoke,fashion", ["grid=smoke,fashion is more than one grid"]),
+        ("grid=smoke sampler=uniform,foo", ["sampler=foo", "no job was started"]),
+        ("grid=smoke budget=2", ["budget=2", "at most 1"]),
+        ("--config-dir mine grid=empty", ["grid=empty has no sweeps"]),
+        ("--config-dir mine grid=wrong", ["grid=wrong has no sweeps"]),
+        ("grid=chitta2020 dataset=digits model=cnn", ["sampler.file", "chitta2020_scores/*-ensemble-*", "scores="]),
+    ],
+)
+def test_a_grid_that_cannot_run_starts_nothing(line: str, words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mine" / "grid").mkdir(parents=True)
+    (tmp_path / "mine" / "grid" / "empty.yaml").write_text("# nothing\nsweeps: []\n")
+    (tmp_path / "mine" / "grid" / "wrong.yaml").write_text("# not a list of words\nsweeps: [{sampler: is}]\n")
+    before = listing(tmp_path)
+    refused(here(line, tmp_path), *words)
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sampler=is sampler.pool=4 budget=0.25 seed=3",
+        "dataset=cifar10 lr=0.3 aug=[randaugment,ricap] model.depth=50 model=resnet50",
+        "noise=symmetric noise.rate=0.5 +aug.crop.padding=2 recipe=digits optimizer=adamw optimizer.betas=[0.5,0.9]",
+        "schedule=cosine 'output_dir=outputs/${seed}' seed=2",
+    ],
+)
+def test_a_job_is_composed_as_hydra_composes_it(line: str) -> None:
+    from test_command_line import composed
+
+    job = shlex.split(line.replace("+aug", "aug"))
+    with composer([], CONF) as compose:
+        quickly = Composed(compose, [])
+        quickly([o for o in job if "." not in o.partition("=")[0]])  # the same options with other values before
+        cfg, choices = quickly(job)
+    slowly, same_choices = composed(*job)
+    assert cfg == slowly
+    assert experiment(cfg, choices).run_id == experiment(slowly, same_choices).run_id
+
+
+# ---- what is left to do
+
+
+def test_the_same_command_again_runs_just_what_is_missing(tmp_path: Path) -> None:
+    here(f"-m seed=0,1 {SHORT}", tmp_path)
+    before = {k: v for k, v in listing(tmp_path).items() if k.endswith("result.json")}
+    done = here(f"-m seed=0,1,2 {SHORT}", tmp_path)
+    assert "3 runs: 2 finished, 1 missing; 1 to run, about" in done.out
+    assert done.out.count("test accuracy 0.") == 4 + 1, "one run of four evaluations, and its last line"
+    assert before.items() <= listing(tmp_path).items()
+    assert counts(tmp_path / "outputs") == {FINISHED: 3}
+
+
+def test_what_failed_is_run_again_only_when_asked(tmp_path: Path) -> None:
+    line = "-m lr=1e30,0.1 seed=0 epochs=1 evaluations=1"
+    refused(here(line, tmp_path), "1 of 2 runs are not finished; the first: the loss became nan", "retry_failed=true")
+    (failed,) = (tmp_path / "outputs").glob("*/failed.json")
+    at = failed.stat().st_mtime_ns
+    done = here(line, tmp_path)
+    assert "2 runs: 1 finished, 1 failed\n" in done.out
+    refused(done, "the loss became nan")
+    assert failed.stat().st_mtime_ns == at, "it was not run again"
+    refused(here(f"{line} retry_failed=true", tmp_path), "the loss became nan")
+    assert failed.stat().st_mtime_ns > at
+
+
+def test_a_run_that_failed_and_then_finishes_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from budgetrun.sampler.scan import Scan
+
+    def full(self: Scan) -> None:
+        raise MemoryError("no room")
+
+    line = f"-m sampler=scan seed=0 {SHORT}"
+    with monkeypatch.context() as broken:
+        broken.setattr(Scan, "draw", full)
+        done = here(line, tmp_path)
+    assert done.code == 1
+    assert "Traceback" in done.err, "a bug, which somebody has to see"
+    (folder,) = (RunFolder(str(tmp_path / "outputs"), p.parent.name) for p in tmp_path.glob("outputs/*/failed.json"))
+    assert folder.state().word == FAILED
+    assert folder.state().detail == "MemoryError: no room"
+    assert 'raise MemoryError("no room")' in json.loads(folder.failed_path.read_text())["traceback"]
+    assert here(f"{line} retry_failed=true", tmp_path).code == 0
+    assert folder.state().word == FINISHED
+    assert not folder.failed_path.exists()
+
+
+def test_a_single_run_that_failed_is_run_again_when_typed_again(tmp_path: Path) -> None:
+    refused(here("lr=1e30 epochs=1 evaluations=1", tmp_path), "the loss became nan")
+    assert counts(tmp_path / "outputs") == {FAILED: 1}
+    refused(here("lr=1e30 epochs=1 evaluations=1", tmp_path), "the loss became nan")
+
+
+def test_force_runs_the_whole_sweep_again(tmp_path: Path) -> None:
+    here(f"-m seed=0,1 {SHORT}", tmp_path)
+    done = here(f"-m seed=0,1 {SHORT} force=true", tmp_path)
+    assert "2 runs: 2 finished; 2 to run" in done.out
+    assert len(list(tmp_path.rglob("result.json.previous"))) == 2
+
+
+def test_half_a_result_is_set_aside_and_the_run_goes_on(tmp_path: Path) -> None:
+    here(f"-m seed=0,1 {SHORT}", tmp_path)
+    quiet = results(tmp_path)
+    victim = next(iter((tmp_path / "outputs").glob("*-s1-*/result.json")))
+    half = victim.read_bytes()[:200]
+    victim.write_bytes(half)
+    assert counts(tmp_path / "outputs") == {FINISHED: 1, INTERRUPTED: 1}
+    assert victim.read_bytes() == half, "asking changes nothing"
+    done = here(f"-m seed=0,1 {SHORT}", tmp_path)
+    assert done.code == 0, done.err
+    assert "set aside as result.json.corrupt" in done.out
+    assert results(tmp_path) == quiet
+    assert (victim.parent / "result.json.corrupt").read_bytes() == half
+
+
+# ---- status
+
+
+def say(folder: Path | str, capsys: pytest.CaptureFixture[str]) -> Done:
+    code = status.main([str(folder)])
+    out, err = capsys.readouterr()
+    return Done(code, out, err, Path(folder))
+
+
+def test_status_tells_every_state_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = tmp_path / "outputs"
+    here("-m seed=0,1,2 lr=0.1,1e30 epochs=1 evaluations=1", tmp_path)
+    interrupted = next(iter(outputs.glob("*-s2-*/result.json")))
+    interrupted.unlink()
+    here("-m seed=0 epochs=1 evaluations=1", tmp_path)
+    plan = outputs / ".sweeps" / "more.json"
+    plan.write_text(json.dumps({"digits-cnn-uniform-standard-b1-s9-00000000": ["seed=9"]}))
+    with started("seed=5 epochs=1000 evaluations=100000", tmp_path) as running:
+        until = time.monotonic() + 60
+        while RUNNING not in counts(outputs) and time.monotonic() < until:
+            time.sleep(0.1)
+        before = {path: content for path, content in listing(outputs).items() if "-s5-" not in path}
+        done = say(outputs, capsys)
+        assert {path: content for path, content in listing(outputs).items() if "-s5-" not in path} == before
+        assert counts(outputs) == {FINISHED: 2, RUNNING: 1, INTERRUPTED: 1, FAILED: 3, MISSING: 1}
+        running.kill()
+    assert done.code == 1
+    lines = done.out.splitlines()
+    assert lines[0] == f"{outputs}: 8 runs"
+    heads = [line.split() for line in lines if re.match(r" +\d+ \w+$", line)]
+    assert heads == [["2", "finished"], ["1", "running"], ["1", "interrupted"], ["3", "failed"], ["1", "missing"]]
+    (who,) = (line for line in lines if "-s5-" in line)
+    assert re.search(rf"process {running.pid} on \S+$", who)
+    assert sum("the loss became nan" in line for line in lines) == 3
+    assert counts(outputs) == {FINISHED: 2, INTERRUPTED: 2, FAILED: 3, MISSING: 1}, "a dead process is seen at once"
+
+
+def test_status_says_when_all_is_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here(f"-m seed=0,1 {SHORT}", tmp_path)
+    done = say(tmp_path / "outputs", capsys)
+    assert (done.code, done.out) == (0, f"{tmp_path / 'outputs'}: 2 runs\n     2 finished\n")
+
+
+def test_status_of_what_is_no_folder_of_runs_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder, words in ((tmp_path, "there is no run in"), (tmp_path / "nowhere", "cannot be read")):
+        done = say(folder, capsys)
+        assert (done.code, done.out) == (2, "")
+        assert re.fullmatch(rf"status: .*{words}.*; name the output_dir of a sweep\n", done.err)
+
+
+def test_status_of_ten_thousand_runs_needs_no_torch(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    from cli import environment
+
+    here(f"-m seed=0 {SHORT}", tmp_path)
+    command = [sys.executable, "-X", "importtime", "-m", "budgetrun.status", "outputs"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0
+    assert not {"torch", "hydra", "numpy", "pandas"} & set(re.findall(r"\|\s+([\w.]+)$", done.stderr, flags=re.M))
+
+
+# ---- what happens to sweeps
+
+
+def wait_for(condition: Any, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_two_sweeps_started_at_once_share_the_runs_and_run_none_twice(tmp_path: Path) -> None:
+    line = "-m seed=range(6) epochs=3 evaluations=1"
+    quiet = tmp_path / "quiet"
+    quiet.mkdir()
+    here(line, quiet)
+    with started(line, tmp_path) as one, started(line, tmp_path) as two:
+        outs = [sweep.communicate(timeout=200) for sweep in (one, two)]
+    assert results(tmp_path / "outputs") == results(quiet)
+    assert counts(tmp_path / "outputs") == {FINISHED: 6}
+    logs = [path.read_text() for path in (tmp_path / "outputs").glob("*/train.log")]
+    assert [log.count("100.0% of the budget") for log in logs] == [1] * 6
+    assert 0 in (one.returncode, two.returncode), outs
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_sweep_that_is_asked_to_stop_saves_and_the_next_start_goes_on(launcher: str, tmp_path: Path) -> None:
+    line = f"-m seed=0,1,2 epochs=12 evaluations=4 hydra/launcher={launcher}"
+    quiet = tmp_path / "quiet"
+    quiet.mkdir()
+    here(line.replace(launcher, "basic"), quiet)
+    outputs = tmp_path / "outputs"
+    with started(f"{line}{' hydra.launcher.n_jobs=2' if launcher == 'joblib' else ''}", tmp_path) as sweep:
+        wait_for(lambda: outputs.is_dir() and len(list(outputs.glob("*/metrics.jsonl"))) >= 2)
+        sweep.send_signal(signal.SIGTERM)
+        _, err = sweep.communicate(timeout=100)
+    assert sweep.returncode == 143
+    assert re.search(r"^budgetrun: interrupted; .*run the same command again to go on$", err, flags=re.M), err
+    assert INTERRUPTED in counts(outputs), "nothing was interrupted"
+    assert RUNNING not in counts(outputs)
+    saved = [p for p in outputs.glob("*/checkpoint.pt") if not (p.parent / "result.json").exists()]
+    assert saved
+    assert here(line.replace(launcher, "basic"), tmp_path).code == 0
+    assert results(outputs) == results(quiet)
+
+
+def test_a_killed_worker_does_not_lose_the_sweep(tmp_path: Path) -> None:
+    line = "-m seed=0,1,2 epochs=12 evaluations=4 checkpoint_every=0.1 hydra/launcher=joblib hydra.launcher.n_jobs=2"
+    quiet = tmp_path / "quiet"
+    quiet.mkdir()
+    here(line.partition(" hydra/")[0], quiet)
+    outputs = tmp_path / "outputs"
+    with started(line, tmp_path) as sweep:
+        wait_for(lambda: list(outputs.glob("*/checkpoint.pt")))
+        signs = [json.loads(path.read_text()) for path in outputs.glob("*/running.json")]
+        assert {sign["parent"] for sign in signs} == {sweep.pid}
+        os.kill(signs[0]["pid"], signal.SIGKILL)
+        out, err = sweep.communicate(timeout=200)
+    assert sweep.returncode == 0, err
+    assert re.search(r"^a worker was killed; [123] runs are left and go on$", out, flags=re.M)
+    assert "3 of 3 runs are finished" in out
+    assert results(outputs) == results(quiet)
+
+
+def test_workers_take_turns_on_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    from budgetrun.machine import own_gpu
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [own_gpu(worker) for worker in (None, 1, 2, 3, 4)] == [None, "cuda:0", "cuda:1", "cuda:2", "cuda:0"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert own_gpu(2) is None
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence_and_nothing_runs(tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("a file where the folder would be")
+    refused(here(f"-m seed=0,1 {SHORT}", tmp_path), "outputs cannot be written", "output_dir")
+
+
+def test_a_sweep_on_a_full_disk_says_so_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    import resource
+
+    line = f"-m seed=0,1 {SHORT}"
+    limit = 20_000  # bytes a file: less than a checkpoint has
+    done = process(line, tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert "2 of 2 runs are not finished" in done.err
+    assert "cannot be written" in done.err
+    assert counts(tmp_path / "outputs") == {FAILED: 2}
+    assert here(f"{line} retry_failed=true", tmp_path).code == 0
+    assert counts(tmp_path / "outputs") == {FINISHED: 2}
