@@ -87,11 +87,16 @@ class SlurmLauncher:
             limit = f"the {60 * self.timeout_min} seconds of timeout_min={self.timeout_min}"
             raise ValueError(f"signal_delay_s={self.signal_delay_s} leaves nothing of {limit}")
 
+    def check(self) -> None:
+        """Raises UserError where Slurm or submitit is missing, before anything is written."""
+        submitit_or_why()
+        states()
+
     def launch(self, commands: Mapping[str, Sequence[str]], others: Collection[str] = ()) -> None:
         """Submit runs, each given by its folder and the command line that runs it alone, and `wait` for them.
 
         Runs that a job in the queue has already are left to it. others: folders of runs that are not to be submitted,
-        but are waited for where a job has them. Raises UserError where Slurm or submitit is missing, or Slurm refuses.
+        but are waited for where a job has them. Raises UserError where Slurm refuses.
         """
         asked = commands.keys() | set(others)
         there = {job: runs for job, runs in self.queued().items() if asked & set(runs)}

@@ -23,7 +23,7 @@ import torch
 from cli import CHECKOUT, Done, environment, here, process, refused, started
 from test_resume import assert_identical, without_clocks
 
-from budgetrun.slurm import Allocation, SlurmLauncher
+from budgetrun.slurm import SlurmLauncher
 
 # a sampler that takes its time until there is a file `fast`
 SLOW = """
@@ -384,11 +384,28 @@ def test_senseless_options_are_refused(option: str, words: list[str], tmp_path: 
     assert not list(tmp_path.iterdir()), "something was written"
 
 
-def test_a_job_whose_code_was_changed_after_the_submission_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    Allocation({}, ("0123abc", False))()
-    assert "it was commit 0123abc, now it is" in caplog.text
-    caplog.clear()
-    from budgetrun.results import commit
+def job_of(submitted: str) -> subprocess.CompletedProcess[str]:
+    """A job without runs, whose process gets a signal after Python has put the handlers of signals back."""
+    program = f"""
+import os, signal, sys
+from budgetrun.results import commit
+from budgetrun.slurm import Allocation
 
-    Allocation({}, commit())()
-    assert not caplog.text
+class Late:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+sys.late = Late()
+signal.signal(signal.SIGUSR2, lambda *_: None)
+Allocation({{}}, {submitted})()
+"""
+    return subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
+
+
+def test_a_job_whose_code_was_changed_after_the_submission_says_so() -> None:
+    assert "it was commit 0123abc, now it is" in job_of("('0123abc', False)").stderr
+    assert job_of("commit()").stderr == ""
+
+
+def test_a_signal_in_the_last_moments_of_a_job_does_not_make_it_a_failed_one() -> None:
+    assert job_of("commit()").returncode == 0
