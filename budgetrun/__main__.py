@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
+from budgetrun import slurm
 from budgetrun.composing import is_grid
-from budgetrun.errors import Interrupted, UserError
+from budgetrun.errors import STOPPING, Interrupted, UserError
 from budgetrun.help import help_page
 from budgetrun.job import task
 
@@ -38,7 +41,7 @@ def wants_traceback() -> bool:
 
 
 def main() -> int:
-    """Run the command line; the exit code: 0, 1 where something failed, 130 or 143 where it was interrupted."""
+    """Run the command line; its exit code: 0, 1 where something failed, 128 + the signal that stopped it."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # for components of the user's own, as `python -m` does by itself
     if "HYDRA_FULL_ERROR" not in os.environ:
@@ -46,6 +49,8 @@ def main() -> int:
         # processes of parallel launchers too, which inherit both
         os.environ["HYDRA_FULL_ERROR"] = os.environ["BUDGETRUN_EXPLAINS"] = "1"
     OmegaConf.register_new_resolver("budgetrun.help", lambda: help_page(CONF), replace=True)
+    Plugins.instance()  # loads hydra-submitit-launcher where it is installed, whose option of this name ours replaces
+    ConfigStore.instance().store("submitit_slurm", slurm.OPTION, group="hydra/launcher", provider="budgetrun")
     app: Callable[[], Any] = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
     try:
         with terminable(), contextlib.redirect_stderr(Unannounced(sys.stderr)):
@@ -86,7 +91,7 @@ class Unannounced:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM stops what takes long before the training loop, imports and data, as Ctrl-C does: with a message."""
+    """SIGTERM and its like stop what takes long before the training loop as Ctrl-C does: with a message."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
         raise Interrupted("", signum)
@@ -94,11 +99,12 @@ def terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python allows handlers nowhere else
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {signum: signal.signal(signum, stop) for signum in STOPPING if signum != signal.SIGINT}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def is_sweep(arguments: list[str]) -> bool:

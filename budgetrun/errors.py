@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
+# what asks a run to save and leave: Ctrl-C, and what batch systems send ahead of a time limit or a preemption
+STOPPING = [s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")]
+
 
 class UserError(Exception):
     """Something the user can mend: shown as one sentence, without a traceback, with an exit code that is not 0."""

@@ -58,7 +58,7 @@ def keys(conf: Path, arguments: list[str]) -> list[str]:
     groups = [p.name for p in conf.iterdir() if p.is_dir()]
     with composer(arguments, conf) as compose:
         try:
-            cfg = compose([o for o in overrides_of(arguments) if o.partition("=")[0] in groups])
+            cfg = compose([o for o in overrides_of(arguments) if o.partition("=")[0] in [*groups, "hydra/launcher"]])
         except (HydraException, OmegaConfBaseException):  # one of these is wrong too
             cfg = compose([])
 

@@ -28,7 +28,8 @@ then
 
 An option's own values are set as in sampler.pool=5; --cfg job shows all of them. --config-dir DIR adds your own YAML
 files. A finished run is not run twice, an interrupted one goes on. Results: output_dir/<run>/result.json.
-Exit codes: 0 done, 1 failed (one sentence on stderr says why), 130 and 143 interrupted and saved.
+Exit codes: 0 done, 1 failed (one sentence on stderr says why), above 128 stopped by a signal
+(130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1, 140 SIGUSR2) and saved.
 """
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgetrun.errors import Interrupted, UserError
+from budgetrun.errors import STOPPING, Interrupted, UserError
 
 log = logging.getLogger("budgetrun")
 
@@ -166,7 +166,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 class Interruption:
-    """While active, Ctrl-C and SIGTERM only set `signum`, for the loop to see; a second Ctrl-C stops at once."""
+    """While active, what asks a run to stop only sets `signum`, for the loop to see; a second Ctrl-C stops at once."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -179,7 +179,7 @@ class Interruption:
     def __enter__(self) -> Interruption:
         self.before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in STOPPING:
                 self.before[signum] = signal.signal(signum, self._handle)
         return self
 

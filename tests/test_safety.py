@@ -345,8 +345,12 @@ def test_an_interrupted_forced_run_goes_on_when_the_message_is_followed(tmp_path
 # ---- interruption
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_and_sigterm_save_and_leave_with_a_message(signum: int, code: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140)]
+)
+def test_ctrl_c_and_the_signals_of_batch_systems_save_and_leave_with_a_message(
+    signum: int, code: int, tmp_path: Path
+) -> None:
     line = "epochs=4000 evaluations=40000"
     running = started(line, tmp_path)
     deadline = time.monotonic() + 120
@@ -381,8 +385,13 @@ SLOW_IMPORT = SLOW.replace("@dataclass", "Path('reached').touch()\ntime.sleep(60
 
 @pytest.mark.parametrize(
     ("signum", "code", "module", "sweep"),
-    [(signal.SIGTERM, 143, SLOW, ""), (signal.SIGTERM, 143, SLOW_IMPORT, "-m "), (signal.SIGINT, 130, SLOW, "-m ")],
-    ids=["SIGTERM-data", "SIGTERM-import-sweep", "Ctrl-C-data-sweep"],
+    [
+        (signal.SIGTERM, 143, SLOW, ""),
+        (signal.SIGUSR1, 138, SLOW, ""),
+        (signal.SIGTERM, 143, SLOW_IMPORT, "-m "),
+        (signal.SIGINT, 130, SLOW, "-m "),
+    ],
+    ids=["SIGTERM-data", "SIGUSR1-data", "SIGTERM-import-sweep", "Ctrl-C-data-sweep"],
 )
 def test_a_signal_before_the_training_ends_it_with_a_message(
     signum: int, code: int, module: str, sweep: str, tmp_path: Path
@@ -425,9 +434,9 @@ def test_an_interrupted_sweep_saves_and_stops(tmp_path: Path) -> None:
 
 
 def test_signal_handlers_are_as_before_after_a_run(tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    before = [signal.getsignal(signum) for signum in signal.Signals]
     finished(tmp_path)
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert [signal.getsignal(signum) for signum in signal.Signals] == before
 
 
 # ---- two at once
