@@ -69,11 +69,12 @@ def sweep(arguments: list[str], conf: Path, app: Callable[[], Any]) -> int:
         if not whole.hydra.sweeper._target_.endswith(".BasicSweeper"):  # it chooses a job by the results of others
             app()
             return 0
+        fit = Fit() if whole.hydra.launcher._target_.endswith(LOCAL) else None
+        jobs = check(arguments, conf, compose, whole, fit)
         with open_dict(whole):
             whole.hydra.hydra_logging = whole.hydra.job_logging  # with which launchers name the jobs
-        fit = Fit() if whole.hydra.launcher._target_.endswith(LOCAL) else None
+            whole.output_dir = jobs[0].experiment.settings.output_dir  # for files of their own
         cluster = slurm_launcher(whole)
-        jobs = check(arguments, conf, compose, whole, fit)
         wanted = [job for job in jobs if job.is_wanted()]
         print(f"{len(jobs)} runs: {', '.join(counted(jobs))}{expected(jobs, wanted, fit)}", flush=True)
         status.write_plan({job.folder.path: job.overrides for job in jobs})
