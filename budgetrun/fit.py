@@ -9,14 +9,25 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from budgetrun import scorefile
 from budgetrun.budget import full_updates, model_flops
 from budgetrun.config import Experiment
-from budgetrun.contracts import Data
-from budgetrun.data import corrupt, load, trained_on, trained_shape
+from budgetrun.contracts import Context, Data, Random
+from budgetrun.data import corrupt, digest, fingerprint, held_out, load, trained_on, trained_shape
 from budgetrun.machine import find_device, synchronize, uses_bf16
+from budgetrun.views import Views
 
 ENOUGH = 0.5  # seconds of updates that are timed
+
+
+class NeedsAModel(Exception):
+    """A method asked for what only a run has."""
+
+
+def needs_a_model(*_: Any, **__: Any) -> Any:
+    raise NeedsAModel
 
 
 class Fit:
@@ -27,6 +38,7 @@ class Fit:
         self.models: set[str] = set()
         self.noises: set[str] = set()
         self.times: dict[str, float] = {}
+        self.fingerprints: dict[str, str] = {}
 
     def __call__(self, experiment: Experiment) -> None:
         """Raises UserError where the experiment does not fit."""
@@ -43,6 +55,35 @@ class Fit:
         if model not in self.models:
             model_flops(experiment.model.build(shape[0], data.classes), shape)
             self.models.add(model)
+        self.rehearse(experiment, data)
+
+    def rehearse(self, experiment: Experiment, data: Data) -> None:
+        """Start the sampler and the scorer, without a model: they say whether the data and their files fit them."""
+        settings, cpu = experiment.settings, torch.device("cpu")
+        trained = trained_on(data, settings)
+        n, random = len(trained.labels), Random.seeded(settings.seed, "sampler", cpu)
+
+        def read_scores(file: str) -> dict[str, Tensor]:
+            seen = trained_on(corrupt(data, experiment), settings).labels
+            run = {"dataset_fingerprint": self.fingerprint(experiment), "labels_fingerprint": digest(seen)}
+            return scorefile.read(file, "sampler.file", run, n)[0]
+
+        context = Context(
+            n=n, classes=data.classes, labels=trained.labels, batch_size=settings.batch_size, fraction=settings.budget,
+            epoch=n // settings.batch_size, device=cpu, random=random, view=Views(trained, experiment.aug, random),
+            validation=held_out(trained), progress=lambda: 0.0, read_scores=read_scores, look=needs_a_model,
+            embed=needs_a_model, gradient_norms=needs_a_model, logit_gradients=needs_a_model, second=needs_a_model,
+        )  # fmt: skip
+        for method in (experiment.sampler, experiment.scores):
+            with contextlib.suppress(NeedsAModel):  # then only the run itself can tell
+                if method is not None:
+                    method.start(context)
+
+    def fingerprint(self, experiment: Experiment) -> str:
+        """That of the clean data, computed once for a source."""
+        if (source := self.source(experiment)) not in self.fingerprints:
+            self.fingerprints[source] = fingerprint(self.data_of(experiment))
+        return self.fingerprints[source]
 
     def source(self, experiment: Experiment) -> str:
         settings = experiment.settings

@@ -123,6 +123,15 @@ def test_a_grid_that_cannot_run_starts_nothing(line: str, words: list[str], tmp_
     assert listing(tmp_path) == before
 
 
+def test_scores_of_other_labels_are_refused_before_the_first_job_starts(tmp_path: Path) -> None:
+    noise = "noise=symmetric noise.rate=0.5"
+    assert here(f"scores=loss {noise} {SHORT} output_dir=files", tmp_path).code == 0
+    line = f"-m sampler=subset sampler.file=files/*/scores.csv {noise} {SHORT}"
+    refused(here(f"{line} seed=0,1", tmp_path), "no job was started", "seed=1", "sampler.file", "labels")
+    assert not list(tmp_path.glob("outputs/*/result.json"))
+    assert here(f"{line} seed=0", tmp_path).code == 0
+
+
 @pytest.mark.parametrize(
     "line",
     [
