@@ -268,7 +268,7 @@ def differences(comparison: Comparison, tables: Sequence[Table]) -> Sheet:
     lines = []
     for table in tables:
         scale, unit = table.scale()
-        digits = "+.2f" if unit else "+.4g"
+        digits = "+z.2f" if unit else "+z.4g"  # z: no -0.00
         for row in table.row_keys:
             for column in table.column_keys:
                 found = comparison.effects.get((table.metric, row, column))
@@ -281,7 +281,7 @@ def differences(comparison: Comparison, tables: Sequence[Table]) -> Sheet:
                 ps = [MISSING if p is None else f"{p:.2g}" for p in (found.p, found.p_holm, found.p_signs)]
                 shown = [*(w or MISSING for w in (*row, *column)), *([table.metric] if several else [])]
                 said = [cost(found), verdict(table.metric, found)]
-                lines.append([*shown, f"{found.difference * scale:{digits}}", interval, of, *ps, *said])
+                lines.append([*shown, f"{round(found.difference * scale, 12):{digits}}", interval, of, *ps, *said])
     return Sheet([*names, *head], lines, caption(comparison, tables), left=len(names))
 
 

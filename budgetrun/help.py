@@ -10,6 +10,7 @@ budgetrun: training under a budget. Spend it on choosing samples cleverly, or on
 
   python -m budgetrun [group=option ...] [key=value ...]        one run
   python -m budgetrun -m group=option,option key=value,value    every combination, one run each
+  python -m budgetrun grid=option [key=value ...]               a whole table
 """
 
 TAIL = """\
@@ -19,8 +20,11 @@ Examples
   python -m budgetrun noise=symmetric noise.rate=0.5 sampler=sb sampler.beta=1
   python -m budgetrun budget=0.3 budget_unit=flops sampler=is sampler.pool=5 validation=0.1
   python -m budgetrun -m sampler=uniform,p_sgd,is budget=0.2,0.3,0.5 aug=standard,ricap seed=0,1,2
+  python -m budgetrun grid=smoke
 then
-  python scripts/aggregate.py --rows sampler,aug --cols budget
+  python scripts/status.py outputs/smoke
+  python scripts/aggregate.py outputs/smoke --rows noise,sampler,aug --cols budget
+  python scripts/report.py outputs/smoke
 
 An option's own values are set as in sampler.pool=5; --cfg job shows all of them. --config-dir DIR adds your own YAML
 files. A finished run is not run twice, an interrupted one goes on. Results: output_dir/<run>/result.json.

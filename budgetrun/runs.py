@@ -13,18 +13,21 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from budgetrun.cache import Cache
 from budgetrun.errors import UserError
 from budgetrun.results import SHOWN, read_result
 from budgetrun.table import word
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Run = dict[str, Any]
 # what may differ between the runs of one cell without a word: repetitions, and where they lie
-REPEATS = ("seed", "data_dir", "output_dir", "checkpoint_every", "force", "dataset.system")
+REPEATS = ("seed", "data_dir", "output_dir", "checkpoint_every", "force", "retry_failed", "dataset.system")
 # what is no setting and may not differ without a word: the machine, the code, and the data
-CIRCUMSTANCES = ("device", "commit", "dirty", "versions.budgetrun", "dataset_fingerprint")
+CIRCUMSTANCES = ("device", "commit", "dirty", "commits_before", "versions.budgetrun", "dataset_fingerprint")
 # what a CSV of runs keeps of the evaluations, a list a run
 CURVE = tuple(f"curve.{name}" for name in ("updates", "examples_backward", "flops", "seconds", "train_loss",
                                            "test_accuracy", "val_accuracy"))  # fmt: skip
@@ -65,6 +68,13 @@ def read(places: Iterable[str | Path]) -> Runs:
                 found.skipped.append(f"{run['path']}: it is the same run as {first['path']}")
     found.settings = list(settings)
     return found
+
+
+def frame(places: Iterable[str | Path]) -> pd.DataFrame:
+    """The same as pandas' own table, a row a run, for work of one's own in a notebook."""
+    import pandas as pd
+
+    return pd.DataFrame(read(places).runs)
 
 
 def in_folder(folder: str, walked: set[tuple[int, int]], skipped: list[str]) -> Iterator[tuple[list[str], Run]]:

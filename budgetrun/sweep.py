@@ -21,16 +21,17 @@ from typing import Any
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from budgetrun import lock, status
 from budgetrun.composing import Compose, composer, overrides_of, own
-from budgetrun.config import Experiment, choices_of, experiment
+from budgetrun.config import Experiment, build, choices_of, experiment
 from budgetrun.contracts import Settings
 from budgetrun.errors import Interrupted, UserError
 from budgetrun.explain import explain
@@ -39,7 +40,8 @@ from budgetrun.grid import jobs_of
 from budgetrun.job import task
 from budgetrun.lock import Busy
 from budgetrun.progress import duration
-from budgetrun.results import FAILED, FINISHED, INTERRUPTED, MISSING, STATES, RunFolder
+from budgetrun.results import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, STATES, RunFolder
+from budgetrun.slurm import SlurmLauncher
 
 LOCAL = (".BasicLauncher", ".JoblibLauncher")  # those that run the jobs on this machine
 FRUITLESS = 3  # starts of a launcher that breaks before it has finished a run, after which the sweep gives up
@@ -67,16 +69,37 @@ def sweep(arguments: list[str], conf: Path, app: Callable[[], Any]) -> int:
         if not whole.hydra.sweeper._target_.endswith(".BasicSweeper"):  # it chooses a job by the results of others
             app()
             return 0
-        with open_dict(whole):
-            whole.hydra.hydra_logging = whole.hydra.job_logging  # with which launchers name the jobs
         fit = Fit() if whole.hydra.launcher._target_.endswith(LOCAL) else None
         jobs = check(arguments, conf, compose, whole, fit)
+        with open_dict(whole):
+            whole.hydra.hydra_logging = whole.hydra.job_logging  # with which launchers name the jobs
+            whole.output_dir = jobs[0].experiment.settings.output_dir  # for files of their own
+        cluster = slurm_launcher(whole)
         wanted = [job for job in jobs if job.is_wanted()]
         print(f"{len(jobs)} runs: {', '.join(counted(jobs))}{expected(jobs, wanted, fit)}", flush=True)
         status.write_plan({job.folder.path: job.overrides for job in jobs})
+        if cluster is not None:
+            running = [str(job.folder.path) for job in jobs if job.folder.state().word == RUNNING]
+            cluster.launch({str(job.folder.path): [*flags(arguments), *job.overrides] for job in wanted}, running)
+            return report(jobs, {}, arguments, conf) if cluster.wait else 0
         with stopping(wanted):
             errors = launched(wanted, whole)
     return report(jobs, errors, arguments, conf)
+
+
+def slurm_launcher(whole: DictConfig) -> SlurmLauncher | None:
+    """The launcher, where it is Slurm's; raises UserError where its options make no sense, or it is missing."""
+    if not whole.hydra.launcher._target_.endswith(".SlurmLauncher"):
+        return None
+    launcher: SlurmLauncher = build(OmegaConf.to_container(whole.hydra.launcher, resolve=True), "hydra.launcher.")
+    launcher.check()
+    return launcher
+
+
+def flags(arguments: list[str]) -> list[str]:
+    """What of a command line, besides overrides, its jobs need when they are run one by one."""
+    folder = get_args_parser().parse_args(arguments).config_dir
+    return ["--config-dir", str(Path(folder).resolve())] if folder else []
 
 
 def check(arguments: list[str], conf: Path, compose: Compose, whole: DictConfig, fit: Fit | None) -> list[Job]:

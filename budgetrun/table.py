@@ -15,7 +15,7 @@ Place = tuple[str, Key, Key]  # of a cell: metric, row key, column key
 SHARES = ("corrupted", "selected_corrupted", "selected_corrupted_lately", "keep_rate", "looking_updates",
           "selection_flops", "selection_seconds")  # fmt: skip
 GREATER = ("accuracy", "accuracy_at_best_validation", "accuracy_best_on_test", "speedup_examples", "speedup_seconds")
-LESS = ("loss", "error", "seconds", "flops", "epochs_to_generalise")
+LESS = ("loss", "error", "seconds", "seconds_total", "flops", "epochs_to_generalise")
 
 
 @dataclass

@@ -305,7 +305,7 @@ def test_the_examples_of_the_help_page_are_valid() -> None:
         values = [
             [f"{key}={v}" for v in value.split(",")] for key, _, value in (w.partition("=") for w in line.split())
         ]
-        for job in itertools.product(*values):
+        for job in itertools.product(*values) if "grid=" not in line else ():  # grids have tests of their own
             assert experiment(*composed(*job)).run_id
 
 

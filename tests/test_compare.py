@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tables import aggregate, read_latex, read_markdown, refused, table_of, write
 
 from budgetrun.compare import EQUAL, FEWEST, LEVEL, Baseline, Comparison, Effect, compare, holm
-from budgetrun.table import tabulate
+from budgetrun.table import better, tabulate
 
 UNIFORM = ("--baseline", "sampler=uniform")
 
@@ -154,10 +154,18 @@ def test_two_pairs_are_too_few_whatever_their_p() -> None:
 
 @pytest.mark.parametrize(("difference", "p"), [(0.1, 0.125), (0.0, 1.0), (-0.3, 0.125)])
 def test_equal_differences_leave_t_undefined_and_signs_decide(difference: float, p: float) -> None:
-    """Also where rounding makes them unequal in the last place: 0.51 + 0.1 - 0.51 is not 0.1."""
     effect = only(compared(paired([difference] * 4)))
     assert (effect.low, effect.high, effect.p, effect.p_signs) == (None, None, p, p)
     assert effect.difference == pytest.approx(difference)
+
+
+def test_differences_that_rounding_alone_makes_unequal_are_equal() -> None:
+    """0.4 - 0.3 is more than 0.3 - 0.2 in floats, in the last place: no t of 10^16."""
+    runs = [one for seed, (mine, its) in enumerate([(0.3, 0.2), (0.4, 0.3), (0.2, 0.1)])
+            for one in (run("uniform", seed, its), run("is", seed, mine))]  # fmt: skip
+    assert 0.4 - 0.3 != 0.3 - 0.2
+    effect = only(compared(runs))
+    assert (effect.low, effect.p, effect.p_signs) == (None, 0.25, 0.25)
 
 
 def test_a_metric_that_is_not_finite_has_no_p_and_does_not_count_in_the_correction() -> None:
@@ -361,6 +369,13 @@ def test_of_a_loss_less_is_better(tmp_path: Path) -> None:
     out = aggregate(tmp_path, *UNIFORM, "--metric", "test_loss").out
     assert "**0.499 ± 0.001**" in out
     assert second(out)[0][1][-1] == "better"
+
+
+def test_what_is_better_of_each_kind_of_metric() -> None:
+    more = ["test_accuracy", "val_accuracy", "test_accuracy_at_best_validation", "speedup_seconds"]
+    less = ["test_loss", "test_error", "seconds", "seconds_total", "flops", "epochs_to_generalise"]
+    neither = ["visits_entropy", "keep_rate", "selection_seconds", "selection_flops", "updates", "n_training"]
+    assert [better(metric) for metric in (*more, *less, *neither)] == [1] * 4 + [-1] * 6 + [0] * 6
 
 
 def test_every_augmentation_has_its_own_best_since_each_has_its_own_baseline(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from cli import CONF
 from tables import aggregate, read_markdown, refused, table_of, write
 
 from budgetrun.derived import DERIVED
+from budgetrun.errors import UserError
 from budgetrun.papers import FILE, fitting, numbers, of_paper
 from budgetrun.table import tabulate
 
@@ -151,12 +152,13 @@ def test_runs_of_other_settings_are_not_set_beside_the_paper(other: dict[str, An
             "--paper hu2021: no cell is of the settings", "test_error, speedup_examples")  # fmt: skip
 
 
-def test_a_cell_that_mixes_settings_is_not_set_beside_the_paper(tmp_path: Path) -> None:
-    write_hu(tmp_path)
-    write(tmp_path, **{**HU, "epochs": 10.0, "sampler": "scan"})
-    done = aggregate(tmp_path, "--metric", "test_error", "--paper", "hu2021")
-    assert (done.code, done.out) == (1, "")
-    assert "no cell is of the settings" in done.err.splitlines()[-1]
+def test_a_cell_that_mixes_settings_is_not_set_beside_the_paper() -> None:
+    whole = {**HU, "sampler": "scan", "noise": "none", "test_error": 0.04}
+    table = tabulate([whole], ["sampler"], ["budget"], "test_error")
+    assert len(fitting([whole, whole], [table], of_paper("hu2021"))) == 1
+    for runs in ([whole, {**whole, "epochs": 10.0}], [{**whole, "epochs": 10.0}, whole]):
+        with pytest.raises(UserError, match="no cell is of the settings"):
+            fitting(runs, [table], of_paper("hu2021"))
 
 
 def test_what_was_read_off_a_figure_says_so(tmp_path: Path) -> None:

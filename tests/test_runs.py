@@ -20,7 +20,7 @@ from tables import aggregate, refused, result, table_of, write
 from budgetrun import cache
 from budgetrun.cache import NAME, Cache
 from budgetrun.results import read_result
-from budgetrun.runs import curve, read, value_of
+from budgetrun.runs import curve, frame, read, value_of, varying
 from budgetrun.table import word
 
 # ---- a CSV of runs
@@ -40,6 +40,15 @@ def as_csv(folder: Path, path: Path) -> Path:
     assert done.code == 0, done.err
     path.write_text(done.out)
     return path
+
+
+def test_in_a_notebook_runs_are_a_row_each(tmp_path: Path) -> None:
+    write_sweep(tmp_path)
+    rows = frame([tmp_path])
+    assert len(rows) == 12
+    means = rows[rows.sampler == "uniform"].groupby("budget").test_accuracy.mean()
+    assert means.to_dict() == pytest.approx({0.3: 0.45, 1.0: 0.45})
+    assert set(rows["sampler.pool"].dropna()) == {3}
 
 
 COMMANDS = [
@@ -148,6 +157,11 @@ def test_evaluations_are_lists_in_order_and_a_gap_is_none(tmp_path: Path) -> Non
     assert curve({"path": str(tmp_path / "nowhere" / "result.json")}) == {}
 
 
+def test_settings_vary_where_their_words_do() -> None:
+    runs = [{"a": 3, "b": True, "c": [1], "d": 0.5}, {"a": 3.0, "b": 1, "c": [1], "d": 0.5, "e": None}]
+    assert varying(runs, "abcdef") == ["b", "e"]
+
+
 # ---- the cache
 
 
@@ -176,6 +190,26 @@ def test_a_second_reading_opens_nothing_and_finds_the_same(worth: None, tmp_path
     second = read([tmp_path])
     assert (second.runs, second.settings, second.skipped) == (first.runs, first.settings, first.skipped)
     assert [list(run) for run in second.runs] == [list(run) for run in first.runs]
+
+
+def test_a_cache_is_written_again_only_when_something_changed(worth: None, tmp_path: Path) -> None:
+    write_three(tmp_path)
+    read([tmp_path])
+    before = (tmp_path / NAME).stat().st_ino
+    read([tmp_path])
+    assert (tmp_path / NAME).stat().st_ino == before
+    write(tmp_path, seed=9)
+    read([tmp_path])
+    assert '"seed"' in (tmp_path / NAME).read_text()
+    assert opened(tmp_path) == 0
+
+
+def test_a_cache_of_another_form_is_not_believed(worth: None, tmp_path: Path) -> None:
+    write_three(tmp_path)
+    read([tmp_path])
+    content = json.loads((tmp_path / NAME).read_text())
+    (tmp_path / NAME).write_text(json.dumps({**content, "form": content["form"] - 1}))
+    assert opened(tmp_path) == 3
 
 
 def test_few_runs_are_read_without_one(tmp_path: Path) -> None:

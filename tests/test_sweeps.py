@@ -38,7 +38,7 @@ def composing(line: str) -> Iterator[tuple[Compose, list[list[str]]]]:
 
 def results(cwd: Path) -> dict[str, dict[str, Any]]:
     """The results below a folder, without what differs between two runs of the same experiment."""
-    clocks = ("seconds", "selection_seconds", "seconds_total")
+    clocks = ("seconds", "selection_seconds", "seconds_total", "commit", "dirty", "commits_before")
     read = [json.loads(path.read_bytes()) for path in cwd.rglob("result.json")]
     return {r["run_id"]: {key: value for key, value in r.items() if key not in clocks} for r in read}
 

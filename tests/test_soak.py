@@ -1,0 +1,65 @@
+"""A sweep that is killed again and again ends as a quiet one, bit for bit.
+
+BUDGETRUN_KILLS=50 python -m pytest tests/test_soak.py kills it fifty times instead of three.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from cli import here, started
+from test_resume import assert_identical, without_clocks
+from test_sweeps import counts, results
+
+from budgetrun.results import FINISHED
+
+KILLS = int(os.environ.get("BUDGETRUN_KILLS", "3"))
+SWEEP = "-m sampler=uniform,is,sb aug=none,ricap seed=range(5) epochs=2 budget=0.5 checkpoint_every=0.05"  # 30 runs
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("quiet")
+    done = here(SWEEP, folder)
+    assert done.code == 0, done.err
+    return folder / "outputs"
+
+
+def times(outputs: Path) -> dict[Path, int]:
+    """When each run was finished."""
+    return {path: path.stat().st_mtime_ns for path in outputs.glob("*/result.json")}
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib hydra.launcher.n_jobs=2"])
+def test_a_sweep_that_is_killed_at_random_moments_ends_as_a_quiet_one(
+    launcher: str, quiet: Path, tmp_path: Path
+) -> None:
+    chance, outputs = random.Random(0), tmp_path / "outputs"
+    finished: dict[Path, int] = {}
+    for _ in range(KILLS):
+        with started(f"{SWEEP} hydra/launcher={launcher}", tmp_path, start_new_session=True) as sweep:
+            while sweep.poll() is None and not set(times(outputs)) - set(finished):
+                time.sleep(0.01)  # until it has finished one more run
+            try:
+                sweep.wait(chance.uniform(0, 1))
+            except subprocess.TimeoutExpired:
+                os.killpg(sweep.pid, signal.SIGKILL)  # and all of its workers
+        now = times(outputs)
+        assert finished.items() <= now.items(), "what is finished stays as it is"
+        finished = now
+    assert len(finished) > 0
+    done = here(SWEEP, tmp_path)
+    assert done.code == 0, done.err
+    assert counts(outputs) == {FINISHED: 30}
+    assert finished.items() <= times(outputs).items()
+    assert results(outputs) == results(quiet)
+    for path in quiet.glob("*/checkpoint.pt"):
+        one, other = (torch.load(p, weights_only=True) for p in (path, outputs / path.parent.name / path.name))
+        assert_identical(without_clocks(one), without_clocks(other), path.parent.name)
