@@ -39,6 +39,8 @@ install_packages() {
 
 configure() {
   local name memory
+  cpus=$(env -u OMP_NUM_THREADS nproc) # which takes it for the number of CPUs
+  [ "$cpus" -ge 2 ] || cpus=2          # the tests run two jobs at a time
   name=$(hostname -s)
   memory=$(awk '/^MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
   mkdir -p "$state/ctld" "$state/d" /etc/slurm
@@ -70,7 +72,7 @@ MpiDefault=none
 MailProg=/bin/true
 ReturnToService=2
 MinJobAge=3600
-NodeName=$name NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$memory
+NodeName=$name NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=$memory
 PartitionName=main Nodes=$name Default=YES MaxTime=INFINITE PriorityTier=1
 PartitionName=graceful Nodes=$name MaxTime=INFINITE PriorityTier=1 GraceTime=60
 PartitionName=urgent Nodes=$name MaxTime=INFINITE PriorityTier=2
@@ -86,6 +88,8 @@ start() {
   [ ! -e "$conf" ] || ours || fail "$conf is of another Slurm; start that one, or use another machine"
   install_packages
   configure
+  end slurmctld "$state/slurmctld.pid" # one that does not answer
+  end slurmd "$state/slurmd.pid"
   if ! munge -n 2>/dev/null | unmunge >/dev/null 2>&1; then
     install -d -o munge -g munge -m 755 /run/munge
     runuser -u munge -- munged --pid-file=/run/munge/one_node_slurm.pid || fail "munged does not start"
@@ -94,7 +98,7 @@ start() {
   slurmd || fail "slurmd does not start; see $state/slurmd.log"
   for _ in $(seq 300); do
     if [ "$(sinfo --noheader --partition=main --format=%T 2>/dev/null)" = idle ]; then
-      echo "Slurm $(sinfo --version | cut -d' ' -f2) is running: one node, $(nproc) CPUs; its logs are in $state"
+      echo "Slurm $(sinfo --version | cut -d' ' -f2) is running: one node, $cpus CPUs; its logs are in $state"
       return
     fi
     sleep 0.1
