@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
@@ -40,9 +41,9 @@ def sweeps(typed: list[str], compose: Compose) -> list[list[str]]:
         return [typed]
     if len(names) > 1 or "," in names[0]:
         raise UserError(f"grid={','.join(names)} is more than one grid; run one after the other")
-    file = compose([f"grid={names[0]}"]).grid
+    file: Any = OmegaConf.to_container(compose([f"grid={names[0]}"]).grid)  # interpolations are the jobs' own
     lines = file.get("sweeps")
-    if not OmegaConf.is_list(lines) or not lines or not all(isinstance(line, str) for line in lines):
+    if not isinstance(lines, list) or not lines or not all(isinstance(line, str) for line in lines):
         raise UserError(f"grid={names[0]} has no sweeps, a list of what would be typed after python -m budgetrun -m")
     common = shlex.split(file.get("common", ""))
     others = [o for o in typed if not is_grid(o)]
