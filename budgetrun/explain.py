@@ -31,6 +31,8 @@ def explain(error: BaseException, arguments: list[str], conf: Path) -> str | Non
         for group, _, option in (o.partition("=") for o in overrides_of(arguments)):
             if group in options and option not in options[group]:
                 return no_option(group, option, options[group])
+    if match := re.search(r"An item is already at '([^']+)'", text):
+        return f"{match[1]} is there already; type it without the +"
     if match := re.search(r"Could not (?:override|append.*?|find.*?) '([^']+)'", text):
         return unknown(match[1], keys(conf, arguments))
     if isinstance(error, OSError) and error.filename:
@@ -48,9 +50,9 @@ def no_option(group: str, option: str, options: list[str]) -> str:
 
 
 def raised_by_hydra(error: BaseException) -> bool:
-    """Whether the line that raised it is Hydra's own: it raises ValueError for some command lines."""
+    """Whether the line that raised it is Hydra's own, or of what reads its files: it raises ValueError for some."""
     frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return bool(frames) and frames[-1].partition(".")[0] in ("hydra", "omegaconf")
+    return bool(frames) and frames[-1].partition(".")[0] in ("hydra", "omegaconf", "yaml")
 
 
 def keys(conf: Path, arguments: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ grid's own words for the same keys.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable
 from typing import Any
@@ -41,10 +42,21 @@ def sweeps(typed: list[str], compose: Compose) -> list[list[str]]:
         return [typed]
     if len(names) > 1 or "," in names[0]:
         raise UserError(f"grid={','.join(names)} is more than one grid; run one after the other")
-    file: Any = OmegaConf.to_container(compose([f"grid={names[0]}"]).grid)  # interpolations are the jobs' own
-    lines = file.get("sweeps")
-    if not isinstance(lines, list) or not lines or not all(isinstance(line, str) for line in lines):
-        raise UserError(f"grid={names[0]} has no sweeps, a list of what would be typed after python -m budgetrun -m")
-    common = shlex.split(file.get("common", ""))
+    if not re.fullmatch(r"[\w./-]*", names[0]):
+        raise UserError(f"grid={names[0]} is not the name of a grid's file, without quotes and brackets")
+    file: Any = OmegaConf.to_container(compose([f"grid={names[0]}"]))  # interpolations are the jobs' own
+    grid = file.get("grid")
+    common, lines = (grid.get("common") or "", grid.get("sweeps")) if isinstance(grid, dict) else ("", None)
+    if not isinstance(lines, list) or not lines or not all(isinstance(line, str) for line in [common, *lines]):
+        raise UserError(
+            f"grid={names[0]} has no sweeps, a list of what would be typed after python -m budgetrun -m, "
+            "and in common what all begin with"
+        )
+    try:
+        words = [[*shlex.split(common), *shlex.split(line)] for line in lines]
+    except ValueError as error:
+        raise UserError(f"grid={names[0]} has a line that cannot be read ({error})") from error
+    if whole := [word for line in words for word in line if word.startswith(("hydra", "grid="))]:
+        raise UserError(f"grid={names[0]} has {whole[0]} in a line, which is of a whole sweep; type it beside grid=")
     others = [o for o in typed if not is_grid(o)]
-    return [[f"output_dir=outputs/{names[0]}", *common, *shlex.split(line), *others] for line in lines]
+    return [[f"output_dir=outputs/{names[0]}", *line, *others] for line in words]

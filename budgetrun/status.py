@@ -40,8 +40,8 @@ def states(output_dir: Path) -> dict[str, State]:
     """The state of every run that is in a folder or planned there, by name."""
     names = {path.name: None for path in sorted(output_dir.iterdir()) if (path / "config.yaml").is_file()}
     for path in sorted((output_dir / PLANS).glob("*.json")):
-        with contextlib.suppress(OSError, ValueError):  # half a file is that of a sweep that did not start
-            names |= dict.fromkeys(json.loads(path.read_bytes()))
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # of a sweep that did not start, or no plan
+            names |= dict.fromkeys(json.loads(path.read_bytes()).keys())
     return {name: RunFolder(str(output_dir), name).state() for name in names}
 
 

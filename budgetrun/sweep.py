@@ -44,7 +44,7 @@ from budgetrun.results import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, S
 from budgetrun.slurm import SlurmLauncher
 
 LOCAL = (".BasicLauncher", ".JoblibLauncher")  # those that run the jobs on this machine
-FRUITLESS = 3  # starts of a launcher that breaks before it has finished a run, after which the sweep gives up
+KILLED = 3  # times that a run's worker was killed while no other ran, after which the sweep goes on without it
 Errors = dict[Path, BaseException]
 
 
@@ -60,6 +60,11 @@ class Job:
         settings, word = self.experiment.settings, self.folder.state().word
         again = {FINISHED: settings.force, FAILED: settings.force or settings.retry_failed}
         return again.get(word, word in (MISSING, INTERRUPTED))
+
+    def ends(self) -> list[int | None]:
+        """When its result and its failure were written: those from before the sweep are not what it is to make."""
+        paths = self.folder.result_path, self.folder.failed_path
+        return [path.stat().st_mtime_ns if path.exists() else None for path in paths]
 
 
 def sweep(arguments: list[str], conf: Path, app: Callable[[], Any]) -> int:
@@ -108,14 +113,15 @@ def check(arguments: list[str], conf: Path, compose: Compose, whole: DictConfig,
     Raises UserError that names the first job that makes no sense, and why.
     """
     composed = Composed(compose, list(whole.hydra.overrides.hydra))
-    jobs: dict[str, Job] = {}
+    jobs: dict[Path, Job] = {}
     wrong = []
     for overrides in jobs_of(whole.hydra.overrides.task, compose):
         try:
             checked = experiment(*composed(overrides))
             if fit is not None:
                 fit(checked)
-            jobs.setdefault(checked.run_id, Job(overrides, checked))
+            job = Job(overrides, checked)
+            jobs.setdefault(job.folder.path, job)
         except Exception as error:
             wrong.append((overrides, error))
     if wrong:
@@ -140,7 +146,7 @@ class Composed:
 
     def __call__(self, overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
         """The configuration of a job, without Hydra's part, and the option chosen in each group."""
-        values = [o for o in overrides if "." in (key := o.partition("=")[0]) or key in self.values]
+        values = [o for o in overrides if "." in (key := o.partition("=")[0].lstrip("+~")) or key in self.values]
         options = tuple(o for o in overrides if o not in values)
         if options not in self.known:
             cfg = self.compose([*options, *self.hydra_overrides])
@@ -173,24 +179,32 @@ def expected(jobs: list[Job], wanted: list[Job], fit: Fit | None) -> str:
 
 
 def launched(jobs: list[Job], whole: DictConfig) -> Errors:
-    """Run the jobs by Hydra's launcher; what those raised that did not finish, by folder."""
+    """Run the jobs by Hydra's launcher; what those raised that did not finish, by folder.
+
+    Killed workers take the others with them. Where none of the jobs ended before that, the halves are launched one
+    after the other, until the one that kills its worker is alone; the others finish.
+    """
     errors: Errors = {}
-    fruitless = 0
-    while jobs and fruitless < FRUITLESS:
-        broken: BaseException | None = None
+    ends = {job.folder.path: job.ends() for job in jobs}
+    batches, alone = [jobs] if jobs else [], Counter[Path]()
+    while batches:
+        batch = batches.pop(0)
         try:
-            for job, done in zip(jobs, launch(jobs, whole), strict=True):
+            for job, done in zip(batch, launch(batch, whole), strict=True):
                 if done.status is JobStatus.FAILED and not isinstance(done._return_value, Busy):
                     errors[job.folder.path] = done._return_value
-        except BrokenExecutor as error:  # a worker was killed, and the other workers with it
-            broken = error
-        before = len(jobs)
-        open_ends = (MISSING, INTERRUPTED)
-        jobs = [j for j in jobs if j.folder.path not in errors and j.folder.state().word in open_ends]
-        fruitless = fruitless + 1 if len(jobs) == before else 0
-        if broken is None:
-            break
-        print(f"a worker was killed; {len(jobs)} runs are left and go on", flush=True)
+            continue
+        except BrokenExecutor:
+            states = {job: job.folder.state().word for job in batch}
+        left = [job for job in batch if job.ends() == ends[job.folder.path]]
+        left.sort(key=lambda job: states[job] != MISSING)  # those that had begun last: one of them is to blame
+        alone.update(job.folder.path for job in left if len(batch) == 1)
+        if left and alone[path := left[0].folder.path] == KILLED:
+            errors[path] = UserError(f"its worker was killed {KILLED} times; does the run need more memory?")
+            continue
+        half = len(left) // 2 if len(left) == len(batch) else 0
+        batches[:0] = [part for part in (left[:half], left[half:]) if part]
+        print(f"a worker was killed; runs that are left and go on: {sum(map(len, batches))}", flush=True)
     return errors
 
 

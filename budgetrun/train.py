@@ -46,9 +46,11 @@ def run(experiment: Experiment) -> dict[str, Any]:
         try:
             with machine.profile(settings.deterministic):
                 result = train(experiment, folder)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if isinstance(error, Diverged):
                 error = UserError(f"{error}; {folder.last_checkpoint()}; try a smaller lr")
+            if isinstance(error, SystemExit):  # of a component: it would end a sweep, perhaps as if all were well
+                error = RuntimeError(f"a part of the run called sys.exit({error.code})")
             folder.fail(error)
             raise error
         finally:

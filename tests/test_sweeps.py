@@ -113,6 +113,14 @@ def test_a_grid_of_one_s_own_is_a_yaml_file(tmp_path: Path) -> None:
         ("grid=smoke budget=2", ["budget=2", "at most 1"]),
         ("--config-dir mine grid=empty", ["grid=empty has no sweeps"]),
         ("--config-dir mine grid=wrong", ["grid=wrong has no sweeps"]),
+        ("--config-dir mine grid=rows", ["grid=rows has no sweeps"]),
+        ("--config-dir mine grid=number", ["grid=number has no sweeps", "common"]),
+        ("--config-dir mine grid=quote", ["grid=quote has a line that cannot be read", "No closing quotation"]),
+        ("--config-dir mine grid=half", ["half.yaml", "line 3"]),
+        ("--config-dir mine grid=launcher", ["hydra/launcher=joblib", "type it beside grid="]),
+        ("grid=[smoke]", ["grid=[smoke] is not the name of a grid's file"]),
+        ("grid=smoke +aug.crop.padding=2", ["aug.crop.padding is there already", "without the +"]),
+        ("grid=smoke ~seed", ["seed has no value", "no job was started"]),
         ("grid=chitta2020 dataset=digits model=cnn", ["sampler.file", "chitta2020_scores/*-ensemble-*", "scores="]),
     ],
 )
@@ -120,6 +128,11 @@ def test_a_grid_that_cannot_run_starts_nothing(line: str, words: list[str], tmp_
     (tmp_path / "mine" / "grid").mkdir(parents=True)
     (tmp_path / "mine" / "grid" / "empty.yaml").write_text("# nothing\nsweeps: []\n")
     (tmp_path / "mine" / "grid" / "wrong.yaml").write_text("# not a list of words\nsweeps: [{sampler: is}]\n")
+    (tmp_path / "mine" / "grid" / "rows.yaml").write_text("# a list alone\n- seed=0\n")
+    (tmp_path / "mine" / "grid" / "number.yaml").write_text("# no words\ncommon: 5\nsweeps: [seed=0]\n")
+    (tmp_path / "mine" / "grid" / "quote.yaml").write_text("# a quote\nsweeps: ['output_dir=\"a']\n")
+    (tmp_path / "mine" / "grid" / "half.yaml").write_text("# half\nsweeps: [\n")
+    (tmp_path / "mine" / "grid" / "launcher.yaml").write_text("# a launcher\nsweeps: [hydra/launcher=joblib seed=0]\n")
     before = listing(tmp_path)
     refused(here(line, tmp_path), *words)
     assert listing(tmp_path) == before
@@ -141,6 +154,7 @@ def test_scores_of_other_labels_are_refused_before_the_first_job_starts(tmp_path
         "dataset=cifar10 lr=0.3 aug=[randaugment,ricap] model.depth=50 model=resnet50",
         "noise=symmetric noise.rate=0.5 +aug.crop.padding=2 recipe=digits optimizer=adamw optimizer.betas=[0.5,0.9]",
         "schedule=cosine 'output_dir=outputs/${seed}' seed=2",
+        "seed=0 ++seed=7 ++evaluations=3",
     ],
 )
 def test_a_job_is_composed_as_hydra_composes_it(line: str) -> None:
@@ -216,6 +230,11 @@ def test_force_runs_the_whole_sweep_again(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("result.json.previous"))) == 2
 
 
+def test_each_output_dir_of_a_sweep_has_its_runs(tmp_path: Path) -> None:
+    assert here(f"-m seed=0 output_dir=here,there {SHORT}", tmp_path).code == 0
+    assert {path.parts[-3] for path in tmp_path.rglob("result.json")} == {"here", "there"}
+
+
 def test_half_a_result_is_set_aside_and_the_run_goes_on(tmp_path: Path) -> None:
     here(f"-m seed=0,1 {SHORT}", tmp_path)
     quiet = results(tmp_path)
@@ -272,6 +291,15 @@ def test_status_says_when_all_is_finished(tmp_path: Path, capsys: pytest.Capture
     here(f"-m seed=0,1 {SHORT}", tmp_path)
     done = say(tmp_path / "outputs", capsys)
     assert (done.code, done.out) == (0, f"{tmp_path / 'outputs'}: 2 runs\n     2 finished\n")
+
+
+@pytest.mark.parametrize("content", ["5", "null", "[[1]]", '"word"', '{"half'])
+def test_a_plan_that_is_none_is_no_reason_to_break(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here(f"-m seed=0 {SHORT}", tmp_path)
+    (tmp_path / "outputs" / ".sweeps" / "broken.json").write_text(content)
+    assert say(tmp_path / "outputs", capsys).out.endswith(": 1 runs\n     1 finished\n")
 
 
 def test_status_of_what_is_no_folder_of_runs_is_one_sentence(
@@ -354,9 +382,71 @@ def test_a_killed_worker_does_not_lose_the_sweep(tmp_path: Path) -> None:
         os.kill(signs[0]["pid"], signal.SIGKILL)
         out, err = sweep.communicate(timeout=200)
     assert sweep.returncode == 0, err
-    assert re.search(r"^a worker was killed; [123] runs are left and go on$", out, flags=re.M)
+    assert re.search(r"^a worker was killed; runs that are left and go on: [123]$", out, flags=re.M)
     assert "3 of 3 runs are finished" in out
     assert results(outputs) == results(quiet)
+
+
+BAD = """
+import os
+from dataclasses import dataclass
+
+from budgetrun.sampler.scan import Scan
+
+
+@dataclass
+class Bad(Scan):
+    how: str
+
+    def draw(self):
+        if self.how == "exits":
+            raise SystemExit(0)
+        if self.how == "dies":
+            os._exit(7)
+        return super().draw()
+"""
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> str:
+    """Options that bring along a sampler that ends its process; sampler.how says how."""
+    (tmp_path / "bad.py").write_text(BAD)
+    (tmp_path / "mine" / "sampler").mkdir(parents=True)
+    (tmp_path / "mine" / "sampler" / "bad.yaml").write_text("# ends its process\n_target_: bad.Bad\nhow: well\n")
+    return f"--config-dir mine -m sampler=bad evaluations=1 {SHORT}"
+
+
+def test_a_run_that_leaves_the_process_is_a_failure_and_the_others_run(bad: str, tmp_path: Path) -> None:
+    done = process(f"{bad} sampler.how=exits,well", tmp_path)
+    assert done.code == 1
+    assert "1 of 2 runs are finished" in done.out
+    assert "failed: " in done.out
+    assert "a part of the run called sys.exit(0)" in done.out
+    assert counts(tmp_path / "outputs") == {FINISHED: 1, FAILED: 1}
+
+
+def test_a_run_that_always_kills_its_worker_is_named_and_all_others_finish(bad: str, tmp_path: Path) -> None:
+    parallel = "hydra/launcher=joblib hydra.launcher.n_jobs=2"
+    done = process(f"{bad} {parallel} sampler.how=dies,well", tmp_path)
+    assert done.code == 1
+    assert "1 of 2 runs are finished" in done.out
+    assert done.out.count(": its worker was killed 3 times; does the run need more memory?") == 1
+    assert "1 of 2 runs are not finished; the first: its worker was killed 3 times" in done.err
+    assert counts(tmp_path / "outputs") == {FINISHED: 1, INTERRUPTED: 1}
+
+
+def test_what_is_forced_is_run_again_although_a_worker_was_killed(bad: str, tmp_path: Path) -> None:
+    def finished() -> dict[str, int]:
+        return {path.parent.name: path.stat().st_mtime_ns for path in tmp_path.glob("outputs/*/result.json")}
+
+    assert process(f"{bad} seed=0,1", tmp_path).code == 0
+    before = finished()
+    parallel = "hydra/launcher=joblib hydra.launcher.n_jobs=2"
+    done = process(f"{bad} {parallel} sampler.how=dies,well seed=0,1 force=true", tmp_path)
+    assert "2 of 4 runs are finished" in done.out
+    after = finished()
+    assert after.keys() == before.keys()
+    assert [name for name in before if after[name] <= before[name]] == [], "left as they were"
 
 
 def test_workers_take_turns_on_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
