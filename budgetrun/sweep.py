@@ -128,7 +128,7 @@ def check(arguments: list[str], conf: Path, compose: Compose, whole: DictConfig,
         overrides, first = wrong[0]
         if (sentence := explain(first, [*arguments, *overrides], conf)) is None:
             raise first
-        more = f" (and {len(wrong) - 1} more jobs)" if len(wrong) > 1 else ""
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise UserError(f"no job was started, because this one cannot run: {' '.join(overrides)}: {sentence}{more}")
     return list(jobs.values())
 
@@ -220,19 +220,20 @@ def stopping(jobs: list[Job]) -> Iterator[None]:
 
     def stop(signum: int, frame: FrameType | None) -> None:
         signal.signal(signum, signal.default_int_handler)  # the second time stops at once
-        asked: set[int] = set()
+        asked: set[tuple[Path, int]] = set()
         until = time.monotonic() + 60
         while time.monotonic() < until and (running := workers()):
-            for pid in running - asked:
+            for _, pid in running - asked:  # also a worker that has saved one run and begun another
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
             asked |= running
             time.sleep(0.05)
         raise Interrupted("run the same command again to go on", signum)
 
-    def workers() -> set[int]:
-        holders = [who for job in jobs if (who := lock.holder(job.folder.path))]
-        return {who["pid"] for who in holders if (who["host"], who["parent"]) == (socket.gethostname(), os.getpid())}
+    def workers() -> set[tuple[Path, int]]:
+        holders = [(job.folder.path, who) for job in jobs if (who := lock.holder(job.folder.path))]
+        ours = socket.gethostname(), os.getpid()
+        return {(path, who["pid"]) for path, who in holders if (who["host"], who["parent"]) == ours}
 
     before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
