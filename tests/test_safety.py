@@ -453,5 +453,5 @@ def test_a_second_process_on_the_same_experiment_is_refused_and_harms_nothing(tm
     with before_update(5, "uniform", second):
         first = here("budget=0.5 epochs=1", tmp_path)
     assert first.code == 0, first.err
-    refused(seen[0], "another process")
+    refused(seen[0], f"is being worked on by process {os.getpid()} on ")
     assert json.loads((first.folder / "result.json").read_text())["updates"] == 11

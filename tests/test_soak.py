@@ -1,6 +1,6 @@
 """A sweep that is killed again and again ends as a quiet one, bit for bit.
 
-BUDGETRUN_KILLS=50 python -m pytest tests/test_soak.py kills it fifty times instead of three.
+BUDGETRUN_KILLS=50 python -m pytest tests/test_soak.py kills it fifty times instead of twice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from test_sweeps import counts, results
 
 from budgetrun.results import FINISHED
 
-KILLS = int(os.environ.get("BUDGETRUN_KILLS", "3"))
+KILLS = int(os.environ.get("BUDGETRUN_KILLS", "2"))
 SWEEP = "-m sampler=uniform,is,sb aug=none,ricap seed=range(5) epochs=2 budget=0.5 checkpoint_every=0.05"  # 30 runs
 
 
