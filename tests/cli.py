@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import traceback
@@ -84,8 +85,12 @@ def environment(**extra: str) -> dict[str, str]:
 
 def started(line: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
     """A command line in a process of its own, its output in pipes."""
+
+    def hear_ctrl_c() -> None:  # which is ignored by all that a script starts in the background, as pytest may be
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     return subprocess.Popen(
-        [sys.executable, "-m", "budgetrun", *shlex.split(line)],
+        [sys.executable, "-m", "budgetrun", *shlex.split(line)], preexec_fn=hear_ctrl_c,
         cwd=cwd, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
     )  # fmt: skip
 
