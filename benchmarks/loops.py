@@ -15,13 +15,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from benchmarks.contest import Lane, Tick
 from benchmarks.images import Loaded
 from budgetrun import machine, scorefile, train
 from budgetrun.__main__ import CONF
+from budgetrun.composing import own
 from budgetrun.config import Experiment, experiment
 from budgetrun.contracts import Batch, Context, Data
 from budgetrun.data import Normalize, fingerprint, prepare
@@ -33,8 +33,7 @@ def composed(overrides: list[str]) -> Experiment:
     """The experiment that `python -m budgetrun <overrides>` runs, made so long that a contest ends before it does."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", overrides=[*overrides, *LONG], return_hydra_config=True)
-    own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
-    return experiment(own, cfg.hydra.runtime.choices)
+    return experiment(own(cfg), cfg.hydra.runtime.choices)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from budgetrun.errors import UserError
 from budgetrun.runs import CIRCUMSTANCES, REPEATS, Run, conditions, select, varying
-from budgetrun.table import MISSING, Key, Place, Sheet, Table, better, word
+from budgetrun.table import MISSING, Key, Place, Sheet, Table, better, word, words
 
 LEVEL = 0.05  # of p, corrected, at which a difference is supported
 FEWEST = 3  # pairs; two know next to nothing of their spread
@@ -156,10 +156,6 @@ def compare(runs: list[Run], tables: Sequence[Table], baseline: Baseline) -> Com
     result.best = {place for place in result.best if place in result.effects and deserves(place, result.effects[place])}
     result.remarks = remarks(baseline, pairs, list(alone.values()))
     return result
-
-
-def words(run: Run, names: Iterable[str]) -> Key:
-    return tuple(word(run.get(name, "")) for name in names)
 
 
 def effect(pairs: Sequence[tuple[list[Run], list[Run]]], metric: str, possible: int) -> Effect:

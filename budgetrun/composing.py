@@ -23,8 +23,8 @@ class Compose(Protocol):
 @contextlib.contextmanager
 def composer(arguments: list[str], conf: Path) -> Iterator[Compose]:
     """Compose with the folders that the command line `arguments` searches."""
-    folder = get_args_parser().parse_args(arguments).config_dir
-    searched = [f"hydra.searchpath=[file://{Path(folder).resolve()}]"] if folder else []
+    folder = config_dir(arguments)
+    searched = [f"hydra.searchpath=[file://{folder}]"] if folder else []
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf), job_name="budgetrun", version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
@@ -36,6 +36,12 @@ def composer(arguments: list[str], conf: Path) -> Iterator[Compose]:
             )
 
         yield compose
+
+
+def config_dir(arguments: list[str]) -> Path | None:
+    """The folder of the user's own YAML files that a command line names."""
+    folder = get_args_parser().parse_args(arguments).config_dir
+    return Path(folder).resolve() if folder else None
 
 
 def overrides_of(arguments: list[str]) -> list[str]:

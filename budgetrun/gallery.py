@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from budgetrun.compare import words
 from budgetrun.curves import Curve, Point, mean_curve, mean_point
 from budgetrun.picture import (
     CASING,
@@ -26,7 +25,7 @@ from budgetrun.picture import (
 )
 from budgetrun.runs import Run
 from budgetrun.study import Panel, Study
-from budgetrun.table import MISSING, Key, order
+from budgetrun.table import MISSING, Key, order, words
 
 # a budget's units: the number of a run that counts each, and what it is called at an axis
 UNITS = {

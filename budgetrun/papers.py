@@ -16,7 +16,7 @@ from pathlib import Path
 
 from budgetrun.errors import UserError
 from budgetrun.runs import Run, same
-from budgetrun.table import MISSING, Place, Sheet, Table, number, word
+from budgetrun.table import MISSING, Place, Sheet, Table, number, words
 
 FILE = Path(__file__).with_name("papers.csv")
 
@@ -74,8 +74,8 @@ def fitting(runs: Sequence[Run], tables: Sequence[Table], known: Sequence[Number
         cells: dict[Place, list[Run]] = {}
         for run in runs:
             if run.get(table.metric) is not None:
-                row, column = (tuple(word(run.get(name, "")) for name in side) for side in (table.rows, table.columns))
-                cells.setdefault((table.metric, row, column), []).append(run)
+                place = table.metric, words(run, table.rows), words(run, table.columns)
+                cells.setdefault(place, []).append(run)
         of_metric = [one for one in known if one.metric == table.metric]
         for place, of_cell in cells.items():
             if fit := [one for one in of_metric if all(map(one.fits, of_cell))]:
@@ -102,8 +102,8 @@ def beside(tables: Sequence[Table], found: Mapping[Place, Sequence[Number]]) -> 
             if one.value is not None:
                 theirs, difference = f"{one.value:g}", f"{ours - one.value:+{digits}}"
             theirs += "" if one.spread is None else f" ± {one.spread:g}"
-            words = [*(w or MISSING for w in (*row, *column)), table.metric + unit]
-            lines.append([*words, one.method, f"{ours:{digits}}", str(cell.n), theirs, difference])
+            names = [*(w or MISSING for w in (*row, *column)), table.metric + unit]
+            lines.append([*names, one.method, f"{ours:{digits}}", str(cell.n), theirs, difference])
     head = [*first.rows, *first.columns, "metric", "in the paper"]
     shown = [one for fit in found.values() for one in fit]
     return Sheet([*head, "ours", "n", "paper", "difference"], lines, caption(shown), len(head))

@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 
 from budgetrun.aggregate import named
-from budgetrun.compare import BOLD, Baseline, Comparison, compare, differences, words
+from budgetrun.compare import BOLD, Baseline, Comparison, compare, differences
 from budgetrun.curves import curves_of
 from budgetrun.derived import DERIVED, SPEEDUPS, Options, derive, note
 from budgetrun.errors import UserError
@@ -25,7 +25,7 @@ from budgetrun.picture import label, power, thousands
 from budgetrun.results import write_text
 from budgetrun.runs import Run, conditions, mixed, need, read, select, with_metric
 from budgetrun.study import Panel, Study, head, missing, study
-from budgetrun.table import MISSING, Sheet, entry, laid_out, order, tabulate, word
+from budgetrun.table import MISSING, Sheet, entry, laid_out, order, tabulate, word, words
 
 SPENT = ("updates", "examples_backward", "examples_forward", "flops", "flops_before", "seconds", "seconds_total")
 DIAGNOSTICS = (

@@ -59,6 +59,16 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         scratch.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Around what needs to write into a folder below output_dir; raises UserError where that fails."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"{folder} cannot be written ({why}); set output_dir to a folder that can") from error
+
+
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as file:
         file.write(text.encode())
@@ -141,12 +151,9 @@ class RunFolder:
 
     def open(self) -> None:
         """Make the folder this process's alone; what is logged from here on also goes to train.log."""
-        try:
+        with writable(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self.lock = Lock(self.path)
-        except OSError as error:
-            why = error.strerror or error
-            raise UserError(f"{self.path} cannot be written ({why}); set output_dir to a folder that can") from error
         with contextlib.suppress(OSError):
             self.failed_path.unlink(missing_ok=True)
         self.handler = LogFile(self.log_path, delay=True)

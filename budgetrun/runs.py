@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from budgetrun.cache import Cache
 from budgetrun.errors import UserError
 from budgetrun.results import SHOWN, read_result
-from budgetrun.table import word
+from budgetrun.table import word, words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -249,7 +249,7 @@ def mixed(runs: list[Run], settings: Iterable[str], shown: list[str]) -> list[st
     """A sentence for everything, the seed aside, that differs inside a cell and is averaged over unseen."""
     cells: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        cells.setdefault(tuple(word(run.get(name, "")) for name in shown), []).append(run)
+        cells.setdefault(words(run, shown), []).append(run)
     differing: dict[str, set[str]] = {}
     for name in varying(runs, dict.fromkeys([*settings, *CIRCUMSTANCES])):
         if name not in REPEATS:

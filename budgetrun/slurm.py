@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from omegaconf import OmegaConf
 
-from budgetrun.errors import STOPPING, Interrupted, UserError
+from budgetrun.errors import STOPPING, Interrupted, UserError, one_line
 from budgetrun.results import commit
 
 log = logging.getLogger("budgetrun")
@@ -148,7 +148,7 @@ class SlurmLauncher:
         except submitit.core.utils.UncompletedJobError as error:  # what sbatch said
             for path in set(folder.iterdir()) - before:
                 path.unlink()
-            raise UserError(f"Slurm takes no job: {' '.join(str(error).split())}") from error
+            raise UserError(f"Slurm takes no job: {one_line(error)}") from error
         number = jobs[0].job_id.partition("_")[0]
         array = f", an array of {len(jobs)}" if len(jobs) > 1 else ""
         print(f"submitted {len(runs)} runs as job {number}{array}; the first log: {jobs[0].paths.stdout}")

@@ -15,8 +15,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from budgetrun.errors import UserError
-from budgetrun.results import FAILED, FINISHED, INTERRUPTED, RUNNING, STATES, RunFolder, State, write_text
+from budgetrun.results import FAILED, FINISHED, INTERRUPTED, RUNNING, STATES, RunFolder, State, writable, write_text
 
 PLANS = ".sweeps"
 
@@ -28,11 +27,8 @@ def write_plan(runs: Mapping[Path, list[str]]) -> None:
         by_folder[path.parent][path.name] = overrides
     for folder, planned in by_folder.items():
         name = hashlib.sha256(json.dumps(sorted(planned)).encode()).hexdigest()[:8]
-        try:
+        with writable(folder):
             (folder / PLANS).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            why = error.strerror or error
-            raise UserError(f"{folder} cannot be written ({why}); set output_dir to a folder that can") from error
         write_text(folder / PLANS / f"{name}.json", json.dumps(planned, indent=1) + "\n")
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from budgetrun.compare import words
 from budgetrun.runs import CIRCUMSTANCES, REPEATS, Run
-from budgetrun.table import Key, order, word
+from budgetrun.table import Key, order, word, words
 
 # what is trained on what: runs that differ here are not compared, each has its own table
 TASK = ("dataset", "model", "noise", "image_size", "validation", "train_on")

@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from types import FrameType
@@ -21,7 +21,6 @@ from typing import Any
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -30,7 +29,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from budgetrun import lock, status
-from budgetrun.composing import Compose, composer, overrides_of, own
+from budgetrun.composing import Compose, composer, config_dir, overrides_of, own
 from budgetrun.config import Experiment, build, choices_of, experiment
 from budgetrun.contracts import Settings
 from budgetrun.errors import Interrupted, UserError
@@ -55,9 +54,9 @@ class Job:
         self.overrides, self.experiment = overrides, experiment
         self.folder = RunFolder(experiment.settings.output_dir, experiment.run_id)
 
-    def is_wanted(self) -> bool:
-        """Whether the sweep is to run it: not what another process works on, nor what failed unless asked."""
-        settings, word = self.experiment.settings, self.folder.state().word
+    def is_wanted(self, word: str) -> bool:
+        """Whether the sweep is to run it in this state: not what another runs, nor what failed unless asked."""
+        settings = self.experiment.settings
         again = {FINISHED: settings.force, FAILED: settings.force or settings.retry_failed}
         return again.get(word, word in (MISSING, INTERRUPTED))
 
@@ -80,12 +79,15 @@ def sweep(arguments: list[str], conf: Path, app: Callable[[], Any]) -> int:
             whole.hydra.hydra_logging = whole.hydra.job_logging  # with which launchers name the jobs
             whole.output_dir = jobs[0].experiment.settings.output_dir  # for files of their own
         cluster = slurm_launcher(whole)
-        wanted = [job for job in jobs if job.is_wanted()]
-        print(f"{len(jobs)} runs: {', '.join(counted(jobs))}{expected(jobs, wanted, fit)}", flush=True)
+        found = {job: job.folder.state().word for job in jobs}
+        wanted = [job for job in jobs if job.is_wanted(found[job])]
+        finished = [job for job in jobs if found[job] == FINISHED]
+        print(f"{len(jobs)} runs: {', '.join(counted(found.values()))}{expected(finished, wanted, fit)}", flush=True)
         status.write_plan({job.folder.path: job.overrides for job in jobs})
         if cluster is not None:
-            running = [str(job.folder.path) for job in jobs if job.folder.state().word == RUNNING]
-            cluster.launch({str(job.folder.path): [*flags(arguments), *job.overrides] for job in wanted}, running)
+            running = [str(job.folder.path) for job in jobs if found[job] == RUNNING]
+            flags = ["--config-dir", str(folder)] if (folder := config_dir(arguments)) else []
+            cluster.launch({str(job.folder.path): [*flags, *job.overrides] for job in wanted}, running)
             return report(jobs, {}, arguments, conf) if cluster.wait else 0
         with stopping(wanted):
             errors = launched(wanted, whole)
@@ -99,12 +101,6 @@ def slurm_launcher(whole: DictConfig) -> SlurmLauncher | None:
     launcher: SlurmLauncher = build(OmegaConf.to_container(whole.hydra.launcher, resolve=True), "hydra.launcher.")
     launcher.check()
     return launcher
-
-
-def flags(arguments: list[str]) -> list[str]:
-    """What of a command line, besides overrides, its jobs need when they are run one by one."""
-    folder = get_args_parser().parse_args(arguments).config_dir
-    return ["--config-dir", str(Path(folder).resolve())] if folder else []
 
 
 def check(arguments: list[str], conf: Path, compose: Compose, whole: DictConfig, fit: Fit | None) -> list[Job]:
@@ -156,17 +152,16 @@ class Composed:
         return cfg, self.known[options][1]
 
 
-def counted(jobs: list[Job]) -> list[str]:
+def counted(states: Iterable[str]) -> list[str]:
     """How many runs are in which state, in words."""
-    counts = Counter(job.folder.state().word for job in jobs)
+    counts = Counter(states)
     return [f"{counts[word]} {word}" for word in STATES if counts[word]]
 
 
-def expected(jobs: list[Job], wanted: list[Job], fit: Fit | None) -> str:
+def expected(finished: list[Job], wanted: list[Job], fit: Fit | None) -> str:
     """How long the wanted ones will take, in words: as long as the finished ones, or as their updates take here."""
     if not wanted:
         return ""
-    finished = [job for job in jobs if job.folder.state().word == FINISHED]
     took = [(job, result["seconds_total"]) for job in finished if (result := job.folder.finished())]
     if fit is None:
         each = f", {duration(sum(s for _, s in took) / len(took))} each so far" if took else ""

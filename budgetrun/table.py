@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,8 +64,7 @@ def tabulate(runs: Iterable[dict[str, Any]], rows: list[str], columns: list[str]
     """The table of runs; one without the metric has its row and its column, and is in no cell."""
     values: dict[tuple[Key, Key], list[float]] = {}
     for run in runs:
-        row, column = (tuple(word(run.get(name, "")) for name in names) for names in (rows, columns))
-        found = values.setdefault((row, column), [])
+        found = values.setdefault((words(run, rows), words(run, columns)), [])
         if run.get(metric) is not None:
             found.append(run[metric])
     row_keys, column_keys = (sorted({key[side] for key in values}, key=order) for side in (0, 1))
@@ -89,6 +88,11 @@ def word(value: Any) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:  # from there on floats skip numbers
         return str(int(value))
     return str(value)
+
+
+def words(run: Mapping[str, Any], names: Iterable[str]) -> Key:
+    """The values that a run has under these names, "" where it has none."""
+    return tuple(word(run.get(name, "")) for name in names)
 
 
 def order(key: Key) -> list[tuple[int, float, str]]:

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from budgetrun.__main__ import CONF
+from budgetrun.composing import own
 from budgetrun.config import Experiment, experiment
 from budgetrun.contracts import Batch, Context, Data, Random
 from budgetrun.loss.cross_entropy import CrossEntropy
@@ -68,8 +68,7 @@ def experiment_for(tmp_path: Any) -> Callable[..., Experiment]:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             overrides = (*overrides, f"output_dir={tmp_path}", "device=cpu")
             cfg = compose("config", overrides=list(overrides), return_hydra_config=True)
-        own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-        return experiment(own, cfg.hydra.runtime.choices)
+        return experiment(own(cfg), cfg.hydra.runtime.choices)
 
     return make
 

@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,11 @@ def write(folder: Path, lines: Sequence[dict[str, Any]] = ({},), **changes: Any)
 
 def aggregate(*arguments: Any, cwd: Path | None = None) -> Done:
     """scripts/aggregate.py in this process."""
+    return called(main, *arguments, cwd=cwd)
+
+
+def called(main: Callable[[list[str]], int], *arguments: Any, cwd: Path | None = None) -> Done:
+    """A command's main with these arguments, and what it printed."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(out))

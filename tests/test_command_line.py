@@ -21,12 +21,13 @@ COMPONENTS = [(group, option) for group, option in OPTIONS if group != "recipe"]
 
 
 def composed(*overrides: str) -> tuple[Any, dict[str, Any]]:
+    from budgetrun.composing import own
     from budgetrun.config import choices_of
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", overrides=list(overrides), return_hydra_config=True)
-        return OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), choices_of(cfg.hydra)
+        return own(cfg), choices_of(cfg.hydra)
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

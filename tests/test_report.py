@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import math
 import os
@@ -21,15 +19,15 @@ import tables
 from cli import CHECKOUT, Done, environment, here
 from hypothesis import given
 from hypothesis import strategies as st
-from tables import aggregate, result
+from tables import aggregate, called, result
 
 from budgetrun import gallery
-from budgetrun.compare import words
 from budgetrun.curves import Point
 from budgetrun.picture import REFERENCE, Line, chart, looks, page_style
 from budgetrun.report import main
 from budgetrun.runs import read
 from budgetrun.study import missing, study
+from budgetrun.table import words
 
 # ---- builders and readers
 
@@ -124,14 +122,7 @@ def cells(table: Element) -> list[list[str]]:
 
 def report(*arguments: Any, cwd: Path | None = None) -> Done:
     """scripts/report.py in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.redirect_stdout(out))
-        stack.enter_context(contextlib.redirect_stderr(err))
-        if cwd is not None:
-            stack.enter_context(contextlib.chdir(cwd))
-        code = main([str(argument) for argument in arguments])
-    return Done(code, out.getvalue(), err.getvalue(), cwd or Path.cwd())
+    return called(main, *arguments, cwd=cwd)
 
 
 def page_of(folder: Path, *options: Any) -> Page:
