@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -23,7 +22,7 @@ from omegaconf import OmegaConf
 
 from budgetrun import slurm
 from budgetrun.composing import is_grid
-from budgetrun.errors import STOPPING, Interrupted, UserError
+from budgetrun.errors import STOPPING, Interrupted, UserError, heard
 from budgetrun.help import help_page
 from budgetrun.job import task
 
@@ -96,15 +95,8 @@ def terminable() -> Iterator[None]:
     def stop(signum: int, frame: FrameType | None) -> None:
         raise Interrupted("", signum)
 
-    if threading.current_thread() is not threading.main_thread():  # Python allows handlers nowhere else
+    with heard([signum for signum in STOPPING if signum != signal.SIGINT], stop):
         yield
-        return
-    before = {signum: signal.signal(signum, stop) for signum in STOPPING if signum != signal.SIGINT}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def is_sweep(arguments: list[str]) -> bool:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
 
 # what asks a run to save and leave: Ctrl-C, and what batch systems send ahead of a time limit or a preemption
 STOPPING = [s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")]
@@ -18,6 +22,29 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
         self.signum = signum
+
+
+class Interruption:
+    """A handler that only sets `signum`, for a loop to see; a second Ctrl-C stops at once."""
+
+    signum: int | None = None
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum is not None and signum == signal.SIGINT:
+            raise Interrupted("at once, so what came after the last checkpoint was not saved", signum)
+        self.signum = signum
+
+
+@contextlib.contextmanager
+def heard(signals: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """While it lasts, these signals go to the handler; in the main thread alone, as Python allows it nowhere else."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {signum: signal.signal(signum, handler) for signum in signals} if main else {}
+    try:
+        yield
+    finally:
+        for signum, earlier in before.items():
+            signal.signal(signum, earlier)
 
 
 def one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""The machine a run is on: device, precision, determinism, interruption."""
+"""The machine a run is on: device, precision, determinism."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ import copy
 import logging
 import os
 import platform
-import signal
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from budgetrun.errors import STOPPING, Interrupted, UserError
+from budgetrun.errors import UserError
 
 log = logging.getLogger("budgetrun")
 
@@ -163,26 +160,3 @@ def describe(device: torch.device) -> dict[str, Any]:
     packages = ("budgetrun", "torch", "torchvision", "numpy", "hydra-core", "omegaconf")
     versions = {"python": platform.python_version(), **{package: version(package) for package in packages}}
     return {"device": f"{device.type} ({name})", "threads": torch.get_num_threads(), "versions": versions}
-
-
-class Interruption:
-    """While active, what asks a run to stop only sets `signum`, for the loop to see; a second Ctrl-C stops at once."""
-
-    def __init__(self) -> None:
-        self.signum: int | None = None
-
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self.signum is not None and signum == signal.SIGINT:
-            raise Interrupted("at once, so what came after the last checkpoint was not saved", signum)
-        self.signum = signum
-
-    def __enter__(self) -> Interruption:
-        self.before: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            for signum in STOPPING:
-                self.before[signum] = signal.signal(signum, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for signum, handler in self.before.items():
-            signal.signal(signum, handler)

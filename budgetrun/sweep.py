@@ -32,7 +32,7 @@ from budgetrun import lock, status
 from budgetrun.composing import Compose, composer, config_dir, overrides_of, own
 from budgetrun.config import Experiment, build, choices_of, experiment
 from budgetrun.contracts import Settings
-from budgetrun.errors import Interrupted, UserError
+from budgetrun.errors import Interrupted, UserError, heard
 from budgetrun.explain import explain
 from budgetrun.fit import Fit
 from budgetrun.grid import jobs_of
@@ -230,12 +230,8 @@ def stopping(jobs: list[Job]) -> Iterator[None]:
         ours = socket.gethostname(), os.getpid()
         return {(path, who["pid"]) for path, who in holders if (who["host"], who["parent"]) == ours}
 
-    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with heard((signal.SIGINT, signal.SIGTERM), stop):
         yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def report(jobs: list[Job], errors: Errors, arguments: list[str], conf: Path) -> int:

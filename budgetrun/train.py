@@ -24,7 +24,7 @@ from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context, Model, Random, Stateful, UserError
 from budgetrun.data import Normalize, digest, held_out, prepare
 from budgetrun.diagnostics import Diagnostics
-from budgetrun.errors import Interrupted
+from budgetrun.errors import STOPPING, Interrupted, Interruption, heard
 from budgetrun.looks import Looks, SecondNetwork
 from budgetrun.progress import shown
 from budgetrun.record import Diverged, Record
@@ -227,7 +227,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
     # ---- the loop
     saved = time.perf_counter()
-    with machine.Interruption() as interruption, shown(budget) as progress:
+    interruption = Interruption()
+    with heard(STOPPING, interruption), shown(budget) as progress:
         budget.start()
         while budget.spent < budget.allowed:
             lr = experiment.schedule(settings.lr, budget.progress)
