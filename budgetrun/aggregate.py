@@ -10,17 +10,16 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from budgetrun.compare import BOLD, Baseline, Comparison, compare, differences
-from budgetrun.derived import DERIVED, SPEEDUPS, Options, derive, note
+from budgetrun.analysis import Analysis, add_arguments, analyse, named, question
+from budgetrun.derived import DERIVED
 from budgetrun.errors import UserError
-from budgetrun.papers import Number, beside, fitting, of_paper
 from budgetrun.picture import draw, format_of
-from budgetrun.runs import CURVE, curve, mixed, need, read, select, with_metric
-from budgetrun.table import STYLES, Place, Table, laid_out, tabulate, word
+from budgetrun.runs import CURVE, curve, need, read, select
+from budgetrun.table import STYLES, word
 
 # what a CSV says of a cell against the baseline, see Effect
 EFFECT = ("difference", "low", "high", "pairs", "possible", "p", "p_holm", "p_signs", "cheapest", "dearest")
@@ -45,16 +44,7 @@ def parser() -> argparse.ArgumentParser:
     add("folders", nargs="*", default=["outputs"], help="searched for runs, or CSVs of --format runs; default: outputs")
     add("--rows", default="sampler,aug", help="settings, as named on the command line of a run")
     add("--cols", default="budget", help="the same for the columns; the first is the axis of a plot")
-    add(
-        "--metric",
-        default="test_accuracy",
-        help=f"a number of result.json, or several: a,b; or one that is derived: {', '.join(DERIVED)}",
-    )
-    add("--where", default="", help="only runs with these settings, as in dataset=digits,noise=none")
-    add("--baseline", help="compare all with the runs of these settings, as in sampler=uniform, pair by pair")
-    add("--paper", help="the numbers of a paper beside ours: hu2021, arazo2021 or sahayam2023")
-    add("--threshold", type=float, default=1.2, help="of a speed-up: times the baseline's final error (1.2)")
-    add("--share", type=float, default=0.99, help="of epochs_to_generalise: of a run's last test accuracy (0.99)")
+    add_arguments(parser, baseline="")
     add(
         "--format",
         default="md",
@@ -69,42 +59,24 @@ def tables_of(options: argparse.Namespace) -> str:
     """What a command line prints; remarks go to stderr."""
     if options.plot is not None:
         format_of(options.plot)
-    rows, columns, metrics = (named(options, of) for of in ("rows", "cols", "metric"))
-    known = of_paper(options.paper) if options.paper is not None else []
-    ways = Options(threshold=options.threshold, share=options.share)
+    rows, columns, asked = named(options, "rows"), named(options, "cols"), question(options, options.baseline)
     runs = read(options.folders)
     say(f"skipped {reason}" for reason in runs.skipped)
     if not runs.runs:
         raise UserError(f"there is no finished run in {', '.join(options.folders)}")
-    need(runs.runs, [*rows, *columns, *(metric for metric in metrics if metric not in DERIVED)], DERIVED)
-    chosen = select(runs.runs, options.where)
-    if options.baseline is not None:
-        ways.baseline = Baseline(chosen, runs.settings, options.baseline)
-    why = derive(chosen, metrics, ways)
-    measured, remarks = with_metric(chosen, metrics[0], why)
-    for metric in metrics[1:]:  # what only some runs have, beside what all have
-        remarks += [remark for remark in with_metric(chosen, metric, why)[1] if remark.startswith("note")]
-    say([*remarks, *mixed(measured, runs.settings, [*rows, *columns])])
-    tables = [tabulate(chosen, rows, columns, metric, note(metric, chosen, ways)) for metric in metrics]
+    need(runs.runs, [*rows, *columns, *asked.measured()], DERIVED)
+    answer = analyse(select(runs.runs, options.where), runs.settings, rows, columns, asked)
+    for problem in answer.problems.values():
+        raise problem
+    say(answer.remarks)
     if options.plot is not None:
-        draw(tables[0], options.plot)
+        draw(answer.tables[0], options.plot)
     if options.format == "runs":
-        return every_run(measured, runs.settings)
-    comparison = None
-    compared = [table for table in tables if table.metric not in SPEEDUPS]  # which are comparisons already
-    if ways.baseline is not None and compared:
-        comparison = compare(chosen, compared, ways.baseline)
-        say(comparison.remarks)
-    published = fitting(chosen, tables, known) if known else {}
+        return every_run(answer.measured, runs.settings)
     if options.format == "csv":
-        return every_cell(tables, comparison, published)
-    sheets = [laid_out(*tables, best=comparison.best if comparison else ())]
-    if comparison is not None:
-        sheets[0].caption += f"; {BOLD}" if comparison.best else ""
-        sheets.append(differences(comparison, compared))
-    if published:
-        sheets.append(beside(tables, published))
-    return "\n\n".join(map(STYLES[options.format], sheets))
+        return every_cell(answer)
+    sheets = answer.table(), answer.differences(), answer.beside()
+    return "\n\n".join(STYLES[options.format](sheet) for sheet in sheets if sheet is not None)
 
 
 def say(remarks: Iterable[str]) -> None:
@@ -112,19 +84,9 @@ def say(remarks: Iterable[str]) -> None:
         print(remark, file=sys.stderr)
 
 
-def named(options: argparse.Namespace, of: str) -> list[str]:
-    """What --rows, --cols or --metric names, each once."""
-    names = list(dict.fromkeys(name.strip() for name in getattr(options, of).split(",") if name.strip()))
-    if not names:
-        what, example = ("number", "test_accuracy") if of == "metric" else ("setting", "budget")
-        raise UserError(f"--{of} names no {what}; --{of} {example}, for one, does")
-    return names
-
-
-def every_cell(
-    tables: Sequence[Table], comparison: Comparison | None, published: Mapping[Place, Sequence[Number]]
-) -> str:
+def every_cell(answer: Analysis) -> str:
     """A line a cell, and a metric if there are several; also the missing. Numbers in full, accuracies up to 1."""
+    tables, comparison, published = answer.tables, answer.comparison, answer.published
     first, lines = tables[0], []
     for row, column, table in itertools.product(first.row_keys, first.column_keys, tables):
         cell, place = table.cells.get((row, column)), (table.metric, row, column)

@@ -35,10 +35,7 @@ class Options:
 
 
 def derive(runs: Iterable[Run], metrics: Iterable[str], options: Options) -> dict[tuple[str, str], str]:
-    """Give every run those of the metrics that are derived and that it has; why it has them not, by metric and path.
-
-    Raises UserError where a metric needs a baseline and there is none.
-    """
+    """Give every run those of the metrics that are derived and that it has; why it has them not, by metric and path."""
     curves: dict[int, Curve] = {}
     why = {}
 
@@ -50,8 +47,6 @@ def derive(runs: Iterable[Run], metrics: Iterable[str], options: Options) -> dic
     for metric in metrics:
         if metric not in DERIVED:
             continue
-        if metric in SPEEDUPS and options.baseline is None:
-            raise UserError(f"{metric} is a ratio to a baseline; add one, as in --baseline sampler=uniform")
         for run in runs:
             try:
                 run[metric] = DERIVED[metric](run, evaluations, options)
@@ -109,7 +104,8 @@ def speedup(unit: str) -> Callable[[Run, Callable[[Run], Curve], Options], float
     """
 
     def ratio(run: Run, evaluations: Callable[[Run], Curve], options: Options) -> float:
-        assert options.baseline is not None
+        if options.baseline is None:
+            raise Undefined("there is no baseline beside it")
         partners = options.baseline.partners(run)
         if not partners:
             raise Undefined(f"it has no partner with {options.baseline.typed}")

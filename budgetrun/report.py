@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from budgetrun.aggregate import named
-from budgetrun.compare import BOLD, Baseline, Comparison, compare, differences
+from budgetrun import status
+from budgetrun.analysis import Question, add_arguments, analyse, named, question
 from budgetrun.curves import curves_of
-from budgetrun.derived import DERIVED, SPEEDUPS, Options, derive, note
+from budgetrun.derived import DERIVED, Options, note
 from budgetrun.errors import UserError
 from budgetrun.gallery import Gallerist, Gallery
 from budgetrun.picture import label, power, thousands
-from budgetrun.results import write_text
-from budgetrun.runs import Run, conditions, mixed, need, read, select, with_metric
+from budgetrun.results import FINISHED, RunFolder, write_text
+from budgetrun.runs import Run, Runs, conditions, need, read, select
 from budgetrun.study import Panel, Study, head, missing, study
-from budgetrun.table import MISSING, Sheet, entry, laid_out, order, tabulate, word, words
+from budgetrun.table import MISSING, Sheet, entry, order, tabulate, word, words
 
 SPENT = ("updates", "examples_backward", "examples_forward", "flops", "flops_before", "seconds", "seconds_total")
 DIAGNOSTICS = (
@@ -59,9 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add("--out", type=Path, help="the file to write; default: report.html in the first folder")
     add("--rows", help="settings; default: all that vary but the task and the budget")
     add("--cols", help="settings; default: budget, and budget_unit if it varies")
-    add("--metric", default="test_accuracy", help="numbers as for aggregate; the first is drawn")
-    add("--where", default="", help="only runs with these settings, as in dataset=digits,noise=none")
-    add("--baseline", help="what all are compared with; default: sampler=uniform, where there are other samplers")
+    add_arguments(parser, baseline="; default: sampler=uniform, where there are other samplers")
     return parser
 
 
@@ -73,6 +71,8 @@ class Section:
     table: Sheet
     command: str
     comparison: Sheet | None
+    paper: Sheet | None
+    problems: dict[str, UserError]
     remarks: list[str]
     repeats: str
     spent: Sheet
@@ -111,27 +111,27 @@ def page(report: Report) -> str:
 def made(options: argparse.Namespace, command: str) -> Report:
     """Read the runs and make all that is on the page."""
     rows, columns = (None if getattr(options, of) is None else named(options, of) for of in ("rows", "cols"))
-    metrics = named(options, "metric")
     found = read(options.folders)
     if not found.runs:
         unfinished = f"; {len(found.skipped)} were skipped, as {found.skipped[0]}" if found.skipped else ""
         raise UserError(f"there is no finished run in {', '.join(options.folders)}{unfinished}")
-    need(
-        found.runs, [*(rows or []), *(columns or []), *(metric for metric in metrics if metric not in DERIVED)], DERIVED
-    )
+    need(found.runs, [*(rows or []), *(columns or [])])
     runs = select(found.runs, options.where)
     laid = study(runs, found.settings, rows, columns)
-    baseline = usual(laid) if options.baseline is None else options.baseline
+    asked = question(options, usual(laid) if options.baseline is None else options.baseline)
+    need(found.runs, asked.measured(), DERIVED)
     curves, without = curves_of(runs)
-    gallerist = Gallerist(laid, curves, conditions(baseline or "", "--baseline"))
-    teller = Teller(options, laid, found.settings, metrics, baseline, gallerist)
+    gallerist = Gallerist(laid, curves, conditions(asked.baseline or "", "--baseline"))
+    teller = Teller(options, laid, found.settings, asked, gallerist)
     sections = [teller.section(panel) for panel in laid.panels]
-    if options.baseline is not None and all(section.comparison is None for section in sections):
-        Baseline(runs, found.settings, options.baseline)  # raises what is wrong with it, or else there are no pairs
+    for what, problem in sections[0].problems.items():
+        typed = getattr(options, what) is not None
+        if typed and all(what in section.problems for section in sections):
+            raise problem
     remarks = [f"{path}: it has no learning curve" for path in without]
     return Report(
-        title=title(laid, len(runs)), facts=facts(runs, laid, found.skipped), remarks=[*code(runs), *remarks],
-        sections=sections, metric=label(metrics[0]),
+        title=title(laid, len(runs)), facts=facts(runs, laid, found), remarks=[*code(runs), *remarks],
+        sections=sections, metric=label(asked.metrics[0]),
         configuration=configuration(runs, laid), environment=environment(runs), command=command,
         date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
     )  # fmt: skip
@@ -150,40 +150,23 @@ class Teller:
     options: argparse.Namespace
     study: Study
     settings: list[str]
-    metrics: list[str]
-    baseline: str | None
+    asked: Question
     gallerist: Gallerist
 
     def section(self, panel: Panel) -> Section:
         """All about a panel."""
-        ways, remarks = Options(), []
-        if self.baseline is not None:
-            try:
-                ways.baseline = Baseline(panel.runs, self.settings, self.baseline)
-            except UserError as error:
-                remarks.append(f"no comparison: {error}")
-        why = derive(panel.runs, self.metrics, ways)
-        first = self.metrics[0]
-        if any(run.get(first) is not None for run in panel.runs):
-            remarks += with_metric(panel.runs, first, why)[1]
-        remarks += mixed(panel.runs, self.settings, self.study.shown)
-        tables = [
-            tabulate(panel.runs, self.study.rows, self.study.columns, metric, note(metric, panel.runs, ways))
-            for metric in self.metrics
-        ]
-        compared = [table for table in tables if table.metric not in SPEEDUPS]  # which are comparisons already
-        comparison = Comparison(self.baseline or "")
-        if ways.baseline is not None and compared:
-            comparison = compare(panel.runs, compared, ways.baseline)
-        table = laid_out(*tables, best=comparison.best)
-        table.caption += f"; {BOLD}" if comparison.best else ""
+        first = self.asked.metrics[0]
+        answer = analyse(panel.runs, self.settings, self.study.rows, self.study.columns, self.asked)
+        comparison = answer.differences() if answer.comparison and answer.comparison.effects else None
         return Section(
             title=panel.title,
-            table=table,
+            table=answer.table(),
             command=self.command(panel),
-            comparison=differences(comparison, compared) if comparison.effects else None,
-            remarks=remarks + comparison.remarks,
-            repeats=f"n = {', '.join(map(str, tables[0].numbers())) or 0} ({seeds(panel.runs)}).",
+            comparison=comparison,
+            paper=answer.beside(),
+            problems=answer.problems,
+            remarks=[*(f"not answered: {problem}" for problem in answer.problems.values()), *answer.remarks],
+            repeats=f"n = {', '.join(map(str, answer.tables[0].numbers())) or 0} ({seeds(panel.runs)}).",
             spent=self.numbers(panel, SPENT),
             diagnostics=self.numbers(panel, DIAGNOSTICS),
             against=self.gallerist.against(panel, first),
@@ -195,8 +178,8 @@ class Teller:
         """What prints a panel's table."""
         chosen = {
             "--rows": ",".join(self.study.rows), "--cols": ",".join(self.study.columns),
-            "--metric": ",".join(self.metrics), "--where": panel.condition(self.options.where),
-            "--baseline": self.baseline or "",
+            "--metric": ",".join(self.asked.metrics), "--where": panel.condition(self.options.where),
+            "--baseline": self.asked.baseline or "", "--paper": self.asked.paper or "",
         }  # fmt: skip
         typed = chain(*(item for item in chosen.items() if item[1]))
         return shlex.join(["python", "-m", "budgetrun.aggregate", *self.options.folders, *typed])
@@ -237,7 +220,7 @@ def title(laid: Study, count: int) -> str:
     return f"{runs}{f' of {what}' if what else ''}{by}"
 
 
-def facts(runs: list[Run], laid: Study, skipped: list[str]) -> dict[str, list[str]]:
+def facts(runs: list[Run], laid: Study, found: Runs) -> dict[str, list[str]]:
     """What was run, when, on what, and what is not there."""
     names = [*laid.rows, *laid.columns, *laid.panels[0].where]
     main = [f"{name}={laid.fixed[name]}" for name in MAIN if name in laid.fixed]
@@ -253,10 +236,22 @@ def facts(runs: list[Run], laid: Study, skipped: list[str]) -> dict[str, list[st
         or ["nothing but the seed"],
         "Fixed": [", ".join(main) or "nothing"],
         "Missing": lost or ["nothing: every cell has every seed"],
-        "Skipped": skipped or ["nothing"],
+        **({"Planned": planned(found.planned)} if found.planned else {}),
+        "Skipped": found.skipped or ["nothing"],
         "Finished": [when(runs)],
         "Machine": values(runs, "device"),
     }
+
+
+def planned(folders: Iterable[str]) -> list[str]:
+    """How many runs sweeps were to make in each folder, and which of them are not there, by what was typed for them."""
+    said = []
+    for folder in folders:
+        plan = status.plan(Path(folder))
+        states = {name: RunFolder(folder, name).state().word for name in plan}
+        left = [f"{states[name]}: {' '.join(typed)}" for name, typed in plan.items() if states[name] != FINISHED]
+        said += [f"{folder}: {len(plan)} runs, {len(left) or 'none'} of them not finished", *left]
+    return said
 
 
 def values(runs: Iterable[Run], name: str) -> list[str]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from budgetrun.cache import Cache
 from budgetrun.errors import UserError
 from budgetrun.results import SHOWN, read_result
+from budgetrun.status import PLANS
 from budgetrun.table import word, words
 
 if TYPE_CHECKING:
@@ -38,23 +39,25 @@ MEASURED = tuple(name for name in SHOWN if name not in ("names", "config"))
 class Runs:
     """runs: what each run is and measured, by name. settings: the names that are configuration. skipped: which, why.
 
-    A setting is named as on the command line: `sampler` is the chosen option, `sampler.pool` one of its values.
+    planned: the folders with plans of sweeps, see status.py. A setting is named as on the command line: `sampler` is
+    the chosen option, `sampler.pool` one of its values.
     """
 
     runs: list[Run]
     settings: list[str]
     skipped: list[str]
+    planned: list[str]
 
 
 def read(places: Iterable[str | Path]) -> Runs:
     """All finished runs below folders, and those in CSVs of `--format runs`, each once; links are followed."""
-    found = Runs([], [], [])
+    found = Runs([], [], [], [])
     known: dict[str, Run] = {}
     settings: dict[str, None] = {}  # in order of appearance
     walked: set[tuple[int, int]] = set()
     for place in places:
         if os.path.isdir(place):  # noqa: PTH112 -- Path.is_dir raises where a folder above is not readable
-            here = in_folder(str(place), walked, found.skipped)
+            here = in_folder(str(place), walked, found)
         elif str(place).endswith(".csv"):
             here = in_csv(Path(place))
         else:
@@ -77,9 +80,13 @@ def frame(places: Iterable[str | Path]) -> pd.DataFrame:
     return pd.DataFrame(read(places).runs)
 
 
-def in_folder(folder: str, walked: set[tuple[int, int]], skipped: list[str]) -> Iterator[tuple[list[str], Run]]:
-    """The names of the settings of each run below a folder, and the run. walked: folders that are not entered again."""
+def in_folder(folder: str, walked: set[tuple[int, int]], found: Runs) -> Iterator[tuple[list[str], Run]]:
+    """The names of the settings of each run below a folder, and the run; what else is there is put into `found`.
+
+    walked: folders that are not entered again.
+    """
     cache = Cache(folder)
+    skipped = found.skipped
 
     def unreadable(error: OSError) -> None:
         skipped.append(f"{error.filename}: it cannot be read ({error.strerror})")
@@ -95,6 +102,8 @@ def in_folder(folder: str, walked: set[tuple[int, int]], skipped: list[str]) -> 
             continue
         walked.add((place.st_dev, place.st_ino))
         below.sort()
+        if PLANS in below:
+            found.planned.append(here)
         if "result.json" not in files:
             if "metrics.jsonl" in files:
                 skipped.append(f"{here}: it is not finished")
@@ -208,29 +217,24 @@ def need(runs: list[Run], names: Iterable[str], derived: Iterable[str] = ()) -> 
             raise UserError(f"no run has {name}; {meant}")
 
 
-def with_metric(
-    runs: list[Run], metric: str, why: Mapping[tuple[str, str], str] | None = None
-) -> tuple[list[Run], list[str]]:
+def with_metric(runs: list[Run], metric: str, why: Mapping[tuple[str, str], str]) -> tuple[list[Run], list[str]]:
     """The runs that have the metric, and remarks on those that have none or one that is not finite.
 
-    why: the reason why a run has none, by metric and path, where there is one to say. Raises UserError where no run
-    has it, or where it is not a number.
+    why: the reason why a run has none, by metric and path, where there is one to say. Raises UserError where it is no
+    number.
     """
-    measured, remarks, reasons = [], [], []
+    measured, remarks = [], []
     for run in runs:
         value = run.get(metric)
         if value is None:
-            reasons.append((why or {}).get((metric, str(run["path"])), f"it has no {metric}"))
-            remarks.append(f"skipped {run['path']}: {reasons[-1]}")
+            because = why.get((metric, str(run["path"])), f"it has no {metric}")
+            remarks.append(f"skipped {run['path']}: {because}")
             continue
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise UserError(f"{metric} is not a number but {word(value)} in {run['path']}; --metric takes numbers")
         if not math.isfinite(value):
             remarks.append(f"note: {metric} is {value} in {run['path']}, and so is the mean of its cell")
         measured.append(run)
-    if not measured:
-        because = f": {reasons[0]}" if why and reasons else ""
-        raise UserError(f"none of the {len(runs)} runs chosen has {metric}{because}")
     return measured, remarks
 
 

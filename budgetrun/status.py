@@ -32,12 +32,19 @@ def write_plan(runs: Mapping[Path, list[str]]) -> None:
         write_text(folder / PLANS / f"{name}.json", json.dumps(planned, indent=1) + "\n")
 
 
+def plan(output_dir: Path) -> dict[str, list[str]]:
+    """The runs that sweeps are going to have there, by name with the overrides of their jobs."""
+    planned: dict[str, list[str]] = {}
+    for path in sorted((output_dir / PLANS).glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError):  # of a sweep that did not start, or no plan
+            planned |= json.loads(path.read_bytes())
+    return planned
+
+
 def states(output_dir: Path) -> dict[str, State]:
     """The state of every run that is in a folder or planned there, by name."""
     names = {path.name: None for path in sorted(output_dir.iterdir()) if (path / "config.yaml").is_file()}
-    for path in sorted((output_dir / PLANS).glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # of a sweep that did not start, or no plan
-            names |= dict.fromkeys(json.loads(path.read_bytes()).keys())
+    names |= dict.fromkeys(plan(output_dir))
     return {name: RunFolder(str(output_dir), name).state() for name in names}
 
 
