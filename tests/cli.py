@@ -15,7 +15,7 @@ import sys
 import traceback
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,21 +83,22 @@ def environment(**extra: str) -> dict[str, str]:
     return {**left, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **extra}
 
 
-def started(line: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
-    """A command line in a process of its own, its output in pipes."""
+def started(line: str, cwd: Path, first: Callable[[], object] = lambda: None) -> subprocess.Popen[str]:
+    """A command line in a process of its own, which does `first` first; its output in pipes."""
 
-    def hear_ctrl_c() -> None:  # which is ignored by all that a script starts in the background, as pytest may be
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored by all that a script starts in the background, as pytest
+        first()
 
     return subprocess.Popen(
-        [sys.executable, "-m", "budgetrun", *shlex.split(line)], preexec_fn=hear_ctrl_c,
-        cwd=cwd, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+        [sys.executable, "-m", "budgetrun", *shlex.split(line)], preexec_fn=prepare,
+        cwd=cwd, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
-def process(line: str, cwd: Path, **options: Any) -> Done:
-    """Run a command line in a process of its own, to its end."""
-    running = started(line, cwd, **options)
+def process(line: str, cwd: Path, first: Callable[[], object] = lambda: None) -> Done:
+    """The same, to its end."""
+    running = started(line, cwd, first)
     out, err = running.communicate(timeout=300)
     return Done(running.returncode, out, err, cwd)
 

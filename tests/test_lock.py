@@ -146,3 +146,12 @@ def test_a_folder_that_is_removed_under_its_process_does_not_stop_it(tmp_path: P
         (folder / lock.SIGN).unlink()
         time.sleep(0.05)
         held.release()
+
+
+def test_a_sign_that_cannot_be_removed_does_not_hide_why_a_run_failed(tmp_path: Path) -> None:
+    held = Lock(tmp_path)
+    (tmp_path / lock.SIGN).unlink()
+    (tmp_path / lock.SIGN).mkdir()  # which unlink fails on, as it does in a folder that is read-only by now
+    held.release()
+    (tmp_path / lock.SIGN).rmdir()
+    Lock(tmp_path).release()

@@ -187,7 +187,7 @@ def test_a_disk_that_cannot_take_the_files_stops_the_run_and_leaves_what_was_the
         interrupted = here(line, tmp_path)
     assert interrupted.code == 130
     before = {k: v for k, v in listing(tmp_path).items() if k.endswith(("checkpoint.pt", "result.json"))}
-    done = process(line, tmp_path, preexec_fn=limit_files_to(size))
+    done = process(line, tmp_path, first=limit_files_to(size))
     refused(done, "cannot be written")
     assert not [p for p in tmp_path.rglob(".*") if p.is_file() and p.name != ".lock"], "scratch files are left"
     assert before == {k: v for k, v in listing(tmp_path).items() if k.endswith(("checkpoint.pt", "result.json"))}
