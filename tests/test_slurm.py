@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -22,6 +24,7 @@ import pytest
 import torch
 from cli import CHECKOUT, Done, environment, here, process, refused, started
 from test_resume import assert_identical, without_clocks
+from test_soak import KILLS, assert_as_quiet, times
 
 from budgetrun.slurm import SlurmLauncher
 
@@ -277,6 +280,35 @@ def test_a_cancelled_job_saves_and_a_killed_one_goes_on_from_its_last_checkpoint
     for seed in range(2):
         assert f"goes on from update {at[seed]}" in job_log(cwd, f"{number(done)}_{seed}")
     assert_as_if_nothing_had_happened(cwd, line, [0, 1])
+
+
+def test_a_sweep_whose_jobs_are_killed_at_random_moments_ends_as_a_quiet_one(cwd: Path) -> None:
+    line = f"sampler=uniform,is aug=none,ricap seed=range({max(2, KILLS // 4)}) epochs=2 checkpoint_every=0.05"
+    options = "hydra.launcher.name=soak hydra.launcher.runs_per_job=2"
+    queue = "squeue", "--me", "--noheader", "--name=soak", "--format=%i"
+    chance, outputs, killed = random.Random(0), cwd / "outputs", 0
+    finished: dict[Path, int] = {}
+
+    def one_more(than: int) -> bool:
+        return len(times(outputs)) > than or not asked(*queue)
+
+    for _ in range(KILLS):
+        sweep(f"hydra.launcher.wait=false {options} {line}", cwd)
+        eventually(functools.partial(one_more, len(finished)))
+        time.sleep(chance.uniform(0, 1))
+        if running := asked(*queue, "--states=RUNNING").split():
+            kill(chance.choice(running))
+            killed += 1
+        now = times(outputs)
+        assert finished.items() <= now.items(), "what is finished stays as it is"
+        finished = now
+    assert killed > 0
+    assert len(finished) > 0
+    done = sweep(f"{options} {line}", cwd)
+    assert done.code == 0, done.out + done.err
+    (cwd / "quiet").mkdir()
+    assert here(f"-m {line}", cwd / "quiet").code == 0
+    assert_as_quiet(outputs, cwd / "quiet" / "outputs", finished)
 
 
 def test_a_preempted_job_goes_on_later_with_time_to_save_and_without(cwd: Path) -> None:

@@ -1,6 +1,7 @@
 """A sweep that is killed again and again ends as a quiet one, bit for bit.
 
-BUDGETRUN_KILLS=50 python -m pytest tests/test_soak.py kills it fifty times instead of twice.
+BUDGETRUN_KILLS=50 python -m pytest tests/test_soak.py kills it fifty times instead of twice, and so does
+test_slurm.py with jobs of a cluster.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def test_a_sweep_that_is_killed_at_random_moments_ends_as_a_quiet_one(
     chance, outputs = random.Random(0), tmp_path / "outputs"
     finished: dict[Path, int] = {}
     for _ in range(KILLS):
-        with started(f"{SWEEP} hydra/launcher={launcher}", tmp_path, start_new_session=True) as sweep:
+        with started(f"{SWEEP} hydra/launcher={launcher}", tmp_path, first=os.setsid) as sweep:
             while sweep.poll() is None and not set(times(outputs)) - set(finished):
                 time.sleep(0.01)  # until it has finished one more run
             try:
@@ -58,6 +59,11 @@ def test_a_sweep_that_is_killed_at_random_moments_ends_as_a_quiet_one(
     done = here(SWEEP, tmp_path)
     assert done.code == 0, done.err
     assert counts(outputs) == {FINISHED: 30}
+    assert_as_quiet(outputs, quiet, finished)
+
+
+def assert_as_quiet(outputs: Path, quiet: Path, finished: dict[Path, int]) -> None:
+    """Results and states are bit for bit those of the quiet sweep, and what was finished before was not made again."""
     assert finished.items() <= times(outputs).items()
     assert results(outputs) == results(quiet)
     for path in quiet.glob("*/checkpoint.pt"):
