@@ -8,7 +8,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from budgetrun.contracts import UserError
+from budgetrun.errors import UserError, one_line
 
 
 def broken(path: Path, why: str) -> UserError:
@@ -66,7 +66,7 @@ def fetch(
                 shutil.rmtree(scratch, ignore_errors=True)
         return read(folder)
     except (OSError, RuntimeError, HTTPException) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(
             f"the data set cannot be read from, or downloaded into, {folder} ({reason}); without a network, get it "
             f"from {url} and put it there by hand: {', '.join(str(folder / name) for name in archives)}"

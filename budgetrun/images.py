@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from budgetrun.contracts import UserError
+from budgetrun.errors import UserError, one_line
 from budgetrun.results import replacing
 
 log = logging.getLogger("budgetrun")
@@ -94,7 +94,7 @@ def decode(root: Path, names: list[str], size: int, channels: int) -> np.ndarray
                 whole = image.convert("L" if channels == 1 else "RGB")
             pixels = np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR))
         except Exception as error:  # Pillow raises many kinds, by what is wrong with a file
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise UserError(f"{path} cannot be read as an image ({reason}); replace it or take it away") from error
         images[number] = pixels.reshape(size, size, channels).transpose(2, 0, 1)
 
