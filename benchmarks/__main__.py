@@ -9,6 +9,7 @@ import platform
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,11 @@ def compare() -> None:
     parser.add_argument(
         "--rounds", type=int, help="at most so many rounds of blocks (default: each case's own, 10 to 40)"
     )
+    parser.add_argument("--trainings", default="", help="a and b: those of these names, as in digits,resnet18")
     options = parser.parse_args()
+    cases = [case for case in CASES if any(name in case.name for name in options.trainings.split(","))]
+    if not cases:
+        parser.error(f"--trainings {options.trainings}: there are {'; '.join(case.name for case in CASES)}")
     wanted = options.only.split(",")
     if unknown := set(wanted) - set("abcd"):
         parser.error(f"--only takes a, b, c, d, not {', '.join(sorted(unknown))}")
@@ -122,9 +127,18 @@ def compare() -> None:
     most = 2 if options.smoke else options.rounds or 1000
     with loops.global_flags():
         if "a" in wanted:
-            against_the_limit(device, place, options.smoke, most, options.cpu_time)
+            table(
+                "(a) Our loop against the limit (goal: at least 0.95)",
+                f"uniform, standard augmentation | limit, ms an update | ours, ms an update | {RATIO_HEADER}",
+                against_the_limit(cases, device, place, options.smoke, most, options.cpu_time),
+            )
         if "b" in wanted:
-            against_the_conventional(device, place, options.smoke, most)
+            workers = min(8, os.cpu_count() or 1)
+            table(
+                f"(b) Our loop against the conventional one, {workers} workers (goal: 2 for Fashion-MNIST, 1 for all)",
+                f"p-SGD, budget 0.3, standard augmentation | conventional, images/s | ours, images/s | {RATIO_HEADER}",
+                against_the_conventional(cases, device, place, options.smoke, most, workers),
+            )
         if "c" in wanted:
             data = loops.data_of(*FASHION, *place)
             if options.smoke:
@@ -144,32 +158,31 @@ def processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def table(title: str, header: str, rows: list[str]) -> None:
+def table(title: str, header: str, rows: Iterable[str]) -> None:
+    """Print a table; each row as soon as it is measured."""
     rule = " | ".join("---" for _ in header.split("|"))
-    print(f"\n### {title}\n\n| {header} |\n| {rule} |", *(f"| {row} |" for row in rows), sep="\n", flush=True)
+    print(f"\n### {title}\n\n| {header} |\n| {rule} |", flush=True)
+    for row in rows:
+        print(f"| {row} |", flush=True)
 
 
-def against_the_limit(device: torch.device, place: list[str], smoke: bool, most: int, cpu_time: bool) -> None:
-    rows = []
-    for case in CASES:
+def against_the_limit(
+    cases: list[Case], device: torch.device, place: list[str], smoke: bool, most: int, cpu_time: bool
+) -> Iterator[str]:
+    for case in cases:
         overrides = case.overrides + place + (SMOKE.get(case.name, []) if smoke else [])
         data = loops.data_of(*overrides)
         lanes = {"limit": loops.limit(overrides, data), "ours": loops.ours(overrides, data)}
         block, rounds = case.smoke_block if smoke else case.block, min(most, case.rounds)
         times = contest(lanes, block, rounds, device, cpu_time=cpu_time)
         of_limit = ratio(times["limit"].seconds, times["ours"].seconds)
-        rows.append(f"{case.name} | {ms(times['limit'].median)} | {ms(times['ours'].median)} | {of_limit}")
-    table(
-        "(a) Our loop against the limit (goal: at least 0.95)",
-        f"uniform, standard augmentation | limit, ms an update | ours, ms an update | {RATIO_HEADER}",
-        rows,
-    )
+        yield f"{case.name} | {ms(times['limit'].median)} | {ms(times['ours'].median)} | {of_limit}"
 
 
-def against_the_conventional(device: torch.device, place: list[str], smoke: bool, most: int) -> None:
-    workers = min(8, os.cpu_count() or 1)
-    rows = []
-    for case in CASES:
+def against_the_conventional(
+    cases: list[Case], device: torch.device, place: list[str], smoke: bool, most: int, workers: int
+) -> Iterator[str]:
+    for case in cases:
         # the draw of an epoch is the block, so that a DataLoader's workers live and die within it
         small = ["+dataset.n=64"] if smoke else ["+dataset.n=2048"]
         own = [small[0] if o.startswith("+dataset.n") else o for o in case.overrides]
@@ -190,12 +203,7 @@ def against_the_conventional(device: torch.device, place: list[str], smoke: bool
         for name in list(lanes)[1:]:
             gain = ratio(times[name].seconds, times["ours"].seconds)
             speeds = f"{size / times[name].median:,.0f} | {size / times['ours'].median:,.0f}"
-            rows.append(f"{case.name}, {name} | {speeds} | {gain}")
-    table(
-        f"(b) Our loop against the conventional one, {workers} workers (goal: 2 for Fashion-MNIST, 1 everywhere)",
-        f"p-SGD, budget 0.3, standard augmentation | conventional, images/s | ours, images/s | {RATIO_HEADER}",
-        rows,
-    )
+            yield f"{case.name}, {name} | {speeds} | {gain}"
 
 
 def samplers(device: torch.device, common: list[str], data: Data, smoke: bool, most: int, cpu_time: bool) -> None:
