@@ -6,6 +6,7 @@ torch is imported where a checkpoint is: the reader of runs is 3 s faster withou
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import logging
@@ -233,6 +234,7 @@ class RunFolder:
         write_text(self.result_path, json.dumps(result, indent=2) + "\n")
 
 
+@functools.cache  # a commit made while a process runs is not what the process runs
 def commit() -> tuple[str | None, bool | None]:
     """The git commit of the code that runs and whether it was changed since; (None, None) outside a checkout."""
     checkout = Path(__file__).resolve().parent.parent

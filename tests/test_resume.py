@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import torch
 from cli import SAMPLERS, Done, before_update, here, needed, process, started
 
+from budgetrun import results
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context
 from budgetrun.train import run
@@ -227,6 +229,25 @@ def test_the_randomness_of_scores_goes_on_from_where_it_was(experiment_for: Any)
         run(experiment())
     run(experiment())
     assert (folder / "scores.csv").read_text() == whole
+
+
+def test_the_commit_of_a_run_is_that_of_its_process_s_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*command: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=b@c", *command], cwd=tmp_path, check=True)
+
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "budgetrun" / "results.py"))
+    git("init", "-q")
+    (tmp_path / "conf").mkdir()
+    results.commit.cache_clear()
+    try:
+        for content in "ab":
+            (tmp_path / "conf" / "x.yaml").write_text(content)
+            git("add", ".")
+            git("commit", "-qm", content)
+            head = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=tmp_path, text=True).strip()
+            assert (results.commit() == (head, False)) == (content == "a")
+    finally:
+        results.commit.cache_clear()
 
 
 def test_a_run_that_goes_on_with_other_code_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
