@@ -6,6 +6,7 @@ import contextlib
 import io
 import math
 import re
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ INLINE: dict[str, Any] = {
     "ytick.color": "#333", "axes.labelcolor": "#222", "axes.titlesize": "medium", "axes.titlelocation": "left",
     "lines.markersize": 4.5, "errorbar.capsize": 3,
 }  # fmt: skip
-AXES = (0.19, 0.19, 0.785, 0.7)
+AXES = (0.19, 0.19, 0.765, 0.7)
+TITLE, LINE = 34, 0.06  # letters that fit above the axes, and the height of one more line of them
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -151,7 +153,9 @@ def chart(lines: Sequence[Line], title: str, x: str, y: str, limits: tuple[float
 
     exponent = thousands(point.x for line in lines for point in line.points if point)
     picture = Figure(figsize=(3.3, 2.5))
-    axes = picture.add_axes(AXES)  # fixed, as laying out by what is drawn takes twice the time
+    titles = textwrap.wrap(printable(title), TITLE, break_on_hyphens=False)
+    left, bottom, width, height = AXES  # fixed, as laying out by what is drawn takes twice the time
+    axes = picture.add_axes((left, bottom, width, height - LINE * max(0, len(titles) - 1)))
     for line in lines:
         xs = [point.x / 10**exponent if point else math.nan for point in line.points]
         ys = [point.y * factor if point else math.nan for point in line.points]
@@ -167,7 +171,7 @@ def chart(lines: Sequence[Line], title: str, x: str, y: str, limits: tuple[float
     axes.set_ylim(limits[0] * factor, limits[1] * factor)
     axes.set_xlabel(printable(x) + power(exponent))
     axes.set_ylabel(printable(y))
-    axes.set_title(printable(title))
+    axes.set_title("\n".join(titles))
     axes.grid(alpha=0.25, linewidth=0.6)
     return picture
 

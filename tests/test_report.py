@@ -19,6 +19,7 @@ import tables
 from cli import CHECKOUT, Done, environment, here
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.text import Text
 from tables import aggregate, called, result
 from test_papers import write_hu
 
@@ -241,6 +242,19 @@ def test_a_chart_draws_its_points_bands_and_gaps() -> None:
         "FLOPs (in\N{NO-BREAK SPACE}10³)", "accuracy, %", "a $title$",
     )  # fmt: skip
     assert axes.get_ylim() == (0, 100)
+
+
+def test_a_long_title_is_broken_and_ends_within_its_picture() -> None:
+    title = "aug=standard, budget=0.2, budget_unit=updates, noise.rate=0.25"
+    with page_style():
+        picture = chart([], title, "updates", "accuracy", (0, 1), 1)
+        picture.canvas.draw()
+        (axes,) = picture.axes
+        said = next(text for text in axes.texts + axes.findobj(Text) if text.get_text().startswith("aug="))
+        extent = said.get_window_extent()
+    assert " ".join(said.get_text().split()) == title
+    assert extent.x1 <= picture.bbox.x1
+    assert extent.y1 <= picture.bbox.y1
 
 
 def test_learning_curves_are_means_at_each_evaluation(tmp_path: Path, charts: list[Any]) -> None:
