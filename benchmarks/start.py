@@ -13,6 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# with the program of this checkout, wherever it is started
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+}
 IMPORT = re.compile(r"import time:\s+(\d+) \|\s+(\d+) \| +(\S+)")
 
 
@@ -47,11 +52,8 @@ def start(arguments: list[str], traced: bool = False) -> Start:
         stamped = ["schedule=constant", "schedule._target_=benchmarks.start.Stamped"]
         once = ["epochs=0.1", "evaluations=1", f"output_dir={folder}"]  # two updates are enough to see the first
         command = [sys.executable, *["-X", "importtime"][: 2 * traced], "-m", "budgetrun", *arguments, *stamped, *once]
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         began = time.time()
-        done = subprocess.run(
-            command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     stamps = [float(line.split()[2]) - began for line in done.stdout.splitlines() if line.startswith("stamp ")]

@@ -6,14 +6,12 @@ The runs differ in their seed alone. `model=resnet18 device=cuda --jobs 1,2,4` s
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.start import ENVIRONMENT, ROOT
 
 
 def main() -> None:
@@ -43,12 +41,11 @@ def main() -> None:
 
 def took(lines: list[list[str]]) -> float:
     """The seconds that these command lines take one after another, in an empty folder."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         for line in lines:
             command = [sys.executable, "-m", "budgetrun", *line, f"data_dir={ROOT / 'data'}", f"output_dir={folder}"]
-            subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(command, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - began
 
 
