@@ -66,61 +66,73 @@ def craig(gradients: Tensor, count: int) -> tuple[Tensor, Tensor]:
             f"CRAIG compares {m} examples with each other, which takes {4 * m * m / 2**30:.0f} GiB; "
             "choose by class (balanced=true), or another method"
         )
-    similarity = torch.cdist(gradients, gradients, compute_mode="donot_use_mm_for_euclid_dist")
-    similarity = similarity.max() - similarity
-    best = torch.zeros(m, device=gradients.device)  # similarity of each to the nearest of the chosen
-    gains = similarity.sum(0, dtype=torch.float64)
+    distance = torch.cdist(gradients, gradients, compute_mode="donot_use_mm_for_euclid_dist")
+    nearest = distance.max().expand(m)  # distance of each to the nearest of the chosen
+    gains = (nearest - distance).sum(0, dtype=torch.float64)
     chosen: list[int] = []
     for _ in range(count):
         point = int(gains.argmax())
         chosen.append(point)
-        column = similarity[:, point]
-        # only rows that come nearer change the gains: over all choices about m log(count) of them, not m x count
-        for rows in (column > best).nonzero()[:, 0].split(1000):
-            nearer = similarity[rows]
-            lost = (nearer - best[rows, None]).clamp(min=0) - (nearer - column[rows, None]).clamp(min=0)
-            gains -= lost.sum(0, dtype=torch.float64)
-        best = torch.maximum(best, column)
+        to_point = distance[point]
+        # only rows that come nearer change the gains: over all choices about m log(count) of them, not m x count; in
+        # parts that stay in a cache, 64 rows of 6,000: 0.65 s a class of Fashion-MNIST, 1.0 s with 256 rows
+        for rows in (to_point < nearest).nonzero()[:, 0].split(2**19 // m + 1):
+            before = nearest[rows, None]
+            gains -= (before - distance[rows].clamp_(to_point[rows, None], before)).sum(0, dtype=torch.float64)
+        nearest = torch.minimum(nearest, to_point)
         gains[point] = -torch.inf
-    index = torch.tensor(chosen, device=best.device)
-    nearest = similarity[:, index].argmax(1)
-    return index, torch.zeros(count, device=best.device).index_add_(0, nearest, torch.ones_like(best))
+    index = torch.tensor(chosen, device=distance.device)
+    owner = distance[index].argmin(0)
+    return index, torch.zeros(count, device=distance.device).index_add_(0, owner, torch.ones_like(nearest))
 
 
-def gradmatch(gradients: Tensor, count: int, regularization: float) -> tuple[Tensor, Tensor]:
-    """At most `count` of the gradients [m, d], in the order they are chosen, and weights >= 0 of them.
+def gradmatch(errors: Tensor, inputs: Tensor, count: int, regularization: float) -> tuple[Tensor, Tensor]:
+    """At most `count` of m gradients, in the order they are chosen, and weights >= 0 of them.
 
+    Gradient i is the outer product of errors[i] and inputs[i], [m, C] and [m, D], as a linear layer's is.
     Orthogonal matching pursuit for min_w ||sum_i g_i - sum_{j in S} w_j g_j||^2 + regularization ||w||^2: choose the
     gradient of the largest product with what is left, solve for the weights of all chosen, drop the most negative
     while there is one. It ends early where nothing is left to match. Source: Killamsetty et al. 2021 (GRAD-MATCH), and
     their code, which drops negative weights the same way. A choice waits for the host.
     """
-    products = gradients @ gradients.sum(0)  # of each with all that is to be matched
+
+    def with_all(gradient: Tensor) -> Tensor:  # its products [m]
+        return ((gradient.to(errors) @ inputs.T) * errors.T).sum(0)
+
+    def among(some: list[int]) -> tuple[Tensor, Tensor]:  # double: the weights of many chosen are ill-conditioned
+        return errors[some].double(), inputs[some].double()
+
+    target = errors.double().T @ inputs.double()
+    products = with_all(target)
     nothing = 1e-6 * float(products.abs().max())
-    left = products.clone()
+    # a trace of regularisation keeps coinciding gradients solvable
+    ridge = regularization + 1e-9 * (errors.double().square().sum(1) * inputs.double().square().sum(1)).mean()
+    left, weights = products.clone(), target.new_empty(0)
     chosen: list[int] = []
-    kernel = products.new_empty(0, len(products))  # products of the chosen with all
-    weights = products.new_empty(0, dtype=torch.float64)
+    factor = target.new_zeros(count, count)  # Cholesky's, of the products of the chosen with each other
     for _ in range(count):
         left[chosen] = -torch.inf
         best = int(left.argmax())
         if not left[best] > nothing:
             break
         chosen.append(best)
-        kernel = torch.cat([kernel, (gradients @ gradients[best])[None]])
+        e, x = among(chosen)
+        k = len(chosen) - 1
+        row = (e @ e[-1]) * (x @ x[-1])
+        factor[k, :k] = torch.linalg.solve_triangular(factor[:k, :k], row[:k, None], upper=False)[:, 0]
+        factor[k, k] = (row[k] + ridge - factor[k, :k].square().sum()).sqrt()
         while True:
-            gram = kernel[:, chosen].double()
-            # a trace of regularisation keeps coinciding gradients solvable
-            ridge = regularization + 1e-9 * gram.diagonal().mean()
-            diagonal = ridge * torch.eye(len(chosen), dtype=gram.dtype, device=gram.device)
-            weights = torch.linalg.solve(gram + diagonal, products[chosen].double())
+            k = len(chosen)
+            weights = torch.cholesky_solve(products[chosen, None].double(), factor[:k, :k])[:, 0]
             worst = int(weights.argmin())
             if weights[worst] >= 0:
                 break
             del chosen[worst]
-            kernel = torch.cat([kernel[:worst], kernel[worst + 1 :]])
-        left = products - weights.to(kernel) @ kernel
-    return torch.tensor(chosen, dtype=torch.int64, device=gradients.device), weights.float()
+            e, x = among(chosen)
+            gram = (e @ e.T) * (x @ x.T) + ridge * torch.eye(k - 1, dtype=e.dtype, device=e.device)
+            factor[: k - 1, : k - 1] = torch.linalg.cholesky(gram)
+        left = with_all(target - (e * weights[:, None]).T @ x)
+    return torch.tensor(chosen, dtype=torch.int64, device=errors.device), weights.float()
 
 
 def glister(gradients: Tensor, logits: Tensor, labels: Tensor, count: int, step: float, rounds: int) -> Tensor:
@@ -163,13 +175,16 @@ class Seen:
     def __getitem__(self, rows: Tensor) -> Seen:
         return Seen(self.features[rows], self.logits[rows], self.labels[rows])
 
-    def gradients(self, layer: str) -> Tensor:
-        """Of the cross-entropy, by the last layer's "bias" [m, classes], or all of it: "last" [m, classes (D + 1)]."""
-        bias = bias_gradients(self.logits, self.labels)
-        if layer == "bias":
-            return bias
-        inputs = torch.cat([self.features, torch.ones_like(self.features[:, :1])], dim=1)
-        return (bias[:, :, None] * inputs[:, None, :]).flatten(1)
+    def errors(self) -> Tensor:
+        """Gradients [m, classes] of the cross-entropy by the last layer's bias.
+
+        By all of the layer they are the outer products of these and `inputs`.
+        """
+        return bias_gradients(self.logits, self.labels)
+
+    def inputs(self) -> Tensor:
+        """The features and a 1 for the bias, [m, D + 1]."""
+        return torch.cat([self.features, torch.ones_like(self.features[:, :1])], dim=1)
 
 
 class Method(Protocol):
@@ -204,14 +219,14 @@ class Craig:
     """craig on the gradients of the last bias, as the authors' code does."""
 
     def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        return craig(seen.gradients("bias"), count)
+        return craig(seen.errors(), count)
 
 
 @dataclass
 class GradMatch:
     """gradmatch, filled up to the count with random others of weight 1 where it ends early, as the authors' code does.
 
-    gradients: of the "last" layer, or of its "bias" alone (memory: m classes (D + 1) numbers, or m classes).
+    gradients: of the "last" layer, or of its "bias" alone.
     regularization: at least 0.
     """
 
@@ -225,7 +240,8 @@ class GradMatch:
             raise ValueError(f"regularization={self.regularization} must be at least 0")
 
     def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        index, weights = gradmatch(seen.gradients(self.gradients), count, self.regularization)
+        inputs = seen.inputs() if self.gradients == "last" else torch.ones_like(seen.features[:, :1])
+        index, weights = gradmatch(seen.errors(), inputs, count, self.regularization)
         order = torch.randperm(len(seen.labels), generator=random, device=index.device)
         others = order[~torch.isin(order, index)][: count - len(index)]
         return torch.cat([index, others]), torch.cat([weights, torch.ones_like(others, dtype=weights.dtype)])
@@ -252,7 +268,7 @@ class Glister:
 
     def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, None]:
         assert held is not None
-        return glister(seen.gradients("bias"), held.logits, held.labels, count, self.step, self.rounds), None
+        return glister(seen.errors(), held.logits, held.labels, count, self.step, self.rounds), None
 
 
 @dataclass

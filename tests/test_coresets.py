@@ -154,6 +154,8 @@ def test_craig_refuses_what_does_not_fit_into_memory():
 
 # ---- GRAD-MATCH
 
+ONES = torch.ones(14, 1)  # a gradient is the outer product of an error and an input
+
 
 def pursuit(g: np.ndarray, count: int, regularization: float) -> tuple[list[int], np.ndarray]:
     """The definition in numpy: least squares by an augmented system, and the most negative weight dropped."""
@@ -177,20 +179,33 @@ def pursuit(g: np.ndarray, count: int, regularization: float) -> tuple[list[int]
 
 
 @settings(deadline=None, max_examples=60)
-@given(m=st.integers(2, 14), dim=st.integers(3, 8), seed=st.integers(0, 1000), count=st.integers(1, 14),
-       regularization=st.sampled_from([0.01, 0.5, 10.0]))  # fmt: skip
-def test_gradmatch_is_orthogonal_matching_pursuit_with_positive_weights(m, dim, seed, count, regularization):
-    gradients = points(m, dim, seed).double()
-    index, weights = gradmatch(gradients, min(m, count), regularization)
+@given(m=st.integers(2, 14), dim=st.integers(3, 8), width=st.integers(1, 4), seed=st.integers(0, 1000),
+       count=st.integers(1, 14), regularization=st.sampled_from([0.01, 0.5, 10.0]))  # fmt: skip
+def test_gradmatch_is_orthogonal_matching_pursuit_with_positive_weights(m, dim, width, seed, count, regularization):
+    errors, inputs = points(m, dim, seed).double(), points(m, width, seed + 1).double()
+    index, weights = gradmatch(errors, inputs, min(m, count), regularization)
+    gradients = (errors[:, :, None] * inputs[:, None, :]).flatten(1)
     chosen, expected = pursuit(gradients.numpy(), min(m, count), regularization)
     assert index.tolist() == chosen
     np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-3, atol=1e-5)
 
 
+def test_gradmatch_goes_on_as_defined_after_it_has_dropped_some(monkeypatch):
+    errors, inputs = points(80, 4, 4).double(), points(80, 3, 5).double()
+    factored, factor = [], torch.linalg.cholesky
+    monkeypatch.setattr(torch.linalg, "cholesky", lambda gram: factored.append(len(gram)) or factor(gram))
+    index, weights = gradmatch(errors, inputs, 80, 0.5)
+    chosen, expected = pursuit((errors[:, :, None] * inputs[:, None, :]).flatten(1).numpy(), 80, 0.5)
+    assert index.tolist() == chosen
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-3, atol=1e-5)
+    assert len(factored) == 3  # those that were dropped
+    assert factored[0] < len(chosen)  # and after the first there were more to choose
+
+
 def test_gradmatch_with_room_for_all_is_the_non_negative_least_squares_of_scipy():
     # gradients that are nearly orthogonal, so that none is dropped on the way
     gradients = torch.eye(6).repeat(1, 2) * torch.arange(1, 7)[:, None] + 0.1 * points(6, 12, 0).abs()
-    index, weights = gradmatch(gradients, 6, 0.5)
+    index, weights = gradmatch(gradients, ONES[:6], 6, 0.5)
     ordered = gradients[index].double().numpy()
     system = np.vstack([ordered.T, np.sqrt(0.5) * np.eye(6)])
     target = np.concatenate([gradients.double().sum(0).numpy(), np.zeros(6)])
@@ -202,10 +217,10 @@ def test_gradmatch_with_room_for_all_is_the_non_negative_least_squares_of_scipy(
 def test_gradmatch_ends_when_nothing_is_left_to_match():
     # two directions, and two of the gradients carry all of them
     gradients = torch.tensor([[4.0, 0], [0, 3], [1, 0], [0, 1], [2, 0]])
-    index, weights = gradmatch(gradients, 5, 0.0)
+    index, weights = gradmatch(gradients, ONES[:5], 5, 0.0)
     assert index.tolist() == [0, 1]
     torch.testing.assert_close(weights, torch.tensor([7 / 4, 4 / 3]))
-    assert len(gradmatch(torch.zeros(4, 2), 3, 0.5)[0]) == 0
+    assert len(gradmatch(torch.zeros(4, 2), ONES[:4], 3, 0.5)[0]) == 0
 
 
 def test_the_method_gradmatch_fills_up_with_random_others_of_weight_1():
@@ -274,9 +289,9 @@ def test_the_gradients_of_the_last_layer_are_autograd_s():
     for row in range(6):
         loss = F.cross_entropy(layer(features[row : row + 1]), labels[row : row + 1])
         weight, bias = torch.autograd.grad(loss, [layer.weight, layer.bias])
-        torch.testing.assert_close(seen.gradients("bias")[row], bias)
+        torch.testing.assert_close(seen.errors()[row], bias)
         both = torch.cat([weight, bias[:, None]], dim=1)
-        torch.testing.assert_close(seen.gradients("last")[row], both.flatten())
+        torch.testing.assert_close(torch.outer(seen.errors()[row], seen.inputs()[row]), both)
 
 
 # ---- among the examples of a run
