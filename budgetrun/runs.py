@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,8 @@ class Runs:
 def read(places: Iterable[str | Path]) -> Runs:
     """All finished runs below folders, and those in CSVs of `--format runs`, each once; links are followed."""
     found = Runs([], [], [], [])
-    known: dict[str, Run] = {}
+    known: dict[str, tuple[Run, str | Path]] = {}
+    again: Counter[tuple[str | Path, str | Path]] = Counter()  # runs of one place that another has as well
     settings: dict[str, None] = {}  # in order of appearance
     walked: set[tuple[int, int]] = set()
     for place in places:
@@ -63,12 +65,15 @@ def read(places: Iterable[str | Path]) -> Runs:
         else:
             raise UserError(f"{place} is not a folder that can be read; name the folders, or CSVs, that hold the runs")
         for names, run in here:
-            first = known.setdefault(str(run["run_id"]), run)
+            first, its_place = known.setdefault(str(run["run_id"]), (run, place))
             if first is run:
                 found.runs.append(run)
                 settings |= dict.fromkeys(names)
-            else:
+            elif its_place is place:
                 found.skipped.append(f"{run['path']}: it is the same run as {first['path']}")
+            else:
+                again[place, its_place] += 1
+    found.skipped += [f"{count} of the runs in {place}, which {other} has too" for (place, other), count in again.items()]
     found.settings = list(settings)
     return found
 

@@ -224,12 +224,14 @@ def test_a_run_that_is_linked_into_the_folder_is_found(tmp_path: Path) -> None:
 
 
 def test_a_copy_of_a_run_counts_once_and_is_said(tmp_path: Path) -> None:
-    path = write(tmp_path / "a", test_accuracy=0.25)
+    path = write(tmp_path / "a" / "first", test_accuracy=0.25)
+    copy = shutil.copytree(path, tmp_path / "a" / "second" / "copy")
     shutil.copytree(path, tmp_path / "b" / "copy")
     done = aggregate(tmp_path / "a", tmp_path / "b", "--format", "csv")
     assert ns(done) == [1]
     assert done.err == (
-        f"skipped {tmp_path / 'b' / 'copy' / 'result.json'}: it is the same run as {path / 'result.json'}\n"
+        f"skipped {copy / 'result.json'}: it is the same run as {path / 'result.json'}\n"
+        f"skipped 1 of the runs in {tmp_path / 'b'}, which {tmp_path / 'a'} has too\n"
     )
 
 
