@@ -73,7 +73,7 @@ def read(places: Iterable[str | Path]) -> Runs:
                 found.skipped.append(f"{run['path']}: it is the same run as {first['path']}")
             else:
                 again[place, its_place] += 1
-    found.skipped += [f"{count} of the runs in {place}, which {other} has too" for (place, other), count in again.items()]
+    found.skipped += [f"{n} of the runs in {place}, which {other} has too" for (place, other), n in again.items()]
     found.settings = list(settings)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -18,8 +19,11 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
+
+if TYPE_CHECKING:
+    from budgetrun.config import Experiment
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONF = CHECKOUT / "conf"
@@ -75,6 +79,18 @@ def here(line: str, cwd: Path) -> Done:
             traceback.print_exc()
             code = 1
     return Done(code, out.getvalue(), err.getvalue(), cwd)
+
+
+def checked(*overrides: str) -> Experiment:
+    """The checked experiment of a command line."""
+    from hydra import compose, initialize_config_dir
+
+    from budgetrun.composing import own
+    from budgetrun.config import experiment
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", overrides=list(overrides), return_hydra_config=True)
+    return experiment(own(cfg), cfg.hydra.runtime.choices)
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -169,12 +185,17 @@ def needed(sampler: str, folder: Path, line: str = "") -> str:
     return f" sampler.file={folder / 'given.csv'}"
 
 
+@functools.cache
+def sampler_class(option: str) -> Any:
+    from hydra.utils import get_object
+
+    return get_object(values_of("sampler", option)["_target_"])
+
+
 @contextlib.contextmanager
 def before_update(number: int, sampler: str, action: Any) -> Iterator[None]:
     """Call `action` when the sampler is about to draw the batch of that update, counted from 1 in this process."""
-    from hydra.utils import get_object
-
-    kind = get_object(values_of("sampler", sampler)["_target_"])
+    kind = sampler_class(sampler)
     really, drawn = kind.draw, 0
 
     def draw(self: Any) -> Any:

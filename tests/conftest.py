@@ -12,12 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from cli import checked
 from torch import Tensor
 
-from budgetrun.__main__ import CONF
-from budgetrun.composing import own
-from budgetrun.config import Experiment, experiment
+from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context, Data, Random
 from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.views import Views
@@ -65,10 +63,7 @@ def experiment_for(tmp_path: Any) -> Callable[..., Experiment]:
     """The checked experiment of a command line, with its outputs in a temporary folder."""
 
     def make(*overrides: str) -> Experiment:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            overrides = (*overrides, f"output_dir={tmp_path}", "device=cpu")
-            cfg = compose("config", overrides=list(overrides), return_hydra_config=True)
-        return experiment(own(cfg), cfg.hydra.runtime.choices)
+        return checked(f"output_dir={tmp_path}", "device=cpu", *overrides)
 
     return make
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli import AUGS, CHECKOUT, CONF, OPTIONS, SAMPLERS, TRAINING, environment, here, listing, needed, process, refused
+from cli import CHECKOUT, CONF, OPTIONS, environment, here, listing, needed, process, refused
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
@@ -67,29 +67,6 @@ def test_no_component_file_is_without_a_yaml() -> None:
         )
         files = {p.stem for p in (CHECKOUT / "budgetrun" / group).glob("*.py")} - {"__init__"}
         assert files == targets
-
-
-@pytest.mark.parametrize("aug", AUGS)
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_sampler_trains_with_every_augmentation_and_spends_the_budget_exactly(
-    sampler: str, aug: str, tmp_path: Path
-) -> None:
-    extra = needed(sampler, tmp_path)
-    done = here(f"sampler={sampler} aug={aug} budget=0.33 epochs=1.5 evaluations=2 {extra}", tmp_path)
-    assert done.code == 0, done.err
-    result = done.result
-    full = int(1.5 * (TRAINING // 64))
-    assert result["updates"] == round(0.33 * full) == 11
-    # of updates 0 to 10, sb_batchwise halves the batches of 6 and 8: from half to nine tenths of the run, every other
-    assert result["examples_backward"] == (11 * 64 if sampler != "sb_batchwise" else 9 * 64 + 2 * 32)
-    assert result["examples_forward"] >= result["examples_backward"]
-    assert result["status"] == "finished"
-    assert (result["names"]["sampler"], result["names"]["aug"]) == (sampler, aug)
-    assert 0 <= result["test_accuracy"] <= 1
-    metrics = [json.loads(line) for line in (done.folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["progress"] for line in metrics] == pytest.approx([6 / 11, 1])
-    assert metrics[-1]["test_accuracy"] == result["test_accuracy"]
-    assert done.err == ""
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from cli import SAMPLERS, Done, before_update, here, needed, process, started
+from cli import SAMPLERS, before_update, here, needed, process, started
 
 from budgetrun import results
 from budgetrun.config import Experiment
@@ -64,19 +64,20 @@ def assert_identical(one: Any, other: Any, where: str = "") -> None:
         assert one == other, where
 
 
-def assert_ends_alike(one: Done, other: Done) -> None:
-    """The same folder name, weights, state, metrics and result, but for the clocks."""
-    assert one.folder.name == other.folder.name
-    first, second = (torch.load(d.folder / "checkpoint.pt", weights_only=True) for d in (one, other))
+def assert_ends_alike(one: Path, other: Path) -> None:
+    """Two runs' folders have the same name, weights, state, metrics and result, but for the clocks."""
+    assert one.name == other.name
+    first, second = (torch.load(d / "checkpoint.pt", weights_only=True) for d in (one, other))
     assert_identical(without_clocks(first), without_clocks(second), "checkpoint")
-    assert_identical(without_clocks(one.result), without_clocks(other.result), "result")
-    lines = [[json.loads(line) for line in (d.folder / "metrics.jsonl").read_text().splitlines()] for d in (one, other)]
+    first, second = (json.loads((d / "result.json").read_text()) for d in (one, other))
+    assert_identical(without_clocks(first), without_clocks(second), "result")
+    lines = [[json.loads(line) for line in (d / "metrics.jsonl").read_text().splitlines()] for d in (one, other)]
     assert_identical(without_clocks(lines[0]), without_clocks(lines[1]), "metrics")
     assert len(lines[0]) >= 5
 
 
-def both(line: str, tmp_path: Path, sampler: str, stops: list[tuple[int, Any]]) -> tuple[Done, Done]:
-    """The command line without interruption, and stopped before each of these updates and continued."""
+def both(line: str, tmp_path: Path, sampler: str, stops: list[tuple[int, Any]]) -> tuple[Path, Path]:
+    """The folders of the command line without interruption, and stopped before each of these updates and continued."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
@@ -94,7 +95,7 @@ def both(line: str, tmp_path: Path, sampler: str, stops: list[tuple[int, Any]]) 
     continued = here(line, parts)
     assert continued.code == 0, continued.err
     assert "goes on from update" in continued.out
-    return uninterrupted, continued
+    return uninterrupted.folder, continued.folder
 
 
 # options that bring a method to work within the few updates of a test
@@ -173,7 +174,7 @@ def test_a_process_killed_at_an_arbitrary_moment_continues_to_the_same_end(tmp_p
     assert continued.code == 0, continued.err
     assert "goes on from update" in continued.out
     uninterrupted = process(line, whole)
-    assert_ends_alike(uninterrupted, continued)
+    assert_ends_alike(uninterrupted.folder, continued.folder)
     leftover = [p.name for p in continued.folder.iterdir()]
     assert sorted(p for p in leftover if not p.startswith(".")) == [  # a kill may leave a hidden scratch file
         "checkpoint.pt", "config.yaml", "metrics.jsonl", "result.json", "train.log",

@@ -1,0 +1,80 @@
+"""Every sampler with every augmentation and every noise: it trains, spends its budget exactly, and can be cut short."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli import AUGS, NOISES, SAMPLERS, TRAINING, before_update, checked, human_file, needed
+from test_resume import AT_WORK, assert_ends_alike, interrupt
+
+from budgetrun.budget import model_flops
+from budgetrun.dataset.digits import Digits
+from budgetrun.errors import Interrupted
+from budgetrun.model.cnn import CNN
+from budgetrun.train import run
+
+_, UPDATE = model_flops(CNN(width=2).build(1, 10), (1, 8, 8))  # of one image
+UNITS = ("updates", "examples", "flops")  # in seconds no two runs spend the same
+B = 64  # images an update, of digits' recipe
+# fewer looks, or a network smaller than that of two channels
+CHEAPER = {"rho": "sampler.pool=2", "craig": "sampler.every=30", "proxy": "sampler.model.width=1"}
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data_dir with labels that people might have given to the digits, a quarter of them wrong."""
+    clean = Digits(mean=[0.3], std=[0.4], flip=False, padding=1).load("").labels.numpy()
+    human = (clean + (np.arange(TRAINING) % 4 == 0)) % 10
+    folder = tmp_path_factory.mktemp("people")
+    for classes, key in ((10, "worse_label"), (100, "noisy_label")):
+        human_file(folder / f"CIFAR-{classes}_human.pt", {"clean_label": clean, key: human})
+    return folder
+
+
+# composing takes as long as running: once for all noises of a sampler and an augmentation
+parts_of = functools.cache(checked)
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("aug", AUGS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_combination_trains_spends_its_budget_and_ends_the_same_bit_for_bit_when_it_is_cut(
+    sampler: str, aug: str, noise: str, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = UNITS[(SAMPLERS.index(sampler) + AUGS.index(aug)) % 3]  # each sampler, augmentation and noise in every unit
+    line = f"sampler={sampler} aug={aug} {AT_WORK.get(sampler, '')} {CHEAPER.get(sampler, '')}"
+    line += f" model.width=2 epochs=1 budget_unit={unit} device=cpu data_dir={people} output_dir=outputs"
+    # of FLOPs, updates enough though choices take some, and an evaluation after each that says what it spent
+    line += " budget=0.8 evaluations=100" if unit == "flops" else " budget=0.3 evaluations=5"
+    line += needed(sampler, people)
+    experiment = replace(parts_of(*line.split()), noise=parts_of(f"noise={noise}", f"data_dir={people}").noise)
+
+    def run_in(name: str) -> Path:
+        (tmp_path / name).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / name)
+        run(copy.deepcopy(experiment))
+        return tmp_path / name / "outputs" / experiment.run_id
+
+    whole = run_in("whole")
+
+    result = json.loads((whole / "result.json").read_text())
+    assert (result["n_corrupted"] > 0) == (noise != "none")
+    allowed = round(result["config"]["budget"] * (result["n_training"] // B))  # uniform updates
+    if unit == "updates":
+        assert result["updates"] == allowed
+    elif unit == "examples":  # to less than a batch
+        assert result["examples_backward"] // B == allowed
+    else:  # the update that reaches it is the last
+        spent = [json.loads(line)["flops"] for line in (whole / "metrics.jsonl").read_text().splitlines()]
+        assert len(spent) == result["updates"]
+        assert spent[-2] < allowed * B * UPDATE <= spent[-1] == result["flops"]
+
+    with before_update(4, sampler, interrupt), pytest.raises(Interrupted):
+        run_in("cut")
+    assert_ends_alike(whole, run_in("cut"))
