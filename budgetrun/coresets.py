@@ -99,14 +99,12 @@ def gradmatch(errors: Tensor, inputs: Tensor, count: int, regularization: float)
     def with_all(gradient: Tensor) -> Tensor:  # its products [m]
         return ((gradient.to(errors) @ inputs.T) * errors.T).sum(0)
 
-    def among(some: list[int]) -> tuple[Tensor, Tensor]:  # double: the weights of many chosen are ill-conditioned
-        return errors[some].double(), inputs[some].double()
-
-    target = errors.double().T @ inputs.double()
+    errors64, inputs64 = errors.double(), inputs.double()  # the weights of many chosen are ill-conditioned
+    target = errors64.T @ inputs64
     products = with_all(target)
     nothing = 1e-6 * float(products.abs().max())
     # a trace of regularisation keeps coinciding gradients solvable
-    ridge = regularization + 1e-9 * (errors.double().square().sum(1) * inputs.double().square().sum(1)).mean()
+    ridge = regularization + 1e-9 * (errors64.square().sum(1) * inputs64.square().sum(1)).mean()
     left, weights = products.clone(), target.new_empty(0)
     chosen: list[int] = []
     factor = target.new_zeros(count, count)  # Cholesky's, of the products of the chosen with each other
@@ -116,7 +114,7 @@ def gradmatch(errors: Tensor, inputs: Tensor, count: int, regularization: float)
         if not left[best] > nothing:
             break
         chosen.append(best)
-        e, x = among(chosen)
+        e, x = errors64[chosen], inputs64[chosen]
         k = len(chosen) - 1
         row = (e @ e[-1]) * (x @ x[-1])
         factor[k, :k] = torch.linalg.solve_triangular(factor[:k, :k], row[:k, None], upper=False)[:, 0]
@@ -128,7 +126,7 @@ def gradmatch(errors: Tensor, inputs: Tensor, count: int, regularization: float)
             if weights[worst] >= 0:
                 break
             del chosen[worst]
-            e, x = among(chosen)
+            e, x = errors64[chosen], inputs64[chosen]
             gram = (e @ e.T) * (x @ x.T) + ridge * torch.eye(k - 1, dtype=e.dtype, device=e.device)
             factor[: k - 1, : k - 1] = torch.linalg.cholesky(gram)
         left = with_all(target - (e * weights[:, None]).T @ x)
