@@ -254,7 +254,7 @@ def samplers(device: torch.device, common: list[str], data: Data, smoke: bool, m
     table(
         "(c) Each sampler's update against uniform's (goal: at most 1.05 of what its definition predicts)",
         "cnn, Fashion-MNIST, budget 0.3 | ms an update | of uniform | batches looked at an update | and trained on | "
-        f"predicted (trained + looked / 3) | predicted by its passes alone | over that | "
+        "predicted (trained + looked / 3) | predicted by its passes alone | over that | "
         f"over the definition's: {RATIO_HEADER}",
         rows,
     )
