@@ -65,6 +65,10 @@ class Job:
         paths = self.folder.result_path, self.folder.failed_path
         return [path.stat().st_mtime_ns if path.exists() else None for path in paths]
 
+    def ended_since(self, before: list[int | None]) -> bool:
+        """Whether there is a result or a failure that was not; a forced run sets the old ones aside as it begins."""
+        return any(now is not None and now != then for now, then in zip(self.ends(), before, strict=True))
+
 
 def sweep(arguments: list[str], conf: Path, app: Callable[[], Any]) -> int:
     """Check all jobs of the command line, launch those that are wanted, report; the exit code."""
@@ -191,7 +195,7 @@ def launched(jobs: list[Job], whole: DictConfig) -> Errors:
             continue
         except BrokenExecutor:
             states = {job: job.folder.state().word for job in batch}
-        left = [job for job in batch if job.ends() == ends[job.folder.path]]
+        left = [job for job in batch if not job.ended_since(ends[job.folder.path])]
         left.sort(key=lambda job: states[job] != MISSING)  # those that had begun last: one of them is to blame
         alone.update(job.folder.path for job in left if len(batch) == 1)
         if left and alone[path := left[0].folder.path] == KILLED:

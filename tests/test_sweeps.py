@@ -390,6 +390,7 @@ def test_a_killed_worker_does_not_lose_the_sweep(tmp_path: Path) -> None:
 BAD = """
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from budgetrun.sampler.scan import Scan
 
@@ -401,7 +402,8 @@ class Bad(Scan):
     def draw(self):
         if self.how == "exits":
             raise SystemExit(0)
-        if self.how == "dies":
+        if self.how == "dies" or (self.how == "marked" and Path("mark").exists()):
+            Path("mark").unlink(missing_ok=True)
             os._exit(7)
         return super().draw()
 """
@@ -439,6 +441,17 @@ def test_a_run_that_always_kills_its_worker_is_named_and_all_others_finish_force
     assert counts(tmp_path / "outputs") == {FINISHED: 1, INTERRUPTED: 1}
     (after,) = (path.stat().st_mtime_ns for path in tmp_path.glob("outputs/*/result.json"))
     assert after > before, "left as it was"
+
+
+def test_a_forced_run_whose_worker_is_killed_once_is_run_again(bad: str, tmp_path: Path) -> None:
+    line = f"{bad} sampler.how=marked hydra/launcher=joblib hydra.launcher.n_jobs=2"
+    assert here(line, tmp_path).code == 0
+    (tmp_path / "mark").touch()
+    done = process(f"{line} force=true", tmp_path)  # it dies after the result was set aside
+    assert not (tmp_path / "mark").exists()
+    assert done.code == 0, done.err
+    assert "a worker was killed; runs that are left and go on: 1" in done.out
+    assert "1 of 1 runs are finished" in done.out
 
 
 def test_workers_take_turns_on_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
