@@ -81,16 +81,25 @@ def here(line: str, cwd: Path) -> Done:
     return Done(code, out.getvalue(), err.getvalue(), cwd)
 
 
-def checked(*overrides: str) -> Experiment:
-    """The checked experiment of a command line."""
+def composed(*overrides: str) -> tuple[Any, dict[str, Any]]:
+    """The configuration that Hydra composes of a command line, without Hydra's part, and the chosen options."""
     from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
 
     from budgetrun.composing import own
-    from budgetrun.config import experiment
+    from budgetrun.config import choices_of
 
+    GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", overrides=list(overrides), return_hydra_config=True)
-    return experiment(own(cfg), cfg.hydra.runtime.choices)
+        return own(cfg), choices_of(cfg.hydra)
+
+
+def checked(*overrides: str) -> Experiment:
+    """The checked experiment of a command line."""
+    from budgetrun.config import experiment
+
+    return experiment(*composed(*overrides))
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -8,15 +8,18 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from cli import checked
+from cli import checked, human_file
 from torch import Tensor
 
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context, Data, Random
+from budgetrun.dataset.digits import Digits
 from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.views import Views
 
@@ -66,6 +69,17 @@ def experiment_for(tmp_path: Any) -> Callable[..., Experiment]:
         return checked(f"output_dir={tmp_path}", "device=cpu", *overrides)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data_dir with labels that people might have given to the digits, a quarter of them wrong."""
+    clean = Digits(mean=[0.3], std=[0.4], flip=False, padding=1).load("").labels.numpy()
+    human = (clean + (np.arange(len(clean)) % 4 == 0)) % 10
+    folder = tmp_path_factory.mktemp("people")
+    for classes, key in ((10, "worse_label"), (100, "noisy_label")):
+        human_file(folder / f"CIFAR-{classes}_human.pt", {"clean_label": clean, key: human})
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from cli import AUGS, NOISES, SAMPLERS, TRAINING, before_update, checked, human_file, needed
+from cli import AUGS, NOISES, SAMPLERS, before_update, checked, needed
 from test_resume import AT_WORK, assert_ends_alike, interrupt
 
 from budgetrun.budget import model_flops
@@ -30,17 +29,6 @@ CHEAPER = {"rho": "sampler.pool=2", "craig": "sampler.every=30", "proxy": "sampl
 parts_of = functools.cache(checked)
 DIGITS = Digits(mean=[0.305], std=[0.3757], flip=False, padding=1).load("")
 FLOPS = {width: model_flops(CNN(width).build(1, 10), torch.Size([1, 8, 8])) for width in (1, 2)}
-
-
-@pytest.fixture(scope="session")
-def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data_dir with labels that people might have given to the digits, a quarter of them wrong."""
-    clean = DIGITS.labels.numpy()
-    human = (clean + (np.arange(TRAINING) % 4 == 0)) % 10
-    folder = tmp_path_factory.mktemp("people")
-    for classes, key in ((10, "worse_label"), (100, "noisy_label")):
-        human_file(folder / f"CIFAR-{classes}_human.pt", {"clean_label": clean, key: human})
-    return folder
 
 
 @pytest.mark.parametrize("noise", NOISES)

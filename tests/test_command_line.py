@@ -9,25 +9,23 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cli import CHECKOUT, CONF, OPTIONS, environment, here, listing, needed, process, refused
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from cli import (
+    CHECKOUT,
+    CONF,
+    OPTIONS,
+    composed,
+    environment,
+    here,
+    listing,
+    needed,
+    process,
+    refused,
+)
 from omegaconf import OmegaConf
 
 COMPONENTS = [(group, option) for group, option in OPTIONS if group != "recipe"]
-
-
-def composed(*overrides: str) -> tuple[Any, dict[str, Any]]:
-    from budgetrun.composing import own
-    from budgetrun.config import choices_of
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=list(overrides), return_hydra_config=True)
-        return own(cfg), choices_of(cfg.hydra)
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cli import NOISES, SAMPLERS, TRAINING, here, human_file, needed
+from cli import NOISES, SAMPLERS, here, human_file, needed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest, truncnorm
@@ -160,13 +160,9 @@ def test_more_noise_than_examples_is_a_sentence(experiment_for):
 
 
 @pytest.mark.parametrize("chosen", NOISES)
-def test_every_noise_trains_and_says_how_many_examples_it_corrupted(chosen, tmp_path, experiment_for):
+def test_every_noise_trains_and_says_how_many_examples_it_corrupted(chosen, tmp_path, people, experiment_for):
     clean = prepare(experiment_for())[0].labels.numpy()
-    human = (clean + (np.arange(TRAINING) % 4 == 0)) % 10  # 360 labels that people might have given
-    (tmp_path / "data").mkdir()
-    for classes, key in ((10, "worse_label"), (100, "noisy_label")):
-        human_file(tmp_path / "data" / f"CIFAR-{classes}_human.pt", {"clean_label": clean, key: human})
-    done = here(f"noise={chosen} epochs=0.1", tmp_path)
+    done = here(f"noise={chosen} epochs=0.1 data_dir={people}", tmp_path)
     assert done.code == 0, done.err
     assert done.err == ""
     assert done.result["updates"] == 2
