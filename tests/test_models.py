@@ -14,6 +14,7 @@ from torch import nn
 from budgetrun.budget import model_flops
 from budgetrun.config import build
 from budgetrun.contracts import UserError
+from budgetrun.model.cnn import Quarters
 
 MODELS = sorted(p.stem for p in (CONF / "model").glob("*.yaml"))
 
@@ -150,3 +151,18 @@ def test_dropout_and_stochastic_depth_are_all_that_is_random_and_of_the_generato
         assert torch.equal(moving(batch), first)
         moving.eval()
         assert torch.equal(moving(batch), moving(batch))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 6), (2, 2), (3, 3), (5, 8), (7, 7), (21, 21)])
+def test_the_mean_over_quarters_is_adaptive_pooling_to_the_bit(height: int, width: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    values = torch.randn(4, 8, height, width, generator=random).to(memory_format=torch.channels_last)
+    one, other = (values.clone(memory_format=torch.preserve_format).requires_grad_() for _ in range(2))
+    seen, expected = Quarters()(one), nn.AdaptiveAvgPool2d(2)(other)
+    assert torch.equal(seen, expected)
+    ahead = torch.randn(seen.shape, generator=random)
+    seen.backward(ahead)
+    expected.backward(ahead)
+    assert one.grad is not None
+    assert other.grad is not None
+    assert torch.allclose(one.grad, other.grad, rtol=1e-6, atol=1e-7)
