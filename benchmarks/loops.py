@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from benchmarks.contest import Lane, Tick
 from benchmarks.images import Loaded
-from budgetrun import machine, scorefile, train
-from budgetrun.__main__ import CONF
-from budgetrun.composing import own
+from budgetrun import machine, plugins, scorefile, train
+from budgetrun.commandline import CONF
+from budgetrun.composing import task_part
 from budgetrun.config import Experiment, experiment
 from budgetrun.contracts import Batch, Context, Data
 from budgetrun.data import Normalize, fingerprint, prepare
@@ -31,9 +31,10 @@ LONG = ["epochs=1000", "evaluations=1", "checkpoint_every=1e9", "force=true"]  #
 
 def composed(overrides: list[str]) -> Experiment:
     """The experiment that `python -m budgetrun <overrides>` runs, made so long that a contest ends before it does."""
+    plugins.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", overrides=[*overrides, *LONG], return_hydra_config=True)
-    return experiment(own(cfg), cfg.hydra.runtime.choices)
+    return experiment(task_part(cfg), cfg.hydra.runtime.choices)
 
 
 @contextmanager

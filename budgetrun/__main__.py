@@ -1,4 +1,4 @@
-"""The command line: `python -m budgetrun sampler=is budget=0.3 aug=ricap`. Hydra stays in here and in sweep.py.
+"""The command line: `python -m budgetrun sampler=is budget=0.3 aug=ricap`. Hydra runs it; `task` in job.py is a job.
 
 Nothing that takes long to import is imported at the top: `--help` answers without torch.
 """
@@ -15,23 +15,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
-from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
-from omegaconf import OmegaConf
 
-from budgetrun import slurm
-from budgetrun.composing import is_grid
-from budgetrun.errors import STOPPING, Interrupted, UserError, heard
-from budgetrun.help import help_page
-from budgetrun.job import task
+from budgetrun import plugins
+from budgetrun.commandline import CONF, command
+from budgetrun.errors import STOPPING, Interrupted, heard
+from budgetrun.job import no_run_dir, task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-# in a checkout conf/ lies beside the package, in an installed wheel inside it
-PACKAGE = Path(__file__).resolve().parent
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 
 def wants_traceback() -> bool:
@@ -47,16 +38,13 @@ def main() -> int:
         # Hydra then raises its errors, for us to explain; the second variable says who set the first, to the
         # processes of parallel launchers too, which inherit both
         os.environ["HYDRA_FULL_ERROR"] = os.environ["BUDGETRUN_EXPLAINS"] = "1"
-    OmegaConf.register_new_resolver("budgetrun.help", lambda: help_page(CONF), replace=True)
-    Plugins.instance()  # loads hydra-submitit-launcher where it is installed, whose option of this name ours replaces
-    ConfigStore.instance().store("submitit_slurm", slurm.OPTION, group="hydra/launcher", provider="budgetrun")
+    plugins.register()
     app: Callable[[], Any] = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
     try:
         with terminable(), contextlib.redirect_stderr(Unannounced(sys.stderr)):
-            if is_sweep(sys.argv[1:]):
-                from budgetrun.sweep import sweep
-
-                return sweep(sys.argv[1:], CONF, app)
+            for override in command(sys.argv[1:]).overrides:
+                if override.startswith("hydra.run.dir="):  # Hydra makes that folder before it calls the job
+                    raise no_run_dir(override.partition("=")[2])
             app()
             return 0
     except KeyboardInterrupt as interrupt:
@@ -67,7 +55,7 @@ def main() -> int:
             raise
         from budgetrun.explain import explain
 
-        sentence = explain(error, sys.argv[1:], CONF)
+        sentence = explain(error, sys.argv[1:])
         if sentence is None:  # a bug of ours: the traceback is what helps
             raise
         print(f"budgetrun: {sentence}", file=sys.stderr)
@@ -97,16 +85,6 @@ def terminable() -> Iterator[None]:
 
     with heard([signum for signum in STOPPING if signum != signal.SIGINT], stop):
         yield
-
-
-def is_sweep(arguments: list[str]) -> bool:
-    """Whether Hydra will run several jobs, as its own parser and the last of its mode overrides say."""
-    asked, unknown = get_args_parser().parse_known_args(arguments)
-    if unknown:
-        raise UserError(f"{unknown[0]} is not understood; --help lists what is, and flags come before key=value")
-    modes = [o.partition("=")[2] for o in asked.overrides if o.startswith("hydra.mode=")]
-    several = modes[-1].upper() == "MULTIRUN" if modes else asked.multirun or any(map(is_grid, asked.overrides))
-    return several and not (asked.help or asked.hydra_help or asked.cfg or asked.info or asked.shell_completion)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -29,14 +28,13 @@ from budgetrun.contracts import (
     UserError,
 )
 from budgetrun.errors import one_line
+from budgetrun.identity import run_id
 
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
 
 GROUPS = ("dataset", "model", "sampler", "aug", "noise", "loss", "optimizer", "schedule", "scores")
 OPTIONAL = ("noise", "scores")  # the groups whose option may be none
-# what decides where and how an experiment runs, not what it is: no part of its identity
-ELSEWHERE = ("device", "data_dir", "output_dir", "checkpoint_every", "force", "retry_failed")
 
 
 @dataclass
@@ -62,32 +60,32 @@ class Experiment:
     run_id: str
 
 
-def experiment(cfg: DictConfig, choices: Mapping[str, Any]) -> Experiment:
-    """Check a composed configuration and build its parts; no data is touched.
+def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) -> Experiment:
+    """Check a composed configuration, or its plain values, and build its parts; no data is touched.
 
     choices: the option chosen in each group, or a list of them. Raises UserError with one sentence that names the key.
     """
-    names = {group: name_of(choices.get(group)) for group in GROUPS}
-    for group, name in names.items():
-        if "+" in name and group != "aug":
+    values = plain(cfg) if isinstance(cfg, DictConfig) else cfg
+    if "grid" in values:
+        raise UserError("grid= makes a sweep of its own; leave out hydra.mode and other sweepers beside it")
+    for group in (group for group in GROUPS if group != "aug"):
+        if "+" in (name := name_of(choices.get(group))):
             options = name.replace("+", ",")
             raise UserError(f"{group}=[{options}] is more than one; choose one, or sweep: -m {group}={options}")
-    try:
-        typed_in: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key or 'the configuration'}: {one_line(error)}") from error
-    settings = typed(Settings, {key: value for key, value in typed_in.items() if key not in GROUPS}, "")
+    settings = typed(Settings, {str(key): value for key, value in values.items() if key not in GROUPS}, "")
     # the groups of one component each, or none; augmentation is a row of steps
     single: dict[str, Any] = {
-        group: None if group in OPTIONAL and not typed_in.get(group) else build(typed_in.get(group), f"{group}.")
+        group: None if group in OPTIONAL and not values.get(group) else build(values.get(group), f"{group}.")
         for group in GROUPS
         if group != "aug"
     }
-    steps = {name: build(step, f"aug.{name}.") for name, step in (typed_in.get("aug") or {}).items()}
-    if names["aug"] == "none":  # a list of options in a YAML file leaves no name but those of its steps
-        names["aug"] = name_of(list(steps))
+    steps = {name: build(step, f"aug.{name}.") for name, step in (values.get("aug") or {}).items()}
+    # a list of augmentations in a YAML file leaves no name but those of its steps
+    parts = {**{group: part and [group] for group, part in single.items()}, "aug": list(steps)}
+    names = {group: name_of_choice(group, choices.get(group), parts[group] or []) for group in GROUPS}
     if settings.batch_size == 1 and {"mixup", "cutmix", "ricap"} & set(names["aug"].split("+")):
         raise UserError(f"batch_size=1 leaves aug={names['aug']} no images to mix; set it to 2 or more")
+    scorefile.need(getattr(single["sampler"], "file", None), "sampler.file")
     resolved = {
         **{group: values_of(part) if part else {} for group, part in single.items()},
         "aug": {name: values_of(step) for name, step in steps.items()},
@@ -99,12 +97,22 @@ def experiment(cfg: DictConfig, choices: Mapping[str, Any]) -> Experiment:
     )  # fmt: skip
 
 
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved values of a configuration; raises UserError where one cannot be resolved, or is missing."""
+    try:
+        values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key or 'the configuration'}: {one_line(error)}") from error
+    return values
+
+
 def choices_of(hydra: HydraConf) -> dict[str, Any]:
     """The option chosen in each group: a list where it was typed as one, which Hydra does not keep with the others."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     typed = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
-    return {**{o.key_or_group: o.value() for o in typed if isinstance(o.value(), list)}, **hydra.runtime.choices}
+    lists = {o.key_or_group: o.value() for o in typed if o.key_or_group in GROUPS and isinstance(o.value(), list)}
+    return {**lists, **hydra.runtime.choices}
 
 
 def name_of(chosen: str | list[str] | None) -> str:
@@ -113,30 +121,21 @@ def name_of(chosen: str | list[str] | None) -> str:
     return "+".join(dict.fromkeys(option for option in options if option != "none")) or "none"
 
 
+def name_of_choice(group: str, chosen: str | list[str] | None, parts: list[str]) -> str:
+    """The name of what was chosen in a group that has these parts; raises UserError where they have none."""
+    name = name_of(chosen)
+    if name == "none" and group == "aug":  # a list of options in a YAML file leaves no name but those of its steps
+        return name_of(parts)
+    if name == "none" and parts:
+        raise UserError(f"{group} has values, but no option of it was chosen, which a run is named by; set {group}=...")
+    return name
+
+
 def values_of(part: Any) -> dict[str, Any]:
     """A component as configuration, with its values converted to their types: 3 and 3.0 are one experiment."""
     fields = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
     values = {name: values_of(v) if dataclasses.is_dataclass(v) else v for name, v in fields.items()}
     return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", **values}
-
-
-def run_id(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
-    """A readable name and the hash of what the experiment is: `digits-cnn-is-ricap-b0.3-s0-1a2b3c4d`."""
-    identity = {key: value for key, value in resolved.items() if key not in ELSEWHERE} | {"names": dict(names)}
-    identity["aug"] = list(resolved["aug"].items())  # in another order they are another augmentation
-    # where a data set, or a file of labels, lies on a machine is not what it is
-    identity["dataset"] = {key: value for key, value in resolved["dataset"].items() if key != "system"}
-    identity["noise"] = {k: Path(v).name if k == "file" else v for k, v in resolved["noise"].items()}
-    # and a file of scores is what is in it
-    identity["sampler"] = {
-        k: scorefile.digest(v, "sampler.file") if k == "file" and v else v for k, v in resolved["sampler"].items()
-    }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    chosen = [
-        names[group] for group in ("dataset", "model", "sampler", "aug", "noise", "scores") if names[group] != "none"
-    ]
-    unit = "" if resolved["budget_unit"] == "updates" else f"-{resolved['budget_unit']}"
-    return f"{'-'.join(chosen)}-b{resolved['budget']:g}{unit}-s{resolved['seed']}-{digest}"
 
 
 def build(values: Any, where: str) -> Any:
@@ -160,27 +159,52 @@ def typed(kind: Any, values: Mapping[str, Any], where: str) -> Any:
 
     A field annotated with a protocol, as in `model: Model`, is a component itself, with a `_target_` of its own.
     """
-    schema = OmegaConf.structured(kind, flags={"allow_objects": True})  # protocols are no types that it knows
-    known = list(schema)
+    fields = dataclasses.fields(kind)
+    known = [f.name for f in fields]
+    components = {name for name, hint in get_type_hints(kind).items() if getattr(hint, "_is_protocol", False)}
     for key in values:
         if key not in known:
-            raise UserError(unknown(where + str(key), (where + str(name) for name in known)))
-    for name in known:
-        if OmegaConf.is_missing(schema, name) and name not in values:
-            raise UserError(f"{where}{name} has no value")
-    hints = get_type_hints(kind)
-    parts = {key: build(v, f"{where}{key}.") for key, v in values.items() if getattr(hints[key], "_is_protocol", False)}
-    for key, value in ((k, v) for k, v in values.items() if k not in parts):
+            raise UserError(unknown(where + str(key), (where + name for name in known)))
+    for f in fields:
+        if f.name not in values and f.default is f.default_factory is dataclasses.MISSING:
+            raise UserError(f"{where}{f.name} has no value")
+
+    def value_of(key: str, value: Any) -> Any:
+        if key in components:
+            return build(value, f"{where}{key}.")
         try:
-            schema[key] = value
+            return rounded(converted(kind, key, json.dumps(value)))
         except OmegaConfBaseException:
-            expected = next(f.type for f in dataclasses.fields(kind) if f.name == key)
+            expected = next(f.type for f in fields if f.name == key)
             raise UserError(f"{where}{key}={value} is not {in_words(str(expected))}") from None
+
     try:
-        plain: Any = OmegaConf.to_container(schema)
-        return kind(**plain | parts)
+        return kind(**{key: value_of(key, value) for key, value in values.items()})
     except ValueError as error:
         raise UserError(f"{where}{error}") from error
+
+
+@functools.cache
+def schema_of(kind: Any) -> DictConfig:
+    """The fields of a dataclass with their types."""
+    return OmegaConf.structured(kind, flags={"allow_objects": True})  # protocols are no types that it knows
+
+
+@functools.lru_cache(2**14)  # OmegaConf takes 50 microseconds, and most values are in all jobs of a sweep
+def converted(kind: Any, key: str, value: str) -> Any:
+    """The value of a field, given as JSON, in the field's type; a list is the caller's to copy, see `rounded`."""
+    schema = schema_of(kind)
+    schema[key] = json.loads(value)
+    return OmegaConf.to_container(schema[key]) if OmegaConf.is_config(schema[key]) else schema[key]
+
+
+def rounded(value: Any) -> Any:
+    """Numbers to 12 significant digits, in a copy: 0.1 + 0.2, as range(0.1,0.4,0.1) makes it, is the experiment 0.3."""
+    if isinstance(value, list):
+        return [rounded(v) for v in value]
+    if isinstance(value, dict):
+        return {key: rounded(v) for key, v in value.items()}
+    return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
 def in_words(annotation: str) -> str:

@@ -3,7 +3,13 @@
 A component (dataset, model, sampler, augmentation, noise) is a dataclass in a file of its own. Its fields are
 its parameters: the YAML file of the same group gives their values, the type annotations are checked before any
 data is touched, and ``__post_init__`` checks the ranges. Components import this module and torch, never each
-other.
+other. Its class, its values and the content of the files that they name are part of a run's id; class attributes say
+what is not (docs/identity.md):
+
+    version: ClassVar[int] = 2               # its numbers have changed on purpose; 1 where there is none
+    neutral: ClassVar = {"temperature": 1.0}  # what was done before there was such a field
+    elsewhere: ClassVar = ("system",)        # fields that say where something lies, and not what it is
+    published: ClassVar = {"file.pt": "873e..."}  # SHA-256 of files that count as these, there or not
 """
 
 from __future__ import annotations
@@ -51,6 +57,7 @@ class Settings:
     checkpoint_every: float
     force: bool
     retry_failed: bool
+    dry_run: bool
 
     def __post_init__(self) -> None:
         finite = math.isfinite

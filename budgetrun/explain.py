@@ -5,19 +5,18 @@ from __future__ import annotations
 import difflib
 import re
 import traceback
-from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from budgetrun.composing import composer, overrides_of
+from budgetrun.commandline import CONF, command, composed
 from budgetrun.config import unknown
 from budgetrun.errors import UserError, one_line
 
 
-def explain(error: BaseException, arguments: list[str], conf: Path) -> str | None:
-    """The sentence for an error that the user can mend; None for one that is a bug."""
+def explain(error: BaseException, arguments: list[str]) -> str | None:
+    """The sentence for an error of this command line that the user can mend; None for one that is a bug."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
@@ -26,15 +25,20 @@ def explain(error: BaseException, arguments: list[str], conf: Path) -> str | Non
     if isinstance(error, OverrideParseException):
         return f"{error.override} cannot be read as key=value ({one_line(error)}); quote it, or see --help"
     text = one_line(error)
+    typed = [o.partition("=") for o in command(arguments).overrides]
+    for group, _, option in typed:
+        if option.startswith("{") and options_of(group):
+            return f"{group}={option} is no option; type {group}=... for one, and values of it as in {group}.key=value"
     if text.startswith("Config group override must be"):  # null or a number for an option
-        options = {p.name: sorted(o.stem for o in p.glob("*.yaml")) for p in conf.iterdir() if p.is_dir()}
-        for group, _, option in (o.partition("=") for o in overrides_of(arguments)):
-            if group in options and option not in options[group]:
-                return no_option(group, option, options[group])
+        for group, _, option in typed:
+            if (options := options_of(group)) and option not in options:
+                return no_option(group, option, options)
+    if text.startswith("Ambiguous value for argument 'grid="):
+        return f"{text.split(chr(39))[1]} is more than one grid; run one after the other"
     if match := re.search(r"An item is already at '([^']+)'", text):
         return f"{match[1]} is there already; type it without the +"
     if match := re.search(r"Could not (?:override|append.*?|find.*?) '([^']+)'", text):
-        return unknown(match[1], keys(conf, arguments))
+        return unknown(match[1], keys(arguments))
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename} cannot be used ({error.strerror}); set output_dir or data_dir to another folder"
     if isinstance(error, (HydraException, OmegaConfBaseException)) or raised_by_hydra(error):
@@ -55,14 +59,19 @@ def raised_by_hydra(error: BaseException) -> bool:
     return bool(frames) and frames[-1].partition(".")[0] in ("hydra", "omegaconf", "yaml")
 
 
-def keys(conf: Path, arguments: list[str]) -> list[str]:
+def options_of(group: str) -> list[str]:
+    """The options of a group of ours; none of any other key."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group.isidentifier() else []
+
+
+def keys(arguments: list[str]) -> list[str]:
     """All keys that a command line can set, under the options that it chooses where they exist."""
-    groups = [p.name for p in conf.iterdir() if p.is_dir()]
-    with composer(arguments, conf) as compose:
-        try:
-            cfg = compose([o for o in overrides_of(arguments) if o.partition("=")[0] in [*groups, "hydra/launcher"]])
-        except (HydraException, OmegaConfBaseException):  # one of these is wrong too
-            cfg = compose([])
+    groups = [p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra"]
+    chosen = [o for o in command(arguments).overrides if o.partition("=")[0] in groups]
+    try:
+        cfg = composed(arguments, chosen)
+    except (HydraException, OmegaConfBaseException, ValueError):  # one of these is wrong too
+        cfg = composed(arguments, [])
 
     def walk(node: DictConfig, path: str) -> list[str]:
         found: list[str] = []

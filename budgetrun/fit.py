@@ -16,7 +16,9 @@ from budgetrun.budget import full_updates, model_flops
 from budgetrun.config import Experiment
 from budgetrun.contracts import Context, Data, Random
 from budgetrun.data import corrupt, digest, fingerprint, held_out, load, trained_on, trained_shape
+from budgetrun.identity import made_files
 from budgetrun.machine import find_device, synchronize, uses_bf16
+from budgetrun.results import check_made
 from budgetrun.views import Views
 
 ENOUGH = 0.5  # seconds of updates that are timed
@@ -35,7 +37,7 @@ class Fit:
 
     def __init__(self) -> None:
         self.data: tuple[str, Data] | None = None
-        self.models: set[str] = set()
+        self.flops: dict[str, tuple[int, int]] = {}  # of a model, forward and an update
         self.noises: set[str] = set()
         self.times: dict[str, float] = {}
         self.fingerprints: dict[str, str] = {}
@@ -44,17 +46,15 @@ class Fit:
         """Raises UserError where the experiment does not fit."""
         settings, resolved = experiment.settings, experiment.resolved
         find_device(settings.device)
+        for path in made_files(resolved):
+            check_made(path)
         data = self.data_of(experiment)
         full_updates(settings, len(trained_on(data, settings).labels))
         noise = json.dumps([self.source(experiment), resolved["noise"]])  # one seed says whether it fits
         if noise not in self.noises:
             corrupt(data, experiment)
             self.noises.add(noise)
-        shape = trained_shape(data, settings)
-        model = json.dumps([resolved["model"], shape, data.classes])
-        if model not in self.models:
-            model_flops(experiment.model.build(shape[0], data.classes), shape)
-            self.models.add(model)
+        self.flops_of(experiment)
         self.rehearse(experiment, data)
 
     def rehearse(self, experiment: Experiment, data: Data) -> None:
@@ -98,6 +98,15 @@ class Fit:
         """How many uniform updates its budget is worth."""
         examples = len(trained_on(self.data_of(experiment), experiment.settings).labels)
         return round(experiment.settings.budget * full_updates(experiment.settings, examples))
+
+    def flops_of(self, experiment: Experiment) -> tuple[int, int]:
+        """The FLOPs of an image, forward alone and in an update; raises UserError where it does not fit the model."""
+        data = self.data_of(experiment)
+        shape = trained_shape(data, experiment.settings)
+        model = json.dumps([experiment.resolved["model"], shape, data.classes])
+        if model not in self.flops:
+            self.flops[model] = model_flops(experiment.model.build(shape[0], data.classes), shape)
+        return self.flops[model]
 
     def seconds(self, experiment: Experiment) -> float:
         """How long it takes here without looks and evaluations, by the time of some updates on made-up images."""

@@ -5,39 +5,64 @@ A module of its own, so that what is sent to workers names it instead of carryin
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import re
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from budgetrun.errors import UserError, one_line
 from budgetrun.lock import Busy
 
 
-def task(cfg: DictConfig) -> float:
-    """One run; its test accuracy, for sweepers that optimise."""
+def task(cfg: DictConfig) -> float | None:
+    """One run; its test accuracy, for sweepers that optimise. None of a dry run."""
     from budgetrun.config import choices_of, experiment
     from budgetrun.machine import own_gpu
     from budgetrun.train import run
 
     log = logging.getLogger("budgetrun")
     log.setLevel(logging.INFO)
+    hydra = HydraConfig.get()
+    in_sweep = not OmegaConf.is_missing(hydra.job, "num")  # of which Hydra goes on with the other jobs
     try:
-        checked = experiment(cfg, choices_of(HydraConfig.get()))
-        if checked.settings.device == "auto" and (gpu := own_gpu(worker())) is not None:
-            checked.settings.device = gpu
-        result = run(checked)
+        # paths are as they were typed, wherever hydra.job.chdir has gone
+        with contextlib.chdir(hydra.runtime.cwd):
+            checked = experiment(cfg, choices_of(hydra))
+            if not in_sweep and hydra.run.dir != ".":
+                raise no_run_dir(hydra.run.dir)
+            if checked.settings.dry_run:
+                from budgetrun.fit import Fit
+                from budgetrun.preview import preview
+
+                if in_sweep:
+                    raise UserError(
+                        f"dry_run=true cannot know the runs of {hydra.sweeper._target_}: it chooses as it goes"
+                    )
+                fit = Fit()
+                fit(checked)
+                preview([checked], fit=fit)
+                return None
+            if checked.settings.device == "auto" and (gpu := own_gpu(worker())) is not None:
+                checked.settings.device = gpu
+            return float(run(checked)["test_accuracy"])
     except Exception as error:
-        if HydraConfig.get().mode is hydra.types.RunMode.MULTIRUN:  # Hydra goes on with the other jobs
-            job = " ".join(HydraConfig.get().overrides.task)
+        if in_sweep:
+            job = " ".join(hydra.overrides.task)
             why = "left out" if isinstance(error, Busy) else "failed"
             name = "" if isinstance(error, (UserError, OSError)) else f"{type(error).__name__}: "
             log.error("%s: %s: %s%s", why, job, name, one_line(error))
         raise
-    return float(result["test_accuracy"])
+
+
+def no_run_dir(folder: str) -> UserError:
+    """The sentence for hydra.run.dir, in which no run would be."""
+    return UserError(
+        f"hydra.run.dir={folder} has no effect: a run's folder is named by its configuration; "
+        f"set output_dir={folder}, the folder that it is in"
+    )
 
 
 def worker() -> int | None:

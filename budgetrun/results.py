@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from budgetrun.errors import UserError, one_line
+from budgetrun.identity import digest
 from budgetrun.lock import Lock, holder
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ STATES = FINISHED, RUNNING, INTERRUPTED, FAILED, MISSING = "finished", "running"
 # what is shown of a result and looked up in it, so that a file without it is none
 SHOWN = ("run_id", "names", "config", "test_accuracy", "updates", "examples_forward", "examples_backward", "flops",
          "seconds")  # fmt: skip
+SUMS = "SHA256SUMS"
 
 
 class LogFile(logging.FileHandler):
@@ -100,6 +102,25 @@ def read_result(path: Path) -> dict[str, Any]:
     return result
 
 
+def check_made(path: Path) -> None:
+    """Raises UserError where a file in the folder of another run is not, or not yet, what that run has made."""
+    how = "copy it to a folder of another name to use it as it is"
+    if not path.is_file():
+        raise UserError(f"{path} is not there; run the experiment {path.parent.name} first, which makes it")
+    try:
+        lines = (path.parent / SUMS).read_text().splitlines()
+        sums = {name: made for made, name in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError):
+        raise UserError(f"{path} is of a run that is not finished, for all that its folder tells; {how}") from None
+    if sums.get(path.name) != sha256(path):
+        raise UserError(f"{path} is not what its run has made ({path.parent / SUMS}); {how}, or run that again")
+
+
+def sha256(path: Path) -> str:
+    stat = path.stat()
+    return digest(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
 @dataclass
 class State:
     """What became of a run, as its folder tells. word: one of STATES. detail: why it failed, or who works on it."""
@@ -111,7 +132,8 @@ class State:
 class RunFolder:
     """output_dir/run_id: config.yaml, metrics.jsonl, checkpoint.pt, train.log, scores.csv and, last, result.json.
 
-    In place of the result failed.json, where the run ended with an error.
+    SHA256SUMS has the digests of what other runs may use, as sha256sum writes them. In place of the result failed.json,
+    where the run ended with an error.
     """
 
     def __init__(self, output_dir: str, run_id: str) -> None:
@@ -231,6 +253,8 @@ class RunFolder:
         return f"the last good checkpoint is {path}" if path.exists() else "there is no checkpoint yet"
 
     def finish(self, result: dict[str, Any]) -> None:
+        made = [path for path in (self.checkpoint_path, self.scores_path) if path.exists()]
+        write_text(self.path / SUMS, "".join(f"{sha256(path)}  {path.name}\n" for path in made))
         write_text(self.result_path, json.dumps(result, indent=2) + "\n")
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from budgetrun.cache import Cache
 from budgetrun.errors import UserError
+from budgetrun.identity import ELSEWHERE
 from budgetrun.results import SHOWN, read_result
 from budgetrun.status import PLANS
 from budgetrun.table import word, words
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 Run = dict[str, Any]
 # what may differ between the runs of one cell without a word: repetitions, and where they lie
-REPEATS = ("seed", "data_dir", "output_dir", "checkpoint_every", "force", "retry_failed", "dataset.system")
+REPEATS = ("seed", *(key for key in ELSEWHERE if key != "device"), "dataset.system")
 # what is no setting and may not differ without a word: the machine, the code, and the data
 CIRCUMSTANCES = ("device", "commit", "dirty", "commits_before", "versions.budgetrun", "dataset_fingerprint")
 # what a CSV of runs keeps of the evaluations, a list a run

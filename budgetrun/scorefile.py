@@ -9,8 +9,6 @@ and a line an example; index counts the training examples of the run, without th
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -22,6 +20,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import UserError
+from budgetrun.identity import made_by_a_run, paths
 from budgetrun.results import write_text
 
 
@@ -38,12 +37,6 @@ def write(path: Path, columns: Mapping[str, Tensor], about: Mapping[str, Any]) -
     write_text(path, text.getvalue())
 
 
-def paths(pattern: str) -> list[Path]:
-    """The files of a path, which may hold * and ? for several files, or of several paths joined by commas."""
-    found = [sorted(glob.glob(part)) or [part] for part in pattern.split(",")]  # noqa: PTH207 Path's takes no full path
-    return [Path(path) for several in found for path in several]
-
-
 def content(path: Path, key: str) -> bytes:
     try:
         return path.read_bytes()
@@ -53,9 +46,11 @@ def content(path: Path, key: str) -> bytes:
         ) from error
 
 
-def digest(pattern: str, key: str) -> str:
-    """What changes with any byte of the files, and not with where they lie. Raises UserError where one is missing."""
-    return hashlib.sha256(b"".join(hashlib.sha256(content(p, key)).digest() for p in paths(pattern))).hexdigest()
+def need(pattern: str | None, key: str) -> None:
+    """Raises UserError where a file of the pattern cannot be read, unless it is one that a run is still to make."""
+    for path in map(Path, paths(pattern or "")):
+        if pattern and not made_by_a_run(path):
+            content(path, key)
 
 
 def read(pattern: str, key: str, run: Mapping[str, str], n: int) -> tuple[dict[str, Tensor], int]:
@@ -65,7 +60,7 @@ def read(pattern: str, key: str, run: Mapping[str, str], n: int) -> tuple[dict[s
     UserError where a file is missing, is none, or was made for other data.
     """
     tables, cost = [], 0
-    for path in (files := paths(pattern)):
+    for path in (files := [Path(path) for path in paths(pattern)]):
         table, about = parse(path, key)
         if about.get("dataset_fingerprint") != run["dataset_fingerprint"]:
             made = about.get("dataset_fingerprint", "no fingerprint")

@@ -92,7 +92,7 @@ class SlurmLauncher:
         submitit_or_why()
         states()
 
-    def launch(self, commands: Mapping[str, Sequence[str]], others: Collection[str] = ()) -> None:
+    def queue(self, commands: Mapping[str, Sequence[str]], others: Collection[str] = ()) -> None:
         """Submit runs, each given by its folder and the command line that runs it alone, and `wait` for them.
 
         Runs that a job in the queue has already are left to it. others: folders of runs that are not to be submitted,
@@ -195,7 +195,7 @@ class SlurmLauncher:
 
 
 # the option as Hydra takes it, in which any other option of sbatch may be set
-OPTION = OmegaConf.create({"_target_": "budgetrun.slurm.SlurmLauncher", **vars(SlurmLauncher())})
+OPTION = OmegaConf.create(vars(SlurmLauncher()))
 OmegaConf.set_struct(OPTION.additional_parameters, False)
 
 

@@ -6,40 +6,34 @@ Hydra's launchers launch the jobs. One that breaks because a worker was killed i
 from __future__ import annotations
 
 import contextlib
-import copy
-import dataclasses
 import os
 import signal
 import socket
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hydra._internal.callbacks import Callbacks
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.types import HydraContext, RunMode
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from budgetrun import lock, status
-from budgetrun.composing import Compose, composer, config_dir, overrides_of, own
-from budgetrun.config import Experiment, build, choices_of, experiment
-from budgetrun.contracts import Settings
+from budgetrun.composing import Composed
+from budgetrun.config import Experiment, experiment, typed
 from budgetrun.errors import Interrupted, UserError, heard
 from budgetrun.explain import explain
 from budgetrun.fit import Fit
 from budgetrun.grid import jobs_of
-from budgetrun.job import task
 from budgetrun.lock import Busy
+from budgetrun.preview import preview
 from budgetrun.progress import duration
-from budgetrun.results import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, STATES, RunFolder
+from budgetrun.results import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, STATES, RunFolder, State
 from budgetrun.slurm import SlurmLauncher
 
 LOCAL = (".BasicLauncher", ".JoblibLauncher")  # those that run the jobs on this machine
@@ -53,12 +47,13 @@ class Job:
     def __init__(self, overrides: list[str], experiment: Experiment) -> None:
         self.overrides, self.experiment = overrides, experiment
         self.folder = RunFolder(experiment.settings.output_dir, experiment.run_id)
+        self.found = self.folder.state().word  # before the sweep
 
-    def is_wanted(self, word: str) -> bool:
-        """Whether the sweep is to run it in this state: not what another runs, nor what failed unless asked."""
+    def is_wanted(self) -> bool:
+        """Whether the sweep is to run it: not what another runs, nor what failed unless asked."""
         settings = self.experiment.settings
         again = {FINISHED: settings.force, FAILED: settings.force or settings.retry_failed}
-        return again.get(word, word in (MISSING, INTERRUPTED))
+        return again.get(self.found, self.found in (MISSING, INTERRUPTED))
 
     def ends(self) -> list[int | None]:
         """When its result and its failure were written: those from before the sweep are not what it is to make."""
@@ -70,90 +65,100 @@ class Job:
         return any(now is not None and now != then for now, then in zip(self.ends(), before, strict=True))
 
 
-def sweep(arguments: list[str], conf: Path, app: Callable[[], Any]) -> int:
-    """Check all jobs of the command line, launch those that are wanted, report; the exit code."""
-    with composer(arguments, conf) as compose:
-        whole = compose([*overrides_of(arguments), "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
-        if not whole.hydra.sweeper._target_.endswith(".BasicSweeper"):  # it chooses a job by the results of others
-            app()
-            return 0
-        fit = Fit() if whole.hydra.launcher._target_.endswith(LOCAL) else None
-        jobs = check(arguments, conf, compose, whole, fit)
-        with open_dict(whole):
-            whole.hydra.hydra_logging = whole.hydra.job_logging  # with which launchers name the jobs
-            whole.output_dir = jobs[0].experiment.settings.output_dir  # for files of their own
-        cluster = slurm_launcher(whole)
-        found = {job: job.folder.state().word for job in jobs}
-        wanted = [job for job in jobs if job.is_wanted(found[job])]
-        finished = [job for job in jobs if found[job] == FINISHED]
-        print(f"{len(jobs)} runs: {', '.join(counted(found.values()))}{expected(finished, wanted, fit)}", flush=True)
-        status.write_plan({job.folder.path: job.overrides for job in jobs})
-        if cluster is not None:
-            running = [str(job.folder.path) for job in jobs if found[job] == RUNNING]
-            flags = ["--config-dir", str(folder)] if (folder := config_dir(arguments)) else []
-            cluster.launch({str(job.folder.path): [*flags, *job.overrides] for job in wanted}, running)
-            return report(jobs, {}, arguments, conf) if cluster.wait else 0
+def sweep(
+    words: Sequence[str], whole: DictConfig, context: HydraContext, task: TaskFunction, batch_size: int | None
+) -> None:
+    """Check all jobs of the words that were typed, launch those that are wanted, and report.
+
+    whole: the configuration of the sweep. batch_size: the jobs that a launcher gets at a time, None for all. Raises
+    UserError where a job cannot run, before any is started, and where not all runs are finished in the end.
+    """
+    check_folders(whole)
+    composed = Composed(context.config_loader, whole)
+    fit = Fit() if whole.hydra.launcher._target_.endswith(LOCAL) else None
+    jobs, wrong = checked(jobs_of(words, composed), composed, fit)
+    if whole.get("dry_run"):
+        preview([job.experiment for job in jobs], [(" ".join(job), why) for job, why in wrong], fit)
+        return
+    if wrong:
+        (job, sentence), more = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise UserError(f"no job was started, because this one cannot run: {' '.join(job)}: {sentence}{more}")
+    with open_dict(whole):
+        whole.output_dir = jobs[0].experiment.settings.output_dir  # for files of the launchers' own
+    cluster = slurm_launcher(whole)
+    wanted = [job for job in jobs if job.is_wanted()]
+    finished = [job for job in jobs if job.found == FINISHED]
+    print(
+        f"{len(jobs)} runs: {', '.join(counted(job.found for job in jobs))}{expected(finished, wanted, fit)}",
+        flush=True,
+    )
+    status.write_plan({job.folder.path: job.overrides for job in jobs})
+    errors: Errors = {}
+    if cluster is not None:
+        running = [str(job.folder.path) for job in jobs if job.found == RUNNING]
+        cluster.queue({str(job.folder.path): alone(job, whole) for job in wanted}, running)
+        if not cluster.wait:
+            return
+    else:
         with stopping(wanted):
-            errors = launched(wanted, whole)
-    return report(jobs, errors, arguments, conf)
+            errors = launched(wanted, whole, context, task, batch_size or len(wanted))
+    report(jobs, errors)
+
+
+def check_folders(whole: DictConfig) -> None:
+    """Raises UserError where the configuration asks Hydra for folders that no run would use, or for no workers."""
+    asked: Any = OmegaConf.to_container(whole.hydra.sweep, resolve=False)
+    for key, ours in (("dir", "${output_dir}"), ("subdir", ".")):
+        if asked[key] != ours:
+            raise UserError(
+                f"hydra.sweep.{key}={asked[key]} has no effect: a run's folder is named by its configuration; "
+                "set output_dir, the folder that all are in"
+            )
+    if whole.hydra.launcher.get("n_jobs") == 0:
+        raise UserError("hydra.launcher.n_jobs=0 is no worker at all; set how many there are, or -1 for one a core")
 
 
 def slurm_launcher(whole: DictConfig) -> SlurmLauncher | None:
     """The launcher, where it is Slurm's; raises UserError where its options make no sense, or it is missing."""
-    if not whole.hydra.launcher._target_.endswith(".SlurmLauncher"):
+    if not whole.hydra.launcher._target_.endswith(".SlurmQueue"):
         return None
-    launcher: SlurmLauncher = build(OmegaConf.to_container(whole.hydra.launcher, resolve=True), "hydra.launcher.")
+    options: Any = OmegaConf.to_container(whole.hydra.launcher, resolve=True)
+    del options["_target_"]
+    launcher: SlurmLauncher = typed(SlurmLauncher, options, "hydra.launcher.")
     launcher.check()
     return launcher
 
 
-def check(arguments: list[str], conf: Path, compose: Compose, whole: DictConfig, fit: Fit | None) -> list[Job]:
-    """All jobs of the command line, each run once.
+def alone(job: Job, whole: DictConfig) -> list[str]:
+    """The command line that runs a job of the sweep by itself."""
+    sources = {source.provider: source.path for source in whole.hydra.runtime.config_sources}
+    flags = ["--config-path", sources["main"], "--config-name", whole.hydra.job.config_name]
+    if "command-line" in sources:
+        flags += ["--config-dir", sources["command-line"]]
+    of_the_sweep = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.mode")
+    rest = [o for o in whole.hydra.overrides.hydra if not o.lstrip("+~").startswith(of_the_sweep)]
+    # where the sweep expects it, though ${now:...} is another time there
+    place = job.experiment.settings.output_dir.replace("'", r"\'")
+    return [*flags, *rest, *job.overrides, f"output_dir='{place}'"]
 
-    Raises UserError that names the first job that makes no sense, and why.
-    """
-    composed = Composed(compose, list(whole.hydra.overrides.hydra))
-    jobs: dict[Path, Job] = {}
+
+def checked(
+    jobs: Iterable[list[str]], composed: Composed, fit: Fit | None
+) -> tuple[list[Job], list[tuple[list[str], str]]]:
+    """The jobs, each run once, and those that cannot run with the sentence that says why."""
+    known: dict[Path, Job] = {}
     wrong = []
-    for overrides in jobs_of(whole.hydra.overrides.task, compose):
+    for overrides in jobs:
         try:
-            checked = experiment(*composed(overrides))
-            if fit is not None:
-                fit(checked)
-            job = Job(overrides, checked)
-            jobs.setdefault(job.folder.path, job)
+            job = Job(overrides, experiment(*composed(overrides)))
+            if job.is_wanted() and fit is not None:
+                fit(job.experiment)
+            known.setdefault(job.folder.path, job)
         except Exception as error:
-            wrong.append((overrides, error))
-    if wrong:
-        overrides, first = wrong[0]
-        if (sentence := explain(first, [*arguments, *overrides], conf)) is None:
-            raise first
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise UserError(f"no job was started, because this one cannot run: {' '.join(overrides)}: {sentence}{more}")
-    return list(jobs.values())
-
-
-class Composed:
-    """Configurations of jobs; Hydra composes each choice of options once, and values are put into copies of it.
-
-    Composing takes 0.2 s, so that a grid of a thousand runs would take minutes. Hydra itself sets values last.
-    """
-
-    def __init__(self, compose: Compose, hydra_overrides: list[str]) -> None:
-        self.compose, self.hydra_overrides = compose, hydra_overrides
-        self.values = {f.name for f in dataclasses.fields(Settings)}
-        self.known: dict[tuple[str, ...], tuple[DictConfig, dict[str, Any]]] = {}
-
-    def __call__(self, overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:
-        """The configuration of a job, without Hydra's part, and the option chosen in each group."""
-        values = [o for o in overrides if "." in (key := o.partition("=")[0].lstrip("+~")) or key in self.values]
-        options = tuple(o for o in overrides if o not in values)
-        if options not in self.known:
-            cfg = self.compose([*options, *self.hydra_overrides])
-            self.known[options] = own(cfg), choices_of(cfg.hydra)
-        cfg = copy.deepcopy(self.known[options][0])
-        ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(values), cfg)
-        return cfg, self.known[options][1]
+            if (sentence := explain(error, [*sys.argv[1:], *overrides])) is None:
+                raise
+            wrong.append((overrides, sentence))
+    return list(known.values()), wrong
 
 
 def counted(states: Iterable[str]) -> list[str]:
@@ -177,19 +182,24 @@ def expected(finished: list[Job], wanted: list[Job], fit: Fit | None) -> str:
     return f"; {len(wanted)} to run, about {duration(seconds)} of updates here, looks and evaluations not counted"
 
 
-def launched(jobs: list[Job], whole: DictConfig) -> Errors:
+def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: TaskFunction, batch_size: int) -> Errors:
     """Run the jobs by Hydra's launcher; what those raised that did not finish, by folder.
 
     Killed workers take the others with them. Where none of the jobs ended before that, the halves are launched one
     after the other, until the one that kills its worker is alone; the others finish.
     """
+
+    def launch(batch: list[Job], number: int) -> Sequence[JobReturn]:
+        launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=whole)
+        return launcher.launch([job.overrides for job in batch], initial_job_idx=number)
+
     errors: Errors = {}
     ends = {job.folder.path: job.ends() for job in jobs}
-    batches, alone = [jobs] if jobs else [], Counter[Path]()
+    batches, alone = [jobs[i : i + batch_size] for i in range(0, len(jobs), batch_size or 1)], Counter[Path]()
     while batches:
         batch = batches.pop(0)
         try:
-            for job, done in zip(batch, launch(batch, whole), strict=True):
+            for job, done in zip(batch, launch(batch, jobs.index(batch[0])), strict=True):
                 if done.status is JobStatus.FAILED and not isinstance(done._return_value, Busy):
                     errors[job.folder.path] = done._return_value
             continue
@@ -205,12 +215,6 @@ def launched(jobs: list[Job], whole: DictConfig) -> Errors:
         batches[:0] = [part for part in (left[:half], left[half:]) if part]
         print(f"a worker was killed; runs that are left and go on: {sum(map(len, batches))}", flush=True)
     return errors
-
-
-def launch(jobs: list[Job], whole: DictConfig) -> Sequence[JobReturn]:
-    context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks(whole))
-    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=whole)
-    return launcher.launch([job.overrides for job in jobs], initial_job_idx=0)
 
 
 @contextlib.contextmanager
@@ -238,22 +242,24 @@ def stopping(jobs: list[Job]) -> Iterator[None]:
         yield
 
 
-def report(jobs: list[Job], errors: Errors, arguments: list[str], conf: Path) -> int:
+def report(jobs: list[Job], errors: Errors) -> None:
     """Say what became of the runs; raises UserError where one is not finished, or its error where that is a bug."""
-    states = {job.folder: job.folder.state() for job in jobs}
-    left = {folder: state for folder, state in states.items() if state.word != FINISHED}
+    ended = {
+        job.folder: State(FINISHED) if job.found == FINISHED and not job.is_wanted() else job.folder.state()
+        for job in jobs
+    }
+    left = {folder: state for folder, state in ended.items() if state.word != FINISHED}
     print(f"{len(jobs) - len(left)} of {len(jobs)} runs are finished")
     reasons = []
     for folder, state in left.items():
         error = errors.get(folder.path)
-        reason = (error and explain(error, arguments, conf)) or state.detail
+        reason = (error and explain(error, sys.argv[1:])) or state.detail
         log = f" (see {folder.log_path})" if folder.log_path.exists() else ""
         print(f"  {state.word}: {folder.path}{reason and ': '}{reason}{log}")
         reasons.append(reason or state.word)
     for error in errors.values():
-        if explain(error, arguments, conf) is None:
+        if explain(error, sys.argv[1:]) is None:
             raise error
     if left:
         again = "; retry_failed=true runs the failed ones again" if FAILED in {s.word for s in left.values()} else ""
         raise UserError(f"{len(left)} of {len(jobs)} runs are not finished; the first: {reasons[0]}{again}")
-    return 0

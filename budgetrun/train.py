@@ -25,10 +25,11 @@ from budgetrun.contracts import Batch, Context, Model, Random, Stateful, UserErr
 from budgetrun.data import Normalize, digest, held_out, prepare
 from budgetrun.diagnostics import Diagnostics
 from budgetrun.errors import STOPPING, Interrupted, Interruption, heard
+from budgetrun.identity import made_files
 from budgetrun.looks import Looks, SecondNetwork
 from budgetrun.progress import shown
 from budgetrun.record import Diverged, Record
-from budgetrun.results import FINISHED, RunFolder, commit
+from budgetrun.results import FINISHED, RunFolder, check_made, commit
 from budgetrun.views import Views
 
 log = logging.getLogger("budgetrun")
@@ -68,6 +69,9 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     began = time.perf_counter()
     settings = experiment.settings
     device = machine.find_device(settings.device)
+
+    for path in made_files(experiment.resolved):
+        check_made(path)
 
     # ---- data, on the device as uint8
     data, fingerprint = prepare(experiment)
@@ -190,7 +194,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
     # ---- on from where it was interrupted
     record = Record()
-    here = {"dataset fingerprint": fingerprint, "device type": device.type}  # what a run cannot change on the way
+    # what a run cannot change on the way
+    here = {"run": experiment.run_id, "dataset fingerprint": fingerprint, "device type": device.type}
     before = 0.0  # seconds in all, of earlier processes
     source, dirty = commit()
     commits: list[str] = []  # of earlier processes whose code was another, which a review wants to know
@@ -210,9 +215,11 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         spent = {"seconds_total": before + time.perf_counter() - began, "commits": [*commits, source]}
         folder.write_checkpoint({**states, **here, **spent})
 
-    if state := folder.read_checkpoint(device, [*parts, *here, "seconds_total", "commits"]):
+    if state := folder.read_checkpoint(device, [*parts, *(here.keys() - {"run"}), "seconds_total", "commits"]):
+        if "run" not in state:
+            log.warning("%s does not say which run it is of, as those of earlier versions", folder.checkpoint_path)
         for what, now in here.items():
-            if state[what] != now:
+            if state.get(what, now) != now:
                 made = f"{folder.checkpoint_path} was made with {what} {state[what]}"
                 raise UserError(f"{made}, and here it is {now}; force=true starts over")
         for name, part in parts.items():

@@ -81,18 +81,36 @@ def here(line: str, cwd: Path) -> Done:
     return Done(code, out.getvalue(), err.getvalue(), cwd)
 
 
-def composed(*overrides: str) -> tuple[Any, dict[str, Any]]:
-    """The configuration that Hydra composes of a command line, without Hydra's part, and the chosen options."""
-    from hydra import compose, initialize_config_dir
+@contextlib.contextmanager
+def hydra_at_work(folder: Path | None = None) -> Iterator[Any]:
+    """Hydra itself, as its main makes it for our configuration and a folder of the user's own."""
+    from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from budgetrun.composing import own
-    from budgetrun.config import choices_of
+    from budgetrun import plugins
 
+    plugins.register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        if folder is not None:
+            hydra.config_loader.get_search_path().prepend("command-line", f"file://{folder}")
+        yield hydra
+
+
+def composed(*overrides: str) -> tuple[Any, dict[str, Any]]:
+    """The configuration that Hydra composes of a command line, without Hydra's part, and the chosen options."""
+    from hydra import compose
+    from omegaconf import open_dict
+
+    from budgetrun.config import choices_of
+
+    with hydra_at_work():
         cfg = compose("config", overrides=list(overrides), return_hydra_config=True)
-        return own(cfg), choices_of(cfg.hydra)
+        choices = choices_of(cfg.hydra)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cfg, choices
 
 
 def checked(*overrides: str) -> Experiment:
@@ -159,14 +177,9 @@ def refused(done: Done, *words: str) -> str:
 
 def values_of(group: str, option: str) -> dict[str, Any]:
     """The values of an option as Hydra composes them, which may take some from another option's file."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=[f"{group}={option}"])
-    values: Any = OmegaConf.to_container(cfg[group], resolve=True)
+    values: Any = OmegaConf.to_container(composed(f"{group}={option}")[0][group], resolve=True)
     return values
 
 

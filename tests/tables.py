@@ -18,7 +18,7 @@ from typing import Any
 from cli import Done
 
 from budgetrun.aggregate import main
-from budgetrun.config import ELSEWHERE
+from budgetrun.identity import ELSEWHERE
 from budgetrun.results import FINISHED
 
 

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import aggregate, by_hand, read_latex, read_markdown, refused, result, table_of, write
 
-from budgetrun.config import ELSEWHERE
+from budgetrun.identity import ELSEWHERE
 from budgetrun.picture import COLOURS, DASHES, MARKERS, figure
 from budgetrun.runs import CIRCUMSTANCES, REPEATS
 from budgetrun.table import Table, laid_out, latex, markdown, tabulate, word

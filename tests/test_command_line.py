@@ -440,7 +440,7 @@ def test_the_command_works_as_a_process_from_any_folder(tmp_path: Path) -> None:
     assert str(Path("outputs", done.folder.name, "result.json")) in done.out
     assert [p.name for p in tmp_path.iterdir()] == ["outputs"]
     assert {p.name for p in done.folder.iterdir()} - {".lock"} == {
-        "checkpoint.pt", "config.yaml", "metrics.jsonl", "result.json", "train.log",
+        "SHA256SUMS", "checkpoint.pt", "config.yaml", "metrics.jsonl", "result.json", "train.log",
     }  # fmt: skip
     promised = """run_id status config test_accuracy test_loss updates examples_forward examples_backward flops seconds
         seconds_total n_parameters dataset_fingerprint commit dirty versions device"""

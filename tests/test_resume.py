@@ -177,7 +177,7 @@ def test_a_process_killed_at_an_arbitrary_moment_continues_to_the_same_end(tmp_p
     assert_ends_alike(uninterrupted.folder, continued.folder)
     leftover = [p.name for p in continued.folder.iterdir()]
     assert sorted(p for p in leftover if not p.startswith(".")) == [  # a kill may leave a hidden scratch file
-        "checkpoint.pt", "config.yaml", "metrics.jsonl", "result.json", "train.log",
+        "SHA256SUMS", "checkpoint.pt", "config.yaml", "metrics.jsonl", "result.json", "train.log",
     ]  # fmt: skip
 
 

@@ -16,25 +16,27 @@ from typing import Any
 
 import pytest
 import torch
-from cli import CONF, GRIDS, Done, here, listing, process, refused, started
+from cli import CONF, GRIDS, Done, here, hydra_at_work, listing, process, refused, started
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from budgetrun import status
-from budgetrun.composing import Compose, composer
-from budgetrun.config import experiment
+from budgetrun.composing import Composed, task_part
+from budgetrun.config import choices_of, experiment, plain
 from budgetrun.grid import jobs_of
 from budgetrun.results import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, RunFolder
-from budgetrun.sweep import Composed
 
 SHORT = "epochs=0.2"  # 4 updates
 
 
 @contextlib.contextmanager
-def composing(line: str) -> Iterator[tuple[Compose, list[list[str]]]]:
-    """compose, and the jobs of a command line."""
-    with composer([], CONF) as compose:
-        whole = compose([*shlex.split(line), "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
-        yield compose, jobs_of(whole.hydra.overrides.task, compose)
+def composing(line: str, folder: Path | None = None) -> Iterator[tuple[Composed, list[list[str]]]]:
+    """What composes the jobs of a command line, and these jobs."""
+    with hydra_at_work(folder) as hydra:
+        whole = hydra.compose_config("config", [*shlex.split(line), "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+        composed = Composed(hydra.config_loader, whole)
+        yield composed, jobs_of(OmegaConf.to_container(whole.hydra.overrides.task, resolve=False), composed)
 
 
 def results(cwd: Path) -> dict[str, dict[str, Any]]:
@@ -66,9 +68,8 @@ def test_a_grid_has_as_many_runs_as_its_head_says_and_they_are_experiments(
             file = Path(name.replace("*", "some").replace("${noise.rate}", rate).replace("${seed}", seed))
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(str(file))  # only its bytes matter before a run reads it
-    with composing(f"grid={grid}") as (compose, jobs):
+    with composing(f"grid={grid}") as (composed, jobs):
         assert len(jobs) == int(re.findall(r"^# (\d+) runs?\b", text(grid), flags=re.M)[0])
-        composed = Composed(compose, [])
         ids = set()
         for job in jobs if len(jobs) < 200 else jobs[::19]:
             checked = experiment(*composed(job))
@@ -155,19 +156,22 @@ def test_scores_of_other_labels_are_refused_before_the_first_job_starts(tmp_path
         "noise=symmetric noise.rate=0.5 +aug.crop.padding=2 recipe=digits optimizer=adamw optimizer.betas=[0.5,0.9]",
         "schedule=cosine 'output_dir=outputs/${seed}' seed=2",
         "seed=0 ++seed=7 ++evaluations=3",
+        "lr=0.05 'weight_decay=${lr}'",
+        "'output_dir=o/${hydra:runtime.choices.sampler}/${now:%Y}'",
+        "noise=cifar10n data_dir=elsewhere",
+        "'output_dir=\"a b, {c} \\\\${seed}\"' 'data_dir=${oc.env:HOME}/x'",
+        "sampler=proxy 'sampler.model={width: 3}' ~schedule.final +schedule.final=0.5",
     ],
 )
 def test_a_job_is_composed_as_hydra_composes_it(line: str) -> None:
-    from test_command_line import composed
-
-    job = shlex.split(line.replace("+aug", "aug"))
-    with composer([], CONF) as compose:
-        quickly = Composed(compose, [])
-        quickly([o for o in job if "." not in o.partition("=")[0]])  # the same options with other values before
-        cfg, choices = quickly(job)
-    slowly, same_choices = composed(*job)
-    assert cfg == slowly
-    assert experiment(cfg, choices).run_id == experiment(slowly, same_choices).run_id
+    job = [word.replace("+aug", "aug") for word in shlex.split(line)]
+    with composing("seed=0") as (composed, _):
+        composed([o for o in job if "." not in o.partition("=")[0]])  # the same options with other values before
+        values, choices = composed(job)
+        by_hydra = composed.loader.load_sweep_config(composed.whole, job)
+        HydraConfig.instance().set_config(by_hydra)
+        assert values == plain(task_part(by_hydra))
+        assert choices == choices_of(by_hydra.hydra)
 
 
 # ---- what is left to do

@@ -7,6 +7,7 @@ import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -38,6 +39,8 @@ class FashionMNIST:
     flip: bool
     padding: int
     system: str
+
+    elsewhere: ClassVar = ("system",)
 
     def load(self, folder: str) -> Data:
         if all((Path(self.system) / name).is_file() for name in UNPACKED):

@@ -1,0 +1,90 @@
+"""What budgetrun adds to Hydra, through its public ways: a sweeper, a launcher, and two resolvers. Free of torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from budgetrun import slurm
+from budgetrun.commandline import CONF
+from budgetrun.errors import UserError
+from budgetrun.help import help_page
+
+# Hydra makes objects of classes in hydra_plugins alone. A file there would be imported by every other Hydra program of
+# the environment; so this module has a second name.
+PLACE = "hydra_plugins.budgetrun"
+# sweepers that search minimise what a job returns, unless they are told; a job of ours returns its accuracy
+MAXIMISE = {"optuna": ("direction", "maximize"), "nevergrad": ("optim.maximize", True),
+            "ax": ("ax_config.experiment.minimize", False)}  # fmt: skip
+
+
+class BudgetSweeper(Sweeper):
+    """Every combination of what is typed, or a grid's, as hydra/sweeper=basic; but checked whole, and what is missing.
+
+    params: overrides from a YAML file, before those of the command line. max_batch_size: jobs that the launcher gets at
+    a time; null for all.
+    """
+
+    def __init__(self, params: DictConfig | None, max_batch_size: int | None) -> None:
+        self.params = [f"{key!s}={value}" for key, value in (params or {}).items()]
+        self.max_batch_size = max_batch_size
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.of_hydra = config, hydra_context, task_function
+
+    def sweep(self, arguments: list[str]) -> None:
+        from budgetrun.sweep import sweep  # torch comes with it
+
+        sweep([*self.params, *arguments], *self.of_hydra, self.max_batch_size)
+
+
+class SlurmQueue(Launcher):
+    """hydra/launcher=submitit_slurm: its name and its options. A sweep of ours gives them to slurm.SlurmLauncher."""
+
+    def __init__(self, **options: Any) -> None:
+        pass
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        pass
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> NoReturn:
+        """Raises UserError: another sweeper waits for what its jobs return, and jobs of Slurm go back to the queue."""
+        raise UserError(
+            "hydra/launcher=submitit_slurm runs the sweeps of hydra/sweeper=budgetrun, which is the default; another "
+            "sweeper is itself a job for sbatch, and runs its own with hydra/launcher=joblib"
+        )
+
+
+def mode(*, _root_: DictConfig) -> str | None:
+    """The value of hydra.mode: a configuration with a grid is a sweep."""
+    return "MULTIRUN" if OmegaConf.select(_root_, "grid") is not None else None
+
+
+def register() -> None:
+    """Make Hydra know them; it does not mind a second time."""
+    OmegaConf.register_new_resolver("budgetrun.help", lambda: help_page(CONF), replace=True)
+    OmegaConf.register_new_resolver("budgetrun.mode", mode, replace=True)
+    store = ConfigStore.instance()
+    plugins = Plugins.instance()  # loads those that are installed, whose options are in the store then
+    sys.modules[PLACE] = sys.modules[__name__]
+    for plugin in (BudgetSweeper, SlurmQueue):
+        plugin.__module__ = PLACE
+        plugins.register(plugin)
+    sweeper = {"_target_": f"{PLACE}.BudgetSweeper", "params": None, "max_batch_size": None}
+    store.store("budgetrun", OmegaConf.create(sweeper), group="hydra/sweeper", provider="budgetrun")
+    # in the place of hydra-submitit-launcher's
+    options = OmegaConf.merge({"_target_": f"{PLACE}.SlurmQueue"}, slurm.OPTION)
+    store.store("submitit_slurm", options, group="hydra/launcher", provider="budgetrun")
+    for name in store.list("hydra/sweeper"):
+        if (option := name.removesuffix(".yaml")) in MAXIMISE:
+            node = store.load(f"hydra/sweeper/{name}").node
+            OmegaConf.update(node, *MAXIMISE[option])
+            store.store(option, node, group="hydra/sweeper", provider="budgetrun")
