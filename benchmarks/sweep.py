@@ -1,15 +1,20 @@
 """(f) Runs a minute of a sweep, by how it is launched: `python -m benchmarks.sweep dataset=digits budget=0.3`.
 
-The runs differ in their seed alone. `model=resnet18 device=cuda --jobs 1,2,4` shows how many runs a GPU holds.
+Before that, the processor seconds that a sweep of 1,000 jobs takes to check them, and to find all of them finished. The
+runs that are launched differ in their seed alone. `model=resnet18 device=cuda --jobs 1,2,4` shows how many a GPU holds.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
+import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 from benchmarks.start import ENVIRONMENT, ROOT
 
@@ -19,7 +24,10 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", default=["dataset=digits", "budget=0.3"], help="as of a run")
     parser.add_argument("--runs", type=int, default=12, help="how many (default: 12)")
     parser.add_argument("--jobs", default="2", help="at once, by joblib, as in 2,4,8 (default: 2)")
+    parser.add_argument("--grid", type=int, default=1000, help="jobs that are only checked (default: 1000; 0: none)")
     options = parser.parse_args()
+    if options.grid:
+        start_of(options.grid)
     typed, seeds = options.overrides, range(options.runs)
     several = ["-m", *typed, f"seed={','.join(map(str, seeds))}"]
     ways = {
@@ -37,6 +45,35 @@ def main() -> None:
         seconds = took(lines)
         first = first or seconds
         print(f"| {name} | {seconds:.0f} | {60 * options.runs / seconds:.1f} | {first / seconds:.2f} |", flush=True)
+
+
+def start_of(jobs: int) -> None:
+    """Print the processor time of a sweep's start where all jobs are to be checked, and where all are finished."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["-m", "sampler=uniform,p_sgd,is,sb", "budget=0.1,0.2,0.3,0.4,0.5", "aug=standard,ricap", "epochs=2",
+                   f"output_dir={folder}"]  # fmt: skip
+        line = [*options, f"seed=range({jobs // 40})"]
+        check, listed = spent([*line, "dry_run=true"])
+        spent(["epochs=0.1", f"output_dir={folder}"])
+        result = next(Path(folder).glob("*/result.json"))
+        for run in re.findall(r"^missing +(\S+?):", listed, flags=re.M):
+            Path(run).mkdir()
+            shutil.copy(result, run)
+        again, said = spent(line)
+    print(
+        f"\n### (f) The start of a sweep of {jobs} jobs, {len(re.findall('^missing', listed, flags=re.M))} of digits\n"
+    )
+    print(f"| what is done | processor seconds |\n| --- | --- |\n| check all of them | {check:.1f} |")
+    print(f"| find {re.findall('^([0-9]+ of [0-9]+)', said, flags=re.M)[-1]} finished | {again:.1f} |", flush=True)
+
+
+def spent(line: list[str]) -> tuple[float, str]:
+    """The processor seconds of a command line, and what it says."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "budgetrun", *line]
+    done = subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
 
 
 def took(lines: list[list[str]]) -> float:

@@ -161,7 +161,7 @@ def typed(kind: Any, values: Mapping[str, Any], where: str) -> Any:
     """
     fields = dataclasses.fields(kind)
     known = [f.name for f in fields]
-    components = {name for name, hint in get_type_hints(kind).items() if getattr(hint, "_is_protocol", False)}
+    components = components_of(kind)
     for key in values:
         if key not in known:
             raise UserError(unknown(where + str(key), (where + name for name in known)))
@@ -182,6 +182,12 @@ def typed(kind: Any, values: Mapping[str, Any], where: str) -> Any:
         return kind(**{key: value_of(key, value) for key, value in values.items()})
     except ValueError as error:
         raise UserError(f"{where}{error}") from error
+
+
+@functools.cache
+def components_of(kind: Any) -> set[str]:
+    """The fields of a dataclass that are annotated with a protocol."""
+    return {name for name, hint in get_type_hints(kind).items() if getattr(hint, "_is_protocol", False)}
 
 
 @functools.cache

@@ -253,9 +253,14 @@ class RunFolder:
         return f"the last good checkpoint is {path}" if path.exists() else "there is no checkpoint yet"
 
     def finish(self, result: dict[str, Any]) -> None:
-        made = [path for path in (self.checkpoint_path, self.scores_path) if path.exists()]
-        write_text(self.path / SUMS, "".join(f"{sha256(path)}  {path.name}\n" for path in made))
+        write_sums(self)
         write_text(self.result_path, json.dumps(result, indent=2) + "\n")
+
+
+def write_sums(folder: RunFolder) -> None:
+    """The digests of the files in a run's folder that another run may use."""
+    made = [path for path in (folder.checkpoint_path, folder.scores_path) if path.exists()]
+    write_text(folder.path / SUMS, "".join(f"{sha256(path)}  {path.name}\n" for path in made))
 
 
 @functools.cache  # a commit made while a process runs is not what the process runs

@@ -1,0 +1,272 @@
+"""A sweep is Hydra's: a five-line application of Hydra's own chooses the same jobs with the same values."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import hydra
+import pytest
+import yaml
+from cli import CHECKOUT, CONF, here, listing, refused
+from omegaconf import DictConfig, OmegaConf
+
+from budgetrun import plugins
+
+SHORT = "epochs=0.1 evaluations=1"  # two updates
+COMPARED = ("budget", "seed", "lr", "weight_decay", "epochs", "output_dir", "sampler", "aug", "schedule", "model")
+
+
+def by_hydra(line: str, cwd: Path) -> list[dict[str, Any]]:
+    """The configurations of the jobs of a command line as Hydra and its own sweeper make them."""
+    found: list[Any] = []
+
+    def app(cfg: DictConfig) -> None:
+        found.append(OmegaConf.to_container(cfg, resolve=True))
+
+    plugins.register()
+    line = f"{line} hydra/sweeper=basic hydra/hydra_logging=none"
+    with mock.patch.object(sys, "argv", ["app", *shlex.split(line)]), contextlib.chdir(cwd):
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(app)()
+    return found
+
+
+def as_trained(cwd: Path) -> list[dict[str, Any]]:
+    """The configurations of all runs below a folder."""
+    return [yaml.safe_load(path.read_text()) for path in cwd.rglob("config.yaml") if path.parent.name[0] != "."]
+
+
+def essence(configurations: list[dict[str, Any]]) -> list[str]:
+    """What is to be compared, in any order; 1 and 1.0 are one number."""
+
+    def number(text: str) -> float:
+        return float(text)
+
+    words = [json.dumps({key: c[key] for key in COMPARED}) for c in configurations]
+    return sorted(json.dumps(json.loads(text, parse_int=number), sort_keys=True) for text in words)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """An empty folder beside a folder `cn` of configurations of a user's own."""
+    for name, text in {
+        "mine": "lr: 0.42",
+        "params": "hydra: {sweeper: {params: {seed: '3,4', lr: '0.2,0.3'}}}",
+        "timed": "output_dir: o/${now:%H%M%S%f}",
+        "nested": "weight_decay: ${eval:lr}\nlr: 0.3",
+        "grid": "hydra: {mode: MULTIRUN, sweeper: {params: {seed: 'range(2)'}}}",
+    }.items():
+        file = tmp_path / "cn" / f"{name}.yaml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"defaults: [config, _self_]\n{text.replace('${eval:lr}', '${lr}')}\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-m lr=0.05,0.02 'weight_decay=${lr}'",
+        "-m lr=0.05 'weight_decay=${lr},0.5'",
+        "--config-dir cn -cn mine -m budget=0.5,1",
+        "--config-dir cn -cn params -m",
+        "--config-dir cn -cn params -m seed=7",
+        "--config-dir cn -cn params -m hydra.sweeper.max_batch_size=3 budget=1",
+        "--config-dir cn -cn nested -m lr=0.1,0.2",
+        "--config-dir cn -cn grid lr=0.1,0.3",
+        "hydra.mode=MULTIRUN seed=0,1",
+        "-m 'seed=range(3)' aug=none,standard",
+        "-m 'seed=choice(1,2)' 'lr=sort(0.3,0.1)'",
+        "-m 'sampler=glob([u*,sca*])'",
+        "-m seed=1 seed=2,3",
+        "-m seed=1 ++seed=2,3",
+        "-m ~schedule.final +schedule.final=0.5,0.1",
+        "-m schedule=cosine,linear schedule.final=0.01 'aug=[ricap],[]'",
+        "-m 'output_dir=\"a b\"' model.width=2",
+        "-m hydra.job.chdir=true seed=0,1",
+        "seed=3",
+    ],
+)
+def test_the_jobs_and_their_values_are_those_of_hydra(line: str, own: Path) -> None:
+    line = f"{line} {SHORT}"
+    done = here(line, own)
+    assert done.code == 0, done.err
+    assert not done.err
+    trained = as_trained(own)
+    expected = by_hydra(line, own)
+    assert essence(trained) == essence(expected)
+    assert len(trained) == len(expected) >= 1
+    # and each run is where its configuration says, seen from where the command was typed
+    assert all(len(list((own / run["output_dir"]).glob("*/result.json"))) >= 1 for run in trained)
+
+
+def test_an_option_s_name_in_a_folder_s_name_is_that_of_the_job(own: Path) -> None:
+    where = "'output_dir=o/${hydra:runtime.choices.sampler}'"
+    assert here(f"{where} {SHORT}", own).code == 0
+    done = here(f"-m {where} sampler=uniform,scan {SHORT}", own)
+    assert done.code == 0, done.err
+    assert "2 runs: 1 finished, 1 missing" in done.out
+    assert {run["output_dir"] for run in as_trained(own)} == {"o/uniform", "o/scan"}
+
+
+def test_the_time_in_a_folder_s_name_is_that_of_the_whole_sweep(own: Path) -> None:
+    done = here(f"--config-dir cn -cn timed -m seed=0,1 {SHORT}", own)
+    assert done.code == 0, done.err
+    assert "2 of 2 runs are finished" in done.out
+    assert len({run["output_dir"] for run in as_trained(own)}) == 1
+
+
+CALLBACK = """
+from pathlib import Path
+
+from hydra.experimental.callback import Callback
+
+
+class Said(Callback):
+    def say(self, what):
+        with Path("said").open("a") as file:
+            file.write(f"{what}\\n")
+
+    def on_multirun_start(self, config, **_):
+        self.say("multirun_start")
+
+    def on_multirun_end(self, config, **_):
+        self.say("multirun_end")
+
+    def on_job_start(self, config, **_):
+        self.say(f"job_start {config.seed}")
+
+    def on_job_end(self, config, job_return, **_):
+        self.say(f"job_end {0 <= job_return.return_value <= 1}")
+"""
+
+
+def test_callbacks_of_a_sweep_are_called(own: Path) -> None:
+    (own / "said_by.py").write_text(CALLBACK)
+    (own / "cn" / "called.yaml").write_text(
+        "defaults: [config, _self_]\nhydra: {callbacks: {said: {_target_: said_by.Said}}}\n"
+    )
+    assert here(f"--config-dir cn -cn called -m seed=0,1 {SHORT}", own).code == 0
+    assert (own / "said").read_text().splitlines() == [
+        "multirun_start", "job_start 0", "job_end True", "job_start 1", "job_end True", "multirun_end",
+    ]  # fmt: skip
+
+
+def test_optuna_maximises_the_accuracy_without_being_told(own: Path) -> None:
+    search = "-m hydra/sweeper=optuna hydra.sweeper.n_trials=4 hydra.sweeper.n_jobs=2 hydra.sweeper.sampler.seed=1"
+    done = here(f"{search} 'lr=tag(log,interval(0.0001,0.3))' epochs=0.5 evaluations=1", own)
+    assert done.code == 0, done.err
+    results = [json.loads(path.read_bytes()) for path in own.glob("outputs/*/result.json")]
+    assert len(results) == 4
+    accuracies = [result["test_accuracy"] for result in results]
+    assert max(accuracies) > min(accuracies)
+    best = yaml.safe_load((own / "outputs" / "optimization_results.yaml").read_text())
+    assert best["best_value"] == max(accuracies)
+    assert f"Best value: {max(accuracies)}" in done.out
+    (winner,) = (r for r in results if r["test_accuracy"] == max(accuracies))
+    assert best["best_params"]["lr"] == pytest.approx(winner["config"]["lr"], rel=1e-11)
+
+
+@pytest.mark.parametrize("name", ["ax", "nevergrad", "optuna"])
+def test_a_sweeper_that_minimises_is_told_to_maximise_where_it_is_installed(name: str) -> None:
+    from hydra.core.config_store import ConfigStore
+
+    store, (key, value) = ConfigStore.instance(), plugins.MAXIMISE[name]
+    plugins.register()
+    if f"{name}.yaml" not in store.list("hydra/sweeper"):
+        pytest.skip("it is not installed")
+    assert OmegaConf.select(store.load(f"hydra/sweeper/{name}.yaml").node, key) == value
+
+
+def test_the_user_s_word_to_a_sweeper_counts(own: Path) -> None:
+    done = here("-m hydra/sweeper=optuna hydra.sweeper.direction=minimize hydra.sweeper.n_trials=1 "
+                f"'lr=interval(0.1,0.2)' {SHORT}", own)  # fmt: skip
+    assert done.code == 0, done.err
+    assert "Directions: ['minimize']" in done.out
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("-m 'seed=range(2,0)'", ["sweep of no runs", "seed=range(2,0)"]),
+        ("-m 'lr=interval(0.1,0.2)'", ["lr=interval(0.1,0.2)", "hydra/sweeper=optuna"]),
+        ("'sampler={pool: 5}'", ["sampler={pool: 5} is no option", "sampler.key=value"]),
+        ("-m 'sampler={pool: 5},is'", ["sampler={pool: 5}"]),
+        ("hydra.run.dir=x", ["hydra.run.dir=x has no effect", "output_dir=x"]),
+        ("--config-dir cn -cn elsewhere", ["hydra.run.dir=here has no effect", "output_dir=here"]),
+        ("-m hydra.sweep.dir=x seed=0,1", ["hydra.sweep.dir=x has no effect", "output_dir"]),
+        ("-m hydra.sweep.subdir=x seed=0,1", ["hydra.sweep.subdir=x has no effect", "output_dir"]),
+        ("-m hydra/launcher=joblib hydra.launcher.n_jobs=0 seed=0,1", ["hydra.launcher.n_jobs=0"]),
+        ("-m seed=0 hydra.launcher.n_jobs=0", ["hydra.launcher.n_jobs"]),
+        ("grid=smoke hydra.mode=RUN", ["hydra.mode"]),
+        ("-m grid=smoke hydra/sweeper=basic", ["other sweepers"]),
+        ("-m seed=0,1 hydra/sweeper=nothing", ["nothing"]),
+        ("-m seed=0,1 'output_dir=o/${hydra:job.num}'", ["job.num"]),
+        ("-m hydra/sweeper=optuna hydra/launcher=submitit_slurm 'lr=interval(0.1,0.2)'", ["hydra/sweeper=budgetrun"]),
+        ("-m hydra/sweeper=optuna dry_run=true hydra.sweeper.n_trials=1 'lr=interval(0.1,0.2)'", ["dry_run=true"]),
+        ("--cfg nope", ["--cfg", "'nope'", "--help"]),
+        ("--multirum seed=0", ["--multirum", "--help"]),
+        ("-m -r seed=0", ["Only one of"]),
+    ],
+)  # fmt: skip
+def test_what_hydra_would_do_otherwise_is_refused_in_one_sentence(line: str, words: list[str], own: Path) -> None:
+    (own / "cn" / "elsewhere.yaml").write_text("defaults: [config, _self_]\nhydra: {run: {dir: here}}\n")
+    before = [path for path in listing(own) if path.endswith("result.json")]
+    refused(here(f"{line} {SHORT}", own), *words)
+    assert [path for path in listing(own) if path.endswith("result.json")] == before == []
+
+
+def test_steps_of_a_range_are_the_numbers_that_one_types(tmp_path: Path) -> None:
+    assert here("-m 'budget=range(0.1,0.35,0.1)' epochs=0.5 evaluations=1", tmp_path).code == 0
+    done = here("-m budget=0.1,0.2,0.3 epochs=0.5 evaluations=1", tmp_path)
+    assert "3 runs: 3 finished\n" in done.out
+    budgets = {json.loads(path.read_bytes())["config"]["budget"] for path in tmp_path.glob("outputs/*/result.json")}
+    assert budgets == {0.1, 0.2, 0.3}
+
+
+# ---- a sweep that only says what it would do
+
+
+def test_a_dry_run_of_a_sweep_lists_its_runs_and_starts_nothing(tmp_path: Path) -> None:
+    here(f"-m seed=0 {SHORT}", tmp_path)
+    before = listing(tmp_path)
+    done = here(f"-m seed=0,1 sampler=uniform,is dry_run=true {SHORT}", tmp_path)
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert [line.split()[0] for line in lines] == ["finished", "missing", "missing", "missing", "dry_run:"]
+    # two updates of 64 images of 937,000 FLOPs: 3 x (2 x 9 x (16 x 64 + 16 x 32 x 16 + 32 x 64 x 4) + 2 x 256 x 10)
+    flops = 2 * 64 * float(json.loads(next(tmp_path.glob("outputs/*/result.json")).read_bytes())["flops"]) / 128
+    assert all(f": 2 updates, {flops:.3g} FLOPs, about " in line for line in lines[1:4])
+    assert re.fullmatch(r"dry_run: 4 runs, nothing was started; about \S+ \w+ one after the other, .*", lines[-1])
+    assert listing(tmp_path) == before
+    planned = {Path(line.split()[1].rstrip(":")).name for line in lines[:-1]}
+    here(f"-m seed=0,1 sampler=uniform,is {SHORT}", tmp_path)
+    assert planned == {path.parent.name for path in tmp_path.glob("outputs/*/result.json")}
+
+
+def test_a_dry_run_of_one_run_says_what_it_costs_and_starts_nothing(tmp_path: Path) -> None:
+    done = here(f"dry_run=true {SHORT}", tmp_path)
+    assert done.code == 0, done.err
+    assert done.out.startswith("missing      outputs/digits-cnn-uniform-standard-b1-s0-")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_names_every_run_that_cannot_be(tmp_path: Path) -> None:
+    done = here(f"-m budget=0.5,7,9 dry_run=true {SHORT}", tmp_path)
+    assert len(re.findall(r"^missing ", done.out, flags=re.M)) == 1
+    assert len(re.findall(r"^cannot run   .*budget=[79].*at most 1", done.out, flags=re.M)) == 2
+    refused(done, "2 of 3 runs cannot run", "budget=7")
+    assert not list(tmp_path.iterdir())
+
+
+# ---- how
+
+
+def test_hydra_s_inner_parts_are_imported_in_one_file_at_most() -> None:
+    files = [path for path in (CHECKOUT / "budgetrun").rglob("*.py") if "hydra._internal" in path.read_text()]
+    assert len(files) <= 1
