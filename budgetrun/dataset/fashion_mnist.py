@@ -7,12 +7,13 @@ import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Data
+from budgetrun.contracts import Data, path
 from budgetrun.fetch import broken, fetch
 
 RAW = Path("FashionMNIST", "raw")  # where torchvision keeps it
@@ -33,11 +34,15 @@ class FashionMNIST:
     mean, std: of the training set, measured.
     """
 
+    channels: ClassVar[int] = 1
     mean: list[float]
     std: list[float]
     flip: bool
     padding: int
     system: str
+
+    def __post_init__(self) -> None:
+        self.system = path("system", self.system)
 
     def load(self, folder: str) -> Data:
         if all((Path(self.system) / name).is_file() for name in UNPACKED):

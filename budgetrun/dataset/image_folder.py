@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from budgetrun.contracts import Data, UserError
+from budgetrun.contracts import Data, UserError, path
 from budgetrun.images import SUFFIXES, Walk, check_link, check_size, is_hidden, mean_and_std, one_spelling, read
 
 
@@ -34,6 +34,7 @@ class ImageFolder:
         check_size(self.size)
         if self.channels not in (1, 3):
             raise ValueError(f"channels={self.channels} is not one of 1, 3")
+        self.root = path("root", self.root)
 
     def load(self, folder: str) -> Data:
         root = Path(folder) / self.root
@@ -74,17 +75,17 @@ class ImageFolder:
 def of_classes(part: Path) -> tuple[dict[str, list[Path]], int]:
     """The folders of each class in `part`, several where their names look the same; and how many files are beside."""
     try:
-        found = sorted(path for path in part.iterdir() if not is_hidden(path.name))
+        found = sorted(entry for entry in part.iterdir() if not is_hidden(entry.name))
     except OSError as error:
         raise UserError(
             f"{part} cannot be read ({error.strerror}); dataset=image_folder reads images from train/<class>/ and "
             "test/<class>/ (or val/<class>/) below dataset.root"
         ) from error
     classes: dict[str, list[Path]] = {}
-    for path in found:
-        check_link(path)
-        if path.is_dir():
-            classes.setdefault(one_spelling(path.name), []).append(path)
+    for entry in found:
+        check_link(entry)
+        if entry.is_dir():
+            classes.setdefault(one_spelling(entry.name), []).append(entry)
     if len(classes) < 2:
         raise UserError(f"{part} has {len(classes)} folders of images, and there must be one a class, two at least")
     return classes, len(found) - sum(map(len, classes.values()))

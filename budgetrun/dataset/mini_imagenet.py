@@ -6,6 +6,7 @@ import csv
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ class MiniImageNet:
     tables the split is theirs. Without, the files are pooled in the order of their paths: a split of this project's.
     """
 
+    channels: ClassVar[int] = 3
     size: int
     train: int
     test: int

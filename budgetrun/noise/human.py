@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Data, Random, UserError
+from budgetrun.contracts import Data, Random, UserError, path
 
 HOME = "https://github.com/UCSC-REAL/cifar-10-100n (folder data)"
 LABELS = ("aggre_label", "worse_label", "random_label1", "random_label2", "random_label3", "noisy_label")
@@ -32,6 +32,7 @@ class Human:
     labels: str
 
     def __post_init__(self) -> None:
+        self.file = path("file", self.file)
         if self.labels not in LABELS:
             raise ValueError(f"labels={self.labels} is not one of {', '.join(LABELS)}")
 
