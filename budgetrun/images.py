@@ -21,6 +21,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from budgetrun import memory
+from budgetrun.contracts import MOST
 from budgetrun.errors import UserError, one_line
 from budgetrun.results import replacing
 
@@ -39,8 +40,8 @@ DECODING = 2  # set it higher when pixels are made of files in another way: what
 
 def check_size(size: int) -> None:
     """Raise ValueError where images cannot have so many pixels a side."""
-    if size < 1:
-        raise ValueError(f"size={size} must be at least 1 pixel")
+    if not 1 <= size <= MOST:
+        raise ValueError(f"size={size} must be at least 1 pixel, and at most {MOST:,}")
 
 
 def one_spelling(name: str) -> str:
@@ -71,10 +72,12 @@ class Walk:
         todo = [(top, self.real[top])]
         while todo:
             folder, real = todo.pop()
-            for path, place in entries(folder, real):
-                check_link(path)
+            for path, linked in entries(folder):
+                if linked:
+                    check_link(path)
+                place = os.path.realpath(path) if linked else f"{real}/{path.name}"
                 if path.is_dir():
-                    if path.is_symlink() and self.leads_back(place, real):
+                    if linked and self.leads_back(place, real):
                         self.repeated += 1
                     elif self.reach(place, path, self.kinds[top]):
                         todo.append((path, place))
@@ -121,18 +124,14 @@ def check_link(path: Path) -> None:
         raise UserError(f"{path} is a link to {path.readlink()}, which is not there; mend it or take it away")
 
 
-def entries(folder: Path, real: str) -> list[tuple[Path, str]]:
-    """What is in a folder that is truly at `real`, each with its own true path, links last; without hidden files."""
+def entries(folder: Path) -> list[tuple[Path, bool]]:
+    """What is in a folder and not hidden, each with whether it is a link, links last."""
     try:
         with os.scandir(folder) as scan:
-            found = sorted(scan, key=lambda entry: (entry.is_symlink(), entry.name))
+            found = sorted((entry.is_symlink(), entry.name) for entry in scan if not is_hidden(entry.name))
     except OSError as error:
         raise UserError(f"{folder} cannot be read ({error.strerror})") from error
-    return [
-        (folder / entry.name, os.path.realpath(entry.path) if entry.is_symlink() else f"{real}/{entry.name}")
-        for entry in found
-        if not is_hidden(entry.name)
-    ]
+    return [(folder / name, linked) for linked, name in found]
 
 
 def read(root: Path, names: list[str], size: int, channels: int, kept_in: Path) -> Tensor:
