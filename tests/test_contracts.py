@@ -142,6 +142,8 @@ RANGES = [
     ("sampler.online_batch.OnlineBatchSelection", {"final": 1.0, "pressure": 2.0, "sort": 1}, "refresh", 0, MOST),
     ("sampler.selective_backprop.SelectiveBackprop", {"history": 9, "prime": 0.0, "stale": 1, "floor": 0.0,
                                                       "looks": "eval"}, "beta", 0, 1000),
+    ("sampler.selective_backprop.SelectiveBackprop", {"beta": 2.0, "prime": 0.0, "stale": 1, "floor": 0.0,
+                                                      "looks": "eval"}, "history", 1, MOST),
     ("sampler.selective_backprop.SelectiveBackprop", {"history": 9, "beta": 2.0, "stale": 1, "floor": 0.0,
                                                       "looks": "eval"}, "prime", 0, MOST),
 ]  # fmt: skip

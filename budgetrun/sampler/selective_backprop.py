@@ -48,8 +48,8 @@ class SelectiveBackprop:
     def __post_init__(self) -> None:
         if not 0 <= self.beta <= 1000:
             raise ValueError(f"beta={self.beta} must be in [0, 1000] (0 keeps everything, 2 a third, 1000 one of 1001)")
-        if self.history < 1:
-            raise ValueError(f"history={self.history} must be at least 1 loss")
+        if not 1 <= self.history <= MOST:
+            raise ValueError(f"history={self.history} must be at least 1 loss, and at most {MOST:,}")
         if not 0 <= self.prime <= MOST:
             raise ValueError(f"prime={self.prime} must be at least 0 epochs, and at most {MOST:,}")
         if self.stale < 1:
