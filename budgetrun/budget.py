@@ -14,6 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from budgetrun.contracts import Settings, UserError
 from budgetrun.machine import synchronize
 
+SHORTEST = 1e-5  # seconds that an update takes at least: there are a hundred calls in it
+
 
 @dataclass
 class Budget:
@@ -107,12 +109,17 @@ class Budget:
 def full_updates(settings: Settings, examples: int) -> int:
     """Updates of the full training: epochs x floor(N / batch size).
 
-    Raises UserError where the budget is not even one of them.
+    Raises UserError where the budget is not even one of them, or full_seconds too short for so many.
     """
     full = int(settings.epochs * (examples // settings.batch_size))
     if round(settings.budget * full) < 1:
         raise UserError(
             f"budget={settings.budget:g} of {full} updates is not even one; set a larger budget or more epochs"
+        )
+    if settings.full_seconds is not None and settings.full_seconds / full < SHORTEST:
+        raise UserError(
+            f"full_seconds={settings.full_seconds:g} for {full} updates is less than {SHORTEST} seconds for one, which "
+            "no machine does; set it to what a full training takes"
         )
     return full
 

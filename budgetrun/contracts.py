@@ -14,10 +14,13 @@ what is not (docs/identity.md):
 
 from __future__ import annotations
 
+import inspect
 import math
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -30,6 +33,28 @@ if TYPE_CHECKING:
 
 
 UNITS = ("updates", "examples", "flops", "seconds")
+MOST = 10**9  # epochs, evaluations, images of a batch, ...: more is a slip of the keyboard
+
+
+def path(key: str, text: str) -> str:
+    """A path as it is typed, where ~ is a home; raises ValueError where it is none. key: what it is the value of."""
+    found = os.path.expanduser(text)  # noqa: PTH111 -- a string: it may have *, ? and commas
+    if not text.strip() or "\0" in text:
+        raise ValueError(f"{key}={text!r} is not a path; . is the folder that the command runs in")
+    if found.startswith("~"):
+        raise ValueError(f"{key}={text} is in the home of somebody who has none here; ./{text} is a file of this name")
+    return found
+
+
+def check_pixels(mean: list[float] | None, std: list[float] | None, channels: int) -> None:
+    """Raise UserError where images of so many channels cannot be normalised by these; None is measured later."""
+    one_each = all(len(numbers) == channels for numbers in (mean, std) if numbers is not None)
+    if not (one_each and all(0 <= m <= 1 for m in mean or []) and all(1e-6 <= s <= 1 for s in std or [])):
+        mean, std = (numbers if numbers is None else list(numbers) for numbers in (mean, std))
+        raise UserError(
+            f"dataset.mean={mean} and dataset.std={std} must be {channels} numbers each, for the images' channels, of "
+            "pixels scaled to [0, 1]: means in [0, 1], and standard deviations in [0.000001, 1]"
+        )
 
 
 @dataclass
@@ -60,32 +85,33 @@ class Settings:
     dry_run: bool
 
     def __post_init__(self) -> None:
-        finite = math.isfinite
         rules = {
             "budget": (0 < self.budget <= 1, "greater than 0 and at most 1: the part of the full training to spend"),
             "budget_unit": (self.budget_unit in UNITS, f"one of {', '.join(UNITS)}"),
             "seed": (0 <= self.seed < 2**63, "a whole number from 0"),
-            "epochs": (finite(self.epochs) and self.epochs > 0, "greater than 0"),
-            "batch_size": (self.batch_size >= 1, "at least 1 image"),
-            "lr": (finite(self.lr) and self.lr > 0, "greater than 0"),
-            "weight_decay": (finite(self.weight_decay) and self.weight_decay >= 0, "at least 0"),
-            "image_size": (self.image_size is None or self.image_size >= 1, "at least 1 pixel, or null"),
+            "epochs": (0 < self.epochs <= MOST, f"greater than 0 and at most {MOST:,}"),
+            "batch_size": (1 <= self.batch_size <= MOST, f"at least 1 image and at most {MOST:,}"),
+            "lr": (1e-12 <= self.lr <= 1e38, "in [1e-12, 1e38]: less moves no float32 weight, and more overflows"),
+            "weight_decay": (0 <= self.weight_decay <= 1e38, "at least 0 and at most 1e38"),
+            "image_size": (self.image_size is None or 1 <= self.image_size <= MOST,
+                           f"at least 1 pixel and at most {MOST:,}, or null"),
             "validation": (0 <= self.validation < 1, "in [0, 1): the part of the training set to hold out"),
             "train_on": (self.train_on in ("training", "validation"), "one of training, validation"),
-            "evaluations": (self.evaluations >= 1, "at least 1: the last evaluation is the result"),
-            "full_seconds": (self.full_seconds is None or 0 < self.full_seconds < math.inf, "greater than 0, or null"),
+            "evaluations": (1 <= self.evaluations <= MOST,
+                            f"at least 1, as the last evaluation is the result, and at most {MOST:,}"),
+            "full_seconds": (self.full_seconds is None or 0.001 <= self.full_seconds <= MOST,
+                             f"at least 0.001 and at most {MOST:,} seconds, or null"),
+            "device": (re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", self.device, re.ASCII),
+                       "one of auto, cpu, cuda, cuda:0, cuda:1, ..."),
             "precision": (self.precision in ("auto", "fp32", "bf16"), "one of auto, fp32, bf16"),
-            "checkpoint_every": (self.checkpoint_every >= 0, "at least 0 seconds"),
-        }
+            "checkpoint_every": (0 <= self.checkpoint_every < math.inf, "at least 0 seconds"),
+        }  # fmt: skip
         for key, (holds, rule) in rules.items():
             if not holds:
                 raise ValueError(f"{key}={getattr(self, key)} must be {rule}")
         if self.train_on == "validation" and not self.validation:
             raise ValueError("train_on=validation needs a held-out part; set validation, for example to 0.5")
-        try:
-            torch.device("cpu" if self.device == "auto" else self.device)
-        except RuntimeError:
-            raise ValueError(f"device={self.device} must be one of auto, cpu, cuda, cuda:0, cuda:1, ...") from None
+        self.data_dir, self.output_dir = path("data_dir", self.data_dir), path("output_dir", self.output_dir)
         if self.full_seconds is not None and self.budget_unit != "seconds":
             raise ValueError(
                 f"full_seconds={self.full_seconds} has no effect with budget_unit={self.budget_unit}; leave it out"
@@ -169,9 +195,10 @@ class Batch:
     def mixed(self, images: Tensor, partners: list[Tensor], share: Tensor) -> Batch:
         """Images made of K rows of this (K=1) batch each: image i has `share[i, k]` of row `partners[k][i]`.
 
-        Where the rows have weights, an image has those of its sources by share.
+        Where the rows have weights, an image has those of its sources by share. Raises UserError for mixtures.
         """
-        assert self.index.shape[1] == 1, "mixtures cannot be mixed again"
+        if self.index.shape[1] > 1:
+            raise UserError("aug mixes images more than once, and mixtures cannot be mixed again; choose one")
         rows = torch.stack(partners, dim=1)
         weight = None if self.weight is None else (self.weight[rows] * share).sum(1)
         return replace(
@@ -305,6 +332,8 @@ class Schedule(Protocol):
 
 
 class Dataset(Protocol):
+    """With an attribute `channels` it says how many its images have, so that a mean and std are checked beforehand."""
+
     def load(self, folder: str) -> Data:
         """Read the data, downloading it into `folder` if need be. Raises UserError where it cannot be had."""
         ...
@@ -317,8 +346,13 @@ class Model(Protocol):
 
 
 class Augmentation(Protocol):
-    """A step of the augmentation. With a class attribute `image_wise = True` it says that it changes each image by
-    itself, so that it may be given several batches at once; without, it gets one training batch at a time."""
+    """A step of the augmentation.
+
+    With a class attribute `image_wise = True` it says that it changes each image by itself, so that it may be given
+    several batches at once; without, it gets one training batch at a time. With `mixes = True` it says that it makes
+    images of several, of which there may be one such step. With a method `check(shape)` it raises UserError where it
+    cannot take images [C, H, W], before anything starts.
+    """
 
     def __call__(self, batch: Batch, random: Random) -> Batch:
         """A changed batch of the same length; on the device, without waiting for the host."""
@@ -396,3 +430,76 @@ class Scorer(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+# ---- whether parts are what they are for, and go together
+
+
+def fits(part: object, protocol: Any) -> str | None:
+    """Why an object cannot be used as a `protocol` of this module asks, in words; None where it can.
+
+    It must have the protocol's methods, and they must take as many arguments, and return something, of the same types
+    where both say them: a loss and a schedule are both called with two.
+    """
+    kinds = [kind for kind in protocol.__mro__ if getattr(kind, "_is_protocol", False)]
+    methods = {name: member for kind in reversed(kinds) for name, member in vars(kind).items()
+               if inspect.isfunction(member) and (name == "__call__" or not name.startswith("_"))}  # fmt: skip
+    for name, asked in methods.items():
+        lacks = "it cannot be called" if name == "__call__" else f"it has no method {name}"
+        given = part if name == "__call__" else getattr(part, name, None)
+        if not callable(given):
+            return lacks
+        parameters = [*inspect.signature(asked).parameters][1:]  # without self
+        try:
+            taken = inspect.signature(given).bind(*parameters).arguments
+        except TypeError:
+            return f"{lacks} with {', '.join(parameters) or 'nothing'}"
+        except ValueError:  # of a function that is not Python's
+            continue
+        of_asked = types_of(asked)
+        of_given = types_of(given if inspect.isroutine(given) else type(given).__call__)
+        for one, other in [*zip(parameters, taken, strict=False), ("return", "return")]:
+            wanted, has = of_asked.get(one), of_given.get(other)
+            if wanted and has and not related(wanted, has):
+                where = f"what {name} returns" if one == "return" else f"the {other} of {name}"
+                return f"{where} is a {has.__name__}, and must be a {wanted.__name__}"
+    return None
+
+
+def types_of(function: Any) -> dict[str, type]:
+    """Those of its parameters and of what it returns, where they are classes that can be told."""
+    try:
+        said = get_type_hints(function)
+    except Exception:  # names that are not there when it runs
+        return {}
+    found = {name: get_origin(kind) or kind for name, kind in said.items()}
+    return {name: kind for name, kind in found.items() if inspect.isclass(kind) and kind is not type(None)}
+
+
+def related(one: type, other: type) -> bool:
+    """Whether a value can be of both types; a whole number is a number, and of protocols nothing is known."""
+    if any(getattr(kind, "_is_protocol", False) for kind in (one, other)) or {one, other} == {int, float}:
+        return True
+    return issubclass(one, other) or issubclass(other, one)
+
+
+def check_row(steps: Iterable[Augmentation]) -> None:
+    """Raise UserError where more than one step of the augmentation mixes images."""
+    mixing = [type(step).__name__.lower() for step in steps if getattr(step, "mixes", False)]
+    if len(mixing) > 1:
+        raise UserError(
+            f"aug=[{','.join(mixing)}] mixes images more than once, and mixtures cannot be mixed again; choose one"
+        )
+
+
+def check_schedule(schedule: Schedule, lr: float) -> None:
+    """Raise UserError where the learning rates from the first one on are no numbers, or end above it."""
+    rates = {progress: schedule(lr, progress) for progress in (0.0, 0.5, 1.0)}
+    for progress, rate in rates.items():
+        if not 0 <= rate < math.inf:
+            raise UserError(f"schedule gives the learning rate {rate} at {progress:.0%} of the budget, with lr={lr:g}")
+    if rates[1.0] > lr:
+        raise UserError(
+            f"lr={lr:g} is below the learning rate that the schedule ends with, {rates[1.0]:g}; set lr higher, or "
+            "schedule.final lower"
+        )

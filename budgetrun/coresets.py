@@ -234,8 +234,8 @@ class GradMatch:
     def __post_init__(self) -> None:
         if self.gradients not in ("last", "bias"):
             raise ValueError(f"gradients={self.gradients} is not one of last, bias")
-        if not 0 <= self.regularization < float("inf"):
-            raise ValueError(f"regularization={self.regularization} must be at least 0")
+        if not 0 <= self.regularization <= 1e6:
+            raise ValueError(f"regularization={self.regularization} must be in [0, 1e6]")
 
     def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
         inputs = seen.inputs() if self.gradients == "last" else torch.ones_like(seen.features[:, :1])
@@ -259,8 +259,8 @@ class Glister:
     needs_validation = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.step < float("inf"):
-            raise ValueError(f"step={self.step} must be at least 0")
+        if not 0 <= self.step <= 1e6:
+            raise ValueError(f"step={self.step} must be in [0, 1e6]")
         if self.rounds < 1:
             raise ValueError(f"rounds={self.rounds} must be at least 1")
 

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from budgetrun import memory
 from budgetrun.config import Experiment
-from budgetrun.contracts import Batch, Data, Random, Settings, UserError
+from budgetrun.contracts import Batch, Data, Random, Settings, UserError, check_pixels
 
 
 def prepare(experiment: Experiment) -> tuple[Data, str]:
@@ -23,9 +24,9 @@ def prepare(experiment: Experiment) -> tuple[Data, str]:
     """
     data = load(experiment)
     fingerprint_of_clean = fingerprint(data)
+    check_resized(data, experiment.settings)
     if (size := experiment.settings.image_size) is not None:
-        there = {name: part for name, part in vars(data).items() if name.endswith("images") and part is not None}
-        changed: dict[str, Any] = {name: resized(part, size) for name, part in there.items()}
+        changed: dict[str, Any] = {name: resized(part, size) for name, part in images_of(data).items()}
         data = replace(data, **changed)
     return trained_on(corrupt(data, experiment), experiment.settings), fingerprint_of_clean
 
@@ -56,12 +57,7 @@ def load(experiment: Experiment) -> Data:
     """The clean data of a run with its held-out part, before resizing. Raises UserError where settings do not fit."""
     settings = experiment.settings
     data = experiment.dataset.load(settings.data_dir)
-    channels = data.images.shape[1]
-    if not (len(data.mean) == len(data.std) == channels and all(map(math.isfinite, data.mean)) and min(data.std) > 0):
-        raise UserError(
-            f"dataset.mean={list(data.mean)} and dataset.std={list(data.std)} must be {channels} numbers each, for the "
-            "images' channels, and std greater than 0"
-        )
+    check_pixels(data.mean, data.std, data.images.shape[1])
     if settings.validation > 0:
         data = hold_out(data, settings.validation)
     return data
@@ -71,7 +67,12 @@ def corrupt(data: Data, experiment: Experiment) -> Data:
     """The data with the experiment's noise; raises UserError where the noise does not fit them."""
     if experiment.noise is None:
         return data
-    return experiment.noise.apply(data, Random.seeded(experiment.settings.seed, "noise", torch.device("cpu")))
+    noisy = experiment.noise.apply(data, Random.seeded(experiment.settings.seed, "noise", torch.device("cpu")))
+    if (rate := getattr(experiment.noise, "rate", 0)) and noisy.corrupted is not None and not noisy.corrupted.any():
+        raise UserError(
+            f"noise.rate={rate:g} corrupts none of the {len(data.labels)} training examples; set it higher, or to 0"
+        )
+    return noisy
 
 
 def hold_out(data: Data, part: float) -> Data:
@@ -99,14 +100,28 @@ def resized(images: Tensor, size: int) -> Tensor:
 
     Antialiased bilinear, as torchvision's Resize((size, size)) does it. CIFAR-10 to 128 pixels: 13 s on one core.
     """
-    try:
-        large = images.new_empty(*images.shape[:2], size, size)
-    except RuntimeError as error:
-        count = f"{len(images)} images of {size}x{size} pixels"
-        raise UserError(f"{count} do not fit into the memory; set image_size={size} lower") from error
+    large = images.new_empty(*images.shape[:2], size, size)
     for part, of_images in zip(large.split(1000), images.split(1000), strict=True):
         part.copy_(F.interpolate(of_images, (size, size), mode="bilinear", antialias=True))
     return large
+
+
+def images_of(data: Data) -> dict[str, Tensor]:
+    """The images of every part that there is, by their names in the data."""
+    return {name: part for name, part in vars(data).items() if name.endswith("images") and part is not None}
+
+
+def bytes_of(data: Data, settings: Settings) -> int:
+    """What the images that a run works with take, for `data` as `load` returns them."""
+    return sum(map(len, images_of(data).values())) * math.prod(trained_shape(data, settings))
+
+
+def check_resized(data: Data, settings: Settings) -> None:
+    """Raise UserError where the resized images fit no memory."""
+    count, size = sum(map(len, images_of(data).values())), settings.image_size
+    if size is not None:
+        what = f"the {count:,} images of {size}x{size} pixels"
+        memory.check(bytes_of(data, settings), what, f"set image_size={size} lower")
 
 
 def trained_shape(data: Data, settings: Settings) -> torch.Size:

@@ -15,6 +15,10 @@ STOPPING = [s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGUSR
 class UserError(Exception):
     """Something the user can mend: shown as one sentence, without a traceback, with an exit code that is not 0."""
 
+    def __str__(self) -> str:
+        # names of files may have line breaks in them, or bytes that are no text
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().__str__())
+
 
 class Interrupted(KeyboardInterrupt):
     """The command was asked to stop by the signal `signum`; the message says what was saved."""

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import time
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from budgetrun import scorefile
+from budgetrun import memory, scorefile
 from budgetrun.budget import full_updates, model_flops
 from budgetrun.config import Experiment
-from budgetrun.contracts import Context, Data, Random
-from budgetrun.data import corrupt, digest, fingerprint, held_out, load, trained_on, trained_shape
+from budgetrun.contracts import Context, Data, Model, Random, Settings, check_pixels, check_row, check_schedule
+from budgetrun.data import (
+    bytes_of,
+    check_resized,
+    corrupt,
+    digest,
+    fingerprint,
+    held_out,
+    load,
+    trained_on,
+    trained_shape,
+)
 from budgetrun.identity import made_files
 from budgetrun.machine import find_device, synchronize, uses_bf16
 from budgetrun.results import check_made
@@ -32,11 +43,65 @@ def needs_a_model(*_: Any, **__: Any) -> Any:
     raise NeedsAModel
 
 
+def check_parts(experiment: Experiment) -> torch.device:
+    """The device; raises UserError where it is not there, or parts do not go together. Touches no data."""
+    dataset: Any = experiment.dataset
+    if hasattr(dataset, "channels"):
+        check_pixels(dataset.mean, dataset.std, dataset.channels)
+    check_row(experiment.aug)
+    check_schedule(experiment.schedule, experiment.settings.lr)
+    return find_device(experiment.settings.device)
+
+
+def check_views(experiment: Experiment, data: Data) -> None:
+    """Raise UserError where a step of the augmentation cannot take the images."""
+    for step in experiment.aug:
+        if (check := getattr(step, "check", None)) is not None:
+            check(trained_shape(data, experiment.settings))
+
+
+def outline(model: Model, data: Data) -> nn.Module:
+    """The network without its weights, on the meta device; whole where it cannot be built there."""
+    size = data.images.shape[1], data.classes
+    try:
+        with torch.device("meta"):
+            return model.build(*size)
+    except Exception:  # whatever somebody's module raises: it says so again
+        return model.build(*size)
+
+
+def check_memory(net: nn.Module, data: Data, settings: Settings, device: torch.device) -> None:
+    """Raise UserError where training the network, which fits the images, takes more memory than there is.
+
+    It takes at least the weights and their gradients, what a batch leaves for the backward pass, and the data.
+    """
+    twin = copy.deepcopy(net).to("meta")
+    weights = {t.untyped_storage()._cdata: t for t in (*twin.parameters(), *twin.buffers())}
+    left: dict[int, Tensor] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        left[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        twin(torch.empty(2, *trained_shape(data, settings), device="meta"))
+    of_two = sum(t.untyped_storage().nbytes() for place, t in left.items() if place not in weights)
+    half = uses_bf16(settings.precision, device) or settings.compile  # which keeps less
+    of_batch = settings.batch_size * of_two // (4 if half else 2)
+    count = sum(p.numel() for p in twin.parameters())
+    memory.check(
+        2 * sum(p.nbytes for p in twin.parameters()) + of_batch + bytes_of(data, settings),
+        f"the data, a model of {count:,} weights and a batch of {settings.batch_size:,} images",
+        "choose a smaller model, or set batch_size or image_size lower", device,
+    )  # fmt: skip
+
+
 class Fit:
     """Checks experiments one by one; data and models are read and built once for all that share them."""
 
     def __init__(self) -> None:
         self.data: tuple[str, Data] | None = None
+        self.models: set[str] = set()
         self.flops: dict[str, tuple[int, int]] = {}  # of a model, forward and an update
         self.noises: set[str] = set()
         self.times: dict[str, float] = {}
@@ -44,20 +109,35 @@ class Fit:
 
     def __call__(self, experiment: Experiment) -> None:
         """Raises UserError where the experiment does not fit."""
+        with memory.explained():
+            self.check(experiment)
+
+    def check(self, experiment: Experiment) -> None:
         settings, resolved = experiment.settings, experiment.resolved
-        find_device(settings.device)
+        device = check_parts(experiment)
         for path in made_files(resolved):
             check_made(path)
         data = self.data_of(experiment)
+        check_resized(data, settings)
         full_updates(settings, len(trained_on(data, settings).labels))
         noise = json.dumps([self.source(experiment), resolved["noise"]])  # one seed says whether it fits
         if noise not in self.noises:
             corrupt(data, experiment)
             self.noises.add(noise)
-        self.flops_of(experiment)
-        self.rehearse(experiment, data)
+        check_views(experiment, data)
+        self.check_model(experiment.model, experiment, data, device)
+        self.rehearse(experiment, data, device)
 
-    def rehearse(self, experiment: Experiment, data: Data) -> None:
+    def check_model(self, model: Model, experiment: Experiment, data: Data, device: torch.device) -> None:
+        settings = experiment.settings
+        how = [settings.batch_size, settings.precision, settings.compile, str(device)]
+        key = json.dumps([self.source(experiment), settings.image_size, repr(model), how])
+        if key not in self.models:
+            self.flops_of(model, experiment)
+            check_memory(outline(model, data), data, settings, device)
+            self.models.add(key)
+
+    def rehearse(self, experiment: Experiment, data: Data, device: torch.device) -> None:
         """Start the sampler and the scorer, without a model: they say whether the data and their files fit them."""
         settings, cpu = experiment.settings, torch.device("cpu")
         trained = trained_on(data, settings)
@@ -68,11 +148,15 @@ class Fit:
             run = {"dataset_fingerprint": self.fingerprint(experiment), "labels_fingerprint": digest(seen)}
             return scorefile.read(file, "sampler.file", run, n)[0]
 
+        def second(model: Model) -> Any:
+            self.check_model(model, experiment, data, device)
+            raise NeedsAModel
+
         context = Context(
             n=n, classes=data.classes, labels=trained.labels, batch_size=settings.batch_size, fraction=settings.budget,
             epoch=n // settings.batch_size, device=cpu, random=random, view=Views(trained, experiment.aug, random),
             validation=held_out(trained), progress=lambda: 0.0, read_scores=read_scores, look=needs_a_model,
-            embed=needs_a_model, gradient_norms=needs_a_model, logit_gradients=needs_a_model, second=needs_a_model,
+            embed=needs_a_model, gradient_norms=needs_a_model, logit_gradients=needs_a_model, second=second,
         )  # fmt: skip
         for method in (experiment.sampler, experiment.scores):
             with contextlib.suppress(NeedsAModel):  # then only the run itself can tell
@@ -99,14 +183,13 @@ class Fit:
         examples = len(trained_on(self.data_of(experiment), experiment.settings).labels)
         return round(experiment.settings.budget * full_updates(experiment.settings, examples))
 
-    def flops_of(self, experiment: Experiment) -> tuple[int, int]:
+    def flops_of(self, model: Model, experiment: Experiment) -> tuple[int, int]:
         """The FLOPs of an image, forward alone and in an update; raises UserError where it does not fit the model."""
         data = self.data_of(experiment)
-        shape = trained_shape(data, experiment.settings)
-        model = json.dumps([experiment.resolved["model"], shape, data.classes])
-        if model not in self.flops:
-            self.flops[model] = model_flops(experiment.model.build(shape[0], data.classes), shape)
-        return self.flops[model]
+        key = json.dumps([self.source(experiment), experiment.settings.image_size, repr(model)])
+        if key not in self.flops:
+            self.flops[key] = model_flops(outline(model, data), trained_shape(data, experiment.settings))
+        return self.flops[key]
 
     def seconds(self, experiment: Experiment) -> float:
         """How long it takes here without looks and evaluations, by the time of some updates on made-up images."""

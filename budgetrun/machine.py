@@ -30,8 +30,6 @@ def find_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= there:
         has = f"it has {there} CUDA device{'s' * (there > 1)}" if there else "it has no CUDA device"
         raise UserError(f"device={name} is not on this machine: {has}; set device=auto or device=cpu")
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device={name} is not supported; set device=auto, cpu, or cuda")
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 

@@ -41,8 +41,8 @@ class AdamW:
     def __post_init__(self) -> None:
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas={list(self.betas)} must be two numbers in [0, 1)")
-        if not self.eps > 0:
-            raise ValueError(f"eps={self.eps} must be greater than 0")
+        if not 1e-30 <= self.eps <= 1:
+            raise ValueError(f"eps={self.eps} must be in [1e-30, 1]")
 
     def build(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
         return torch.optim.AdamW(

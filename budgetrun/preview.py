@@ -23,7 +23,7 @@ def preview(experiments: Sequence[Experiment], wrong: Sequence[tuple[str, str]] 
         word, costs = folder.state().word, ""
         if fit is not None and word != FINISHED:
             updates, seconds = fit.updates(experiment), fit.seconds(experiment)
-            flops = updates * experiment.settings.batch_size * fit.flops_of(experiment)[1]
+            flops = updates * experiment.settings.batch_size * fit.flops_of(experiment.model, experiment)[1]
             costs = f": {updates:,} updates, {flops:.3g} FLOPs, about {duration(seconds)}"
             total += seconds
         print(f"{word:<12} {folder.path}{costs}")

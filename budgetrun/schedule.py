@@ -53,8 +53,8 @@ class Step:
             raise ValueError(
                 f"milestones={list(self.milestones)} must increase and lie in (0, 1), as parts of the budget"
             )
-        if not 0 < self.factor <= 1:
-            raise ValueError(f"factor={self.factor} must be in (0, 1]")
+        if not 1e-6 <= self.factor <= 1:
+            raise ValueError(f"factor={self.factor} must be in [0.000001, 1]")
 
     def __call__(self, lr: float, progress: float) -> float:
         return lr * self.factor ** sum(progress >= m for m in self.milestones)

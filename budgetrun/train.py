@@ -18,13 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from budgetrun import machine, scorefile
+from budgetrun import machine, memory, scorefile
 from budgetrun.budget import Budget, full_updates, model_flops
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context, Model, Random, Stateful, UserError
 from budgetrun.data import Normalize, digest, held_out, prepare
 from budgetrun.diagnostics import Diagnostics
 from budgetrun.errors import STOPPING, Interrupted, Interruption, heard
+from budgetrun.fit import check_memory, check_parts, check_views, outline
 from budgetrun.identity import made_files
 from budgetrun.looks import Looks, SecondNetwork
 from budgetrun.progress import shown
@@ -45,7 +46,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
         log.info("finished before, not run again (force=true does)")
     else:
         try:
-            with machine.profile(settings.deterministic):
+            with machine.profile(settings.deterministic), memory.explained():
                 result = train(experiment, folder)
         except (Exception, SystemExit) as error:
             if isinstance(error, Diverged):
@@ -68,16 +69,27 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     """Train to the end of the budget, and write the result into the run's folder."""
     began = time.perf_counter()
     settings = experiment.settings
-    device = machine.find_device(settings.device)
+    device = check_parts(experiment)
 
     for path in made_files(experiment.resolved):
         check_made(path)
 
     # ---- data, on the device as uint8
     data, fingerprint = prepare(experiment)
+    check_views(experiment, data)
     data = data.to(device)
     n, shape = len(data.labels), data.images.shape[1:]
     normalize = Normalize(data, device)
+
+    # ---- the cost of a model, before it takes any memory
+    def measured(kind: Model) -> tuple[int, int]:
+        """FLOPs of an image, see model_flops; raises UserError where the model does not fit."""
+        net = outline(kind, data)
+        flops = model_flops(net, shape)
+        check_memory(net, data, settings, device)
+        return flops
+
+    flops_forward, flops_update = measured(experiment.model)
 
     # ---- randomness: one stream a purpose, so that no method changes another's draws
     torch.manual_seed(settings.seed)  # initial weights and dropout
@@ -88,7 +100,6 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
     # ---- model
     net = experiment.model.build(shape[0], data.classes)
-    flops_forward, flops_update = model_flops(net, shape)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     bf16 = machine.uses_bf16(settings.precision, device)
 
@@ -153,8 +164,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     lr = settings.lr
 
     def second(kind: Model) -> SecondNetwork:
+        flops = measured(kind)
         other = kind.build(shape[0], data.classes)
-        flops = model_flops(other, shape)
         other = other.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         other_optimizer = experiment.optimizer.build(other.parameters(), settings.lr, settings.weight_decay)
         return SecondNetwork(
@@ -237,7 +248,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     interruption = Interruption()
     with heard(STOPPING, interruption), shown(budget) as progress:
         budget.start()
-        while budget.spent < budget.allowed:
+        while budget.spent < budget.allowed or not budget.updates:  # of few seconds, all may be gone before the first
             lr = experiment.schedule(settings.lr, budget.progress)
             for group in optimizer.param_groups:
                 group["lr"] = lr

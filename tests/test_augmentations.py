@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -545,6 +547,16 @@ def test_every_pixel_and_share_comes_from_the_named_sources_at_any_size(
     torch.testing.assert_close(
         mixed.images[:, 0].float().mean((1, 2)), (rows * mixed.share).sum(1), atol=1e-4, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("ranges", ["arazo2021", "torchvision"])
+def test_randaugment_of_mixtures_is_that_of_their_nearest_whole_pixels(ranges):
+    mixed = Mixup(0.3, "image")(plain(pictures(3).repeat(8, 1, 1, 1)), seeded())
+    whole = replace(mixed, images=mixed.images.round().to(torch.uint8))
+    step = RandAugment(3, 9, ranges)
+    after = step(mixed, seeded(1)).images
+    assert after.dtype == torch.uint8
+    assert torch.equal(after, step(whole, seeded(1)).images)
 
 
 @pytest.mark.parametrize(

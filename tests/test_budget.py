@@ -231,6 +231,17 @@ def test_a_budget_in_seconds_is_spent_and_counts_less_than_all_the_time(result_o
     assert result["updates"] >= 1
 
 
+def test_the_first_update_is_made_even_where_its_seconds_are_gone(result_of, monkeypatch):
+    begin = Budget.start
+
+    def late(budget):
+        begin(budget)
+        budget._since -= 1
+
+    monkeypatch.setattr(Budget, "start", late)
+    assert result_of("budget_unit=seconds", "full_seconds=0.5", "budget=0.4")["updates"] == 1
+
+
 IS_OPEN = ("sampler=is", "sampler.threshold=0")  # looks at 3 batches in all but the first update
 SB_PRIMED = ("sampler=sb", "sampler.prime=0")
 

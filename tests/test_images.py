@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from cli import here, refused
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision import datasets, transforms
 
 from budgetrun import images
@@ -117,6 +117,163 @@ def test_a_run_trains_on_a_folder_and_its_place_below_data_dir_is_its_name(tmp_p
     assert renamed.code == 0
 
 
+# ---- links
+
+
+def circle(root: Path) -> None:
+    (root / "train" / "cat" / "loop").symlink_to(".")
+    (root / "train" / "dog" / "more").mkdir()
+    (root / "train" / "dog" / "more" / "up").symlink_to("../../..")
+
+
+def two_that_never_end(root: Path) -> None:
+    (root / "train" / "cat" / "dogs").symlink_to("../dog")
+    (root / "train" / "dog" / "cats").symlink_to("../cat")
+
+
+def to_the_other_part(root: Path) -> None:
+    (root / "train" / "cat" / "test").symlink_to(root / "test" / "cat")
+    (root / "test" / "cat" / "train").symlink_to(root)
+
+
+def to_a_part_of_itself(root: Path) -> None:
+    (root / "train" / "cat" / "twice.png").symlink_to(next((root / "train" / "cat").glob("*.png")).name)
+    (root / "test" / "emu" / "again").symlink_to("../../test")
+
+
+@pytest.mark.parametrize("link", [circle, two_that_never_end, to_the_other_part, to_a_part_of_itself])
+def test_links_to_what_is_read_anyway_add_nothing_and_are_said(
+    link: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = pictures(tmp_path / "pictures")
+    before = folder().load(str(tmp_path))
+    link(root)
+    assert_same(folder().load(str(tmp_path)), before)
+    assert f"{root}: links to what is read anyway, which add nothing: 2" in caplog.text
+
+
+def test_a_folder_elsewhere_is_read_once_through_links_that_go_round(tmp_path: Path) -> None:
+    root, pool = pictures(tmp_path / "pictures"), tmp_path / "pool"
+    for name in ("a.png", "b/c.png"):
+        save(pool / name, random_pixels(8, 8, 3))
+    for place, target in (("itself", pool), ("back", root), ("up", tmp_path), ("b/b", pool / "b"), ("b/over", pool)):
+        (pool / place).symlink_to(target)
+    for place in ("one", "two"):
+        (root / "train" / "dog" / place).symlink_to(pool)
+    (root / "test" / "gnu").symlink_to(tmp_path / "gnus")  # a class may be a link itself
+    for path in (tmp_path / "gnus", root / "train" / "gnu"):
+        save(path / "a.png", random_pixels(8, 8, 3))
+    assert folder().load(str(tmp_path)).labels.bincount().tolist() == [4, 6, 4, 1]
+
+
+def same_class(root: Path) -> None:
+    shutil.rmtree(root / "train" / "cat")
+    (root / "train" / "cat").symlink_to("dog")
+
+
+def same_part(root: Path) -> None:
+    shutil.rmtree(root / "test")
+    (root / "test").symlink_to("train")
+
+
+def same_folder(root: Path) -> None:
+    save(root / "pool" / "a.png", random_pixels(8, 8, 3))
+    for place in ("train/dog/x", "train/cat/x"):
+        (root / place).symlink_to(root / "pool")
+
+
+def same_file(root: Path) -> None:
+    image = next((root / "train" / "dog").glob("*.png"))
+    (root / "test" / "dog" / "x.png").symlink_to(image)
+
+
+@pytest.mark.parametrize("fault", [same_class, same_part, same_folder, same_file])
+def test_what_is_of_two_classes_or_parts_is_refused(fault: Any, tmp_path: Path) -> None:
+    fault(pictures(tmp_path / "data" / "image_folder"))
+    refused(here("dataset=image_folder", tmp_path), "data/image_folder/train/", "are the same", str(tmp_path))
+    assert not list(tmp_path.rglob("*.bin"))
+
+
+# ---- what people see
+
+
+def photograph() -> Image.Image:
+    """4 x 3 pixels, no two of them alike, and large patches, so that JPEG keeps them apart."""
+    return Image.fromarray(random_pixels(3, 4, 3).repeat(16, 0).repeat(16, 1))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_is_turned_and_mirrored_as_its_camera_says(suffix: str, channels: int, tmp_path: Path) -> None:
+    for orientation in range(10):  # 0 and 9 mean nothing
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        photograph().save(tmp_path / f"{orientation}.{suffix}", exif=exif)
+    names = [f"{orientation}.{suffix}" for orientation in range(10)]
+    found = images.read(tmp_path, names, 12, channels, tmp_path / "kept")
+    for name, image in zip(names, found, strict=True):
+        with Image.open(tmp_path / name) as opened:
+            upright = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+        expected = np.asarray(upright.resize((12, 12), Image.Resampling.BILINEAR)).reshape(12, 12, -1)
+        assert np.array_equal(image.permute(1, 2, 0), expected), name
+    assert len(found.unique(dim=0)) == 8, "eight ways to hold a camera"
+
+
+def test_metadata_that_cannot_be_read_say_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    for number, exif in enumerate((b"", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"Exif\0\0garbage")):
+        photograph().save(tmp_path / f"{number}.jpg", exif=exif)
+    plain, *others = images.read(tmp_path, ["0.jpg", "1.jpg", "2.jpg"], 12, 3, tmp_path / "kept")
+    assert all(torch.equal(plain, other) for other in others)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "PA", "1", "CMYK", "L"])
+def test_every_kind_of_pixel_is_seen_as_on_a_white_page(mode: str, tmp_path: Path) -> None:
+    image = Image.fromarray(random_pixels(8, 8, 3)).convert("L" if mode in ("LA", "1") else "RGB").convert(mode)
+    opaque = image.convert("RGB")
+    if mode in ("RGBA", "LA", "PA"):
+        alpha = Image.new("L", (8, 8), 255)
+        alpha.paste(0, (0, 0, 4, 8))
+        image.putalpha(alpha)
+        opaque.paste((255, 255, 255), (0, 0, 4, 8))
+    name = "x.tif" if mode in ("PA", "CMYK") else "x.png"
+    image.save(tmp_path / name)
+    (found,) = images.read(tmp_path, [name], 8, 3, tmp_path / "kept")
+    assert np.array_equal(found.permute(1, 2, 0), np.asarray(opaque))
+
+
+def test_of_an_animated_image_the_first_is_read_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    frames = [Image.new("L", (8, 8), value) for value in (255, 0, 255)]
+    for suffix in ("gif", "png", "tif", "webp"):
+        frames[0].save(tmp_path / f"x.{suffix}", save_all=True, append_images=frames[1:])
+    found = images.read(tmp_path, ["x.gif", "x.png", "x.tif", "x.webp"], 8, 3, tmp_path / "kept")
+    assert (found > 250).all()
+    assert "of these 4 the first is read" in caplog.text
+
+
+def test_what_is_not_read_is_said_with_its_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = pictures(tmp_path / "pictures")
+    for name in ("train/cat/a.heic", "test/dog/b.HEIC", "train/cat/c.jfif", "train/LICENSE", "train/.DS_Store",
+                 "test/emu/Thumbs.db", "test/emu/more/notes"):  # fmt: skip
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"")
+    folder().load(str(tmp_path))
+    said = f"{root}: not read are 2 .heic, 1 beside the classes' folders, 1 .jfif, 1 without a suffix; images are .jpg "
+    assert said in caplog.text
+
+
+def test_names_that_look_the_same_are_one_class(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "pictures")
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    save(root / "train" / decomposed / "a.png", random_pixels(8, 8, 3))
+    save(root / "train" / composed / "b.png", random_pixels(8, 8, 3, seed=1))
+    save(root / "test" / composed / "a.png", random_pixels(8, 8, 3))
+    data = folder().load(str(tmp_path))
+    assert data.classes == 4
+    assert data.labels.bincount().tolist() == [2, 4, 4, 4]
+    assert len(data.images[data.labels == 0].unique(dim=0)) == 2
+
+
 # ---- what is wrong with a folder
 
 
@@ -166,9 +323,59 @@ def nothing(root: Path) -> None:
     shutil.rmtree(root)
 
 
+def empty_file(root: Path) -> None:
+    (root / "train" / "dog" / "bad.png").write_bytes(b"")
+
+
+def program(root: Path) -> None:
+    Image.new("RGB", (4, 4)).save(root / "train" / "dog" / "bad.png", "EPS")
+
+
+def bomb(root: Path) -> None:
+    Image.new("1", (13_000, 13_000)).save(root / "train" / "dog" / "bad.png")
+
+
+def larger_bomb(root: Path) -> None:
+    """An image of 30,000 x 30,000 pixels by its header."""
+    Image.new("1", (8, 8)).save(root / "train" / "dog" / "bad.bmp")
+    content = bytearray((root / "train" / "dog" / "bad.bmp").read_bytes())
+    content[18:26] = 2 * (30_000).to_bytes(4, "little")
+    (root / "train" / "dog" / "bad.bmp").write_bytes(content)
+
+
+def pipe(root: Path) -> None:
+    os.mkfifo(root / "train" / "dog" / "bad.png")
+
+
+def lost_image(root: Path) -> None:
+    (root / "train" / "dog" / "bad.png").symlink_to("nowhere.png")
+
+
+def lost_folder(root: Path) -> None:
+    for part in ("train", "test"):
+        (root / part / "gnu").symlink_to("nowhere")
+
+
+def round_and_round(root: Path) -> None:
+    (root / "train" / "dog" / "bad").symlink_to("bad")
+
+
+def line_break(root: Path) -> None:
+    (root / "train" / "dog" / "a\nb.png").write_bytes(b"no image")
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
+        (empty_file, ["data/image_folder/train/dog/bad.png", "it is empty"]),
+        (program, ["data/image_folder/train/dog/bad.png", "cannot identify"]),
+        (bomb, ["data/image_folder/train/dog/bad.png", "13000 x 13000 pixels"]),
+        (larger_bomb, ["data/image_folder/train/dog/bad.bmp", "decompression bomb"]),
+        (pipe, ["data/image_folder/train/dog/bad.png", "is not a file"]),
+        (lost_image, ["data/image_folder/train/dog/bad.png", "nowhere.png", "not there"]),
+        (lost_folder, ["data/image_folder/train/gnu", "nowhere", "not there"]),
+        (round_and_round, ["data/image_folder/train/dog/bad", "not there"]),
+        (line_break, [r"data/image_folder/train/dog/a\nb.png", "cannot be read as an image"]),
         (broken, ["data/image_folder/train/dog/bad.jpg", "cannot be read as an image"]),
         (truncated, ["data/image_folder/test/emu/bad.png", "truncated"]),
         (deep, ["data/image_folder/train/cat/deep.png", "more than 8 bits"]),
@@ -239,11 +446,11 @@ def test_every_size_and_number_of_channels_is_kept_by_itself(tmp_path: Path, dec
     assert decodings["decoded"] == 3
 
 
-def repaint(path: Path) -> None:
+def repaint(path: Path, later: int = 1) -> None:
     stat = path.stat()
     image = np.asarray(Image.open(path))
     Image.fromarray(255 - image).save(path)
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + later))
 
 
 @pytest.mark.parametrize(
@@ -256,8 +463,9 @@ def repaint(path: Path) -> None:
             (root / "train" / "cat").rename(root / "train" / "dig")
             and (root / "test" / "cat").rename(root / "test" / "dig")
         ),
+        lambda root: repaint(next((root / "train" / "cat").glob("*.bmp")), later=0),
     ],
-    ids=["changed", "added", "removed", "renamed"],
+    ids=["changed", "added", "removed", "renamed", "changed as cp -p does"],
 )
 def test_a_changed_folder_is_decoded_anew(change: Any, tmp_path: Path, decodings: Counter[str]) -> None:
     root = pictures(tmp_path / "pictures")
@@ -267,6 +475,16 @@ def test_a_changed_folder_is_decoded_anew(change: Any, tmp_path: Path, decodings
     assert decodings["decoded"] == 2
     shutil.rmtree(tmp_path / "decoded")
     assert_same(changed, folder().load(str(tmp_path)))
+
+
+def test_images_that_were_decoded_in_another_way_are_decoded_anew(
+    tmp_path: Path, decodings: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures(tmp_path / "pictures")
+    folder().load(str(tmp_path))
+    monkeypatch.setattr(images, "DECODING", images.DECODING + 1)
+    folder().load(str(tmp_path))
+    assert decodings["decoded"] == 2
 
 
 @pytest.mark.parametrize("length", [0, 10, 32, 100, 1000])
@@ -328,6 +546,8 @@ def test_folders_named_by_classes_give_every_image_once_with_its_class(tmp_path:
     colours = torch.cat([data.images, data.test_images])[:, 1, 3, 3].tolist()
     labels = torch.cat([data.labels, data.test_labels]).tolist()
     numbers = {"n1": 0, "n2": 1, "n3": 2, "n4": 3}
+    (tmp_path / "mini-imagenet" / "train" / "n2" / "loop").symlink_to("../..")
+    assert_same(load_mini(tmp_path), data)
     assert sorted(zip(colours, labels, strict=True)) == [(number, numbers[name]) for number, name in listed]
     assert len(data.labels) == 20
 
@@ -365,8 +585,12 @@ def test_without_files_the_sentence_says_where_they_must_be_put(tmp_path: Path) 
             lambda root: (root / "test.csv").write_text("filename,label\n" + "n100000.png\n" * 6),
             ["test.csv", "columns"],
         ),
+        (
+            lambda root: (root / "test.csv").write_text("filename,label\n" + "n100000.png,n1\n" * 6),
+            ["images/n100000.png", "more than once"],
+        ),
     ],
-    ids=["no table", "no image", "other columns", "no text", "too few", "no label"],
+    ids=["no table", "no image", "other columns", "no text", "too few", "no label", "twice"],
 )
 def test_tables_that_are_not_whole_are_named(change: Any, words: list[str], tmp_path: Path) -> None:
     mini(True, tmp_path)

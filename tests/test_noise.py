@@ -412,6 +412,12 @@ def test_noise_out_of_the_range_of_pixels_is_clipped():
     assert len(pixels.unique()) == 256
 
 
+def test_an_image_of_one_pixel_has_no_deviation():
+    image = torch.full((4, 1, 1, 1), 77, dtype=torch.uint8)
+    data = Data(image, torch.zeros(4).long(), image, image, [0.5], [0.5], flip=False, padding=0, classes=2)
+    assert torch.equal(GaussianPixels(0.5, fresh=False).apply(data, noise(0)).images, image)
+
+
 def test_fresh_noise_is_for_the_chosen_examples_in_whatever_order_they_are_viewed():
     data = GaussianPixels(0.4, fresh=True).apply(data_of([0] * 60, 2), noise(0))
     index = torch.randperm(60, generator=torch.Generator().manual_seed(3))[:25]

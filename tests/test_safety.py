@@ -16,6 +16,11 @@ import torch
 from cli import SAMPLERS, before_update, here, listing, needed, process, refused, started
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from budgetrun.dataset.fashion_mnist import FashionMNIST
+from budgetrun.dataset.image_folder import ImageFolder
+from budgetrun.noise.human import Human
+from budgetrun.sampler.rho import RHO
+
 # command line, and words that the sentence must have
 SENSELESS = [
     ("budget=0", "budget=0", "greater than 0"),
@@ -108,6 +113,30 @@ SENSELESS = [
     ("full_seconds=3", "full_seconds=3"),
     ("device=cuda:99", "device=cuda:99"),
     ("device=tpu", "device=tpu"),
+    ("device=cpu:7", "device=cpu:7", "auto, cpu, cuda"),
+    ("epochs=1e308", "epochs=1e+308", "at most"),
+    ("lr=1e-300", "lr=1e-300", "float32"),
+    ("lr=1e-7", "lr=1e-07", "schedule.final"),
+    ("budget_unit=seconds full_seconds=1e-300", "full_seconds=1e-300", "at least 0.001"),
+    ("budget_unit=seconds full_seconds=0.001", "full_seconds=0.001", "880 updates"),
+    ("checkpoint_every=inf", "checkpoint_every=inf"),
+    ("data_dir=''", "data_dir=''"),
+    ("output_dir=\\'~nobody_of_this_name/x\\'", "output_dir=~nobody_of_this_name/x", "home"),
+    ("dataset.mean=[128]", "dataset.mean=[128.0]", "scaled to [0, 1]"),
+    ("dataset=cifar10 dataset.std=[0.2,0.2]", "dataset.std=[0.2, 0.2]", "3 numbers"),
+    ("aug=[ricap,mixup]", "aug=[ricap,mixup]", "cannot be mixed again"),
+    ("-m aug=[mixup,cutmix],ricap", "aug=[mixup,cutmix]", "no job was started"),
+    ("dataset=image_folder aug=[cutmix,mixup]", "aug=[cutmix,mixup]"),
+    ("aug=mixup aug.mixup.alpha=1e300", "aug.mixup.alpha=1e+300", "1e6"),
+    ("dataset.padding=100000", "aug.crop.padding=100000", "8x8", "200008x200008"),
+    ("-m aug.crop.padding=9,1", "aug.crop.padding=9", "no job was started"),
+    ("aug=randaugment aug.randaugment.operations=1000000000", "operations=1000000000", "100"),
+    ("sampler=sb sampler.beta=1e9", "sampler.beta=1000000000.0", "1000"),
+    ("noise=symmetric noise.rate=1e-300", "noise.rate=1e-300", "none of the 1438"),
+    ("model.width=1000000", "90,000,183,000,010 weights", "memory", "they take 655 TiB", "batch_size"),
+    ("-m model.width=1000000 seed=0,1", "memory", "TiB", "no job was started"),
+    ("sampler=proxy sampler.model.width=1000000", "memory", "TiB"),
+    ("image_size=100000", "1,797 images of 100000x100000", "memory", "16 TiB"),
     ("device=meta", "device=meta"),
     ("model._target_=nowhere.Model", "nowhere.Model"),
     ("model._target_=os.system", "model"),
@@ -124,6 +153,25 @@ def test_senseless_input_is_refused_in_one_sentence_and_nothing_is_written(
     line, *words = case
     refused(here(line, tmp_path), *words)
     assert not list(tmp_path.iterdir()), "something was written"
+
+
+def test_a_tilde_is_a_home_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("BUDGETRUN_DATA", "~/data")
+    needed("subset", tmp_path)
+    done = here("sampler=subset sampler.file=\\'~/given.csv,~/given.cs?\\' output_dir=\\'~/out\\' epochs=0.1", tmp_path)
+    assert done.code == 0, done.err
+    (result,) = (tmp_path / "out").glob("*/result.json")
+    config = json.loads(result.read_text())["config"]
+    assert config["data_dir"] == str(tmp_path / "data")
+    assert config["sampler"]["file"] == f"{tmp_path}/given.csv,{tmp_path}/given.cs?"
+    others = [
+        (FashionMNIST(mean=[0.3], std=[0.4], flip=True, padding=2, system="~/x"), "system"),
+        (ImageFolder("~/x", 8, 3, mean=None, std=None, flip=True, padding=2), "root"),
+        (Human("~/x", "worse_label"), "file"), (RHO("~/x", pool=2, looks="eval"), "file"),
+    ]  # fmt: skip
+    assert all(getattr(part, name) == str(tmp_path / "x") for part, name in others)
+    assert not list(tmp_path.glob("~*"))
 
 
 SMALL = """

@@ -144,6 +144,25 @@ def test_with_a_floor_equal_losses_are_kept_at_its_rate_and_end_nothing(context_
     assert abs(kept - candidates / 4) < 4 * (candidates * 0.25 * 0.75) ** 0.5
 
 
+def test_nearly_equal_losses_end_a_search_that_keeps_next_to_nothing(context_for):
+    losses = torch.zeros(2000)
+    losses[0] = 1  # one of an epoch, of twenty for an update
+    look = Looking(losses)
+    sampler = sb()
+    sampler.start(context_for(2000, 20, look=look))
+    with pytest.raises(UserError, match=r"kept 1\d of its last 26\d\d\d candidates .* nearly all equal"):
+        sampler.draw()
+
+
+def test_the_most_selective_of_searches_ends_and_looks_at_no_more_at_once_than_there_are(context_for):
+    look = Looking(torch.rand(2000, generator=torch.Generator().manual_seed(0)))
+    sampler = sb(beta=1000)
+    sampler.start(context_for(2000, 4, look=look))
+    trained = torch.cat([sampler.draw().drawn for _ in range(4)])
+    assert (look.losses[trained] > 0.97).all()
+    assert max(map(len, look.looks)) == 2000
+
+
 @pytest.mark.parametrize(("looks", "training"), [("eval", False), ("train", True)])
 def test_sb_looks_in_the_mode_that_it_is_told(context_for, looks, training):
     look = Looking(torch.rand(40, generator=torch.Generator().manual_seed(0)))

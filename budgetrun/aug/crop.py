@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from budgetrun.contracts import Batch, Random
+from budgetrun.contracts import Batch, Random, UserError
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Crop:
     """Pad every side by `padding` black pixels, then cut the original size at a random place, one for each image.
 
     Source: the standard CIFAR augmentation, as in Arazo et al. 2021.
-    padding: pixels; each data set has its own, CIFAR 4.
+    padding: pixels, at most an image's side; each data set has its own, CIFAR 4.
     """
 
     image_wise: ClassVar[bool] = True
@@ -27,6 +27,15 @@ class Crop:
     def __post_init__(self) -> None:
         if self.padding < 0:
             raise ValueError(f"padding={self.padding} must be at least 0 pixels")
+
+    def check(self, shape: torch.Size) -> None:
+        """Raise UserError where the padding is too much for images of this shape."""
+        height, width = shape[1:]
+        if self.padding > min(height, width):  # a crop from further out shows nothing of the image
+            raise UserError(
+                f"aug.crop.padding={self.padding} is more than a side of the images, {height}x{width}: padded they are "
+                f"{height + 2 * self.padding}x{width + 2 * self.padding}, and most crops of them black; set it lower"
+            )
 
     def __call__(self, batch: Batch, random: Random) -> Batch:
         count, channels, height, width = batch.images.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,13 +23,14 @@ class CutMix:
     probability: of mixing a batch at all (their CIFAR code: 0.5; ImageNet and the default here: 1).
     """
 
+    mixes: ClassVar[bool] = True
     alpha: float
     draw: str
     probability: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < float("inf"):
-            raise ValueError(f"alpha={self.alpha} must be greater than 0")
+        if not 1e-6 <= self.alpha <= 1e6:
+            raise ValueError(f"alpha={self.alpha} must be greater than 0, from 1e-6 to 1e6")
         if self.draw not in ("batch", "image"):
             raise ValueError(f"draw={self.draw} is not one of batch, image")
         if not 0 <= self.probability <= 1:

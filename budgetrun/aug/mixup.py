@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -18,12 +19,13 @@ class Mixup:
     draw: "batch" for one lambda a batch, "image" for one an image.
     """
 
+    mixes: ClassVar[bool] = True
     alpha: float
     draw: str
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < float("inf"):
-            raise ValueError(f"alpha={self.alpha} must be greater than 0")
+        if not 1e-6 <= self.alpha <= 1e6:
+            raise ValueError(f"alpha={self.alpha} must be greater than 0, from 1e-6 to 1e6")
         if self.draw not in ("batch", "image"):
             raise ValueError(f"draw={self.draw} is not one of batch, image")
 

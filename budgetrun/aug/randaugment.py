@@ -74,8 +74,8 @@ class RandAugment:
     ranges: str
 
     def __post_init__(self) -> None:
-        if self.operations < 0:
-            raise ValueError(f"operations={self.operations} must be at least 0")
+        if not 0 <= self.operations <= 100:
+            raise ValueError(f"operations={self.operations} must be in [0, 100]")
         if not 0 <= self.magnitude <= 30:
             raise ValueError(f"magnitude={self.magnitude} must be in [0, 30]")
         if self.ranges not in RANGES:
@@ -84,7 +84,8 @@ class RandAugment:
     def __call__(self, batch: Batch, random: Random) -> Batch:
         count, _, height, width = batch.images.shape
         space = RANGES[self.ranges](self.magnitude, height, width)
-        images = batch.images.clone()
+        # they are made for whole pixel values, which mixtures do not have
+        images = batch.images.round().to(torch.uint8)
         for _ in range(self.operations):
             choice = random.host.integers(len(space), size=count)
             sign = random.host.choice([-1, 1], size=count)

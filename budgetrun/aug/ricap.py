@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,12 +25,13 @@ class RICAP:
     draw: "batch" as published, "image" for a point and places of each image's own.
     """
 
+    mixes: ClassVar[bool] = True
     beta: float
     draw: str
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta < float("inf"):
-            raise ValueError(f"beta={self.beta} must be greater than 0")
+        if not 1e-6 <= self.beta <= 1e6:
+            raise ValueError(f"beta={self.beta} must be greater than 0, from 1e-6 to 1e6")
         if self.draw not in ("batch", "image"):
             raise ValueError(f"draw={self.draw} is not one of batch, image")
 

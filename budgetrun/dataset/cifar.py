@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -19,6 +19,7 @@ class CIFAR:
     mean, std, padding, flip: as in Arazo et al. 2021.
     """
 
+    channels: ClassVar[int] = 3
     classes: int
     mean: list[float]
     std: list[float]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ class Digits:
     mean, std: of the training part, measured. Digits are not mirrored.
     """
 
+    channels: ClassVar[int] = 1
     mean: list[float]
     std: list[float]
     flip: bool

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Data
+from budgetrun.contracts import Data, path
 from budgetrun.fetch import broken, fetch
 
 RAW = Path("FashionMNIST", "raw")  # where torchvision keeps it
@@ -34,6 +34,7 @@ class FashionMNIST:
     mean, std: of the training set, measured.
     """
 
+    channels: ClassVar[int] = 1
     mean: list[float]
     std: list[float]
     flip: bool
@@ -41,6 +42,9 @@ class FashionMNIST:
     system: str
 
     elsewhere: ClassVar = ("system",)
+
+    def __post_init__(self) -> None:
+        self.system = path("system", self.system)
 
     def load(self, folder: str) -> Data:
         if all((Path(self.system) / name).is_file() for name in UNPACKED):

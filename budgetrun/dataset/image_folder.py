@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from budgetrun.contracts import Data, UserError
-from budgetrun.images import below, check_size, mean_and_std, read
+from budgetrun.contracts import Data, UserError, path
+from budgetrun.images import SUFFIXES, Walk, check_link, check_size, is_hidden, mean_and_std, one_spelling, read
 
 
 @dataclass
@@ -16,6 +17,7 @@ class ImageFolder:
     """Image files in root/train/<class>/ and root/test/<class>/, or root/val/<class>/ where there is no test/.
 
     root: below data_dir, or an absolute path. The classes are the names of train's folders, in alphabetical order.
+    Folders in them are read too, each once; of an animated image, its first.
     size: all images are resized to that many pixels a side. channels: 3, colour, or 1, grey.
     mean, std: null for those of the training part, measured.
     """
@@ -32,19 +34,33 @@ class ImageFolder:
         check_size(self.size)
         if self.channels not in (1, 3):
             raise ValueError(f"channels={self.channels} is not one of 1, 3")
+        self.root = path("root", self.root)
 
     def load(self, folder: str) -> Data:
         root = Path(folder) / self.root
-        train, test = root / "train", root / ("test" if (root / "test").exists() else "val")
-        parts = [of_classes(train), of_classes(test)]
-        classes = [sorted(part) for part in parts]
-        if classes[0] != classes[1]:
-            alone = sorted(set(classes[0]) ^ set(classes[1]))
+        train, test = root / "train", root / ("test" if os.path.lexists(root / "test") else "val")
+        folders, beside = {}, 0
+        for part in (train, test):
+            folders[part], others = of_classes(part)
+            beside += others
+        if alone := sorted(set(folders[train]) ^ set(folders[test])):
             raise UserError(f"{train} and {test} must have the same classes; only one of them has {', '.join(alone)}")
-        names = [f"{place.name}/{c}/{name}" for place, part in zip((train, test), parts, strict=True)
-                 for c in classes[0] for name in part[c]]  # fmt: skip
-        labels = torch.tensor([number for part in parts for number, c in enumerate(classes[0]) for _ in part[c]])
-        n = sum(map(len, parts[0].values()))
+        classes = sorted(folders[train])
+        walk = Walk({f: f"{part}/{c}" for part, found in folders.items() for c in classes for f in found[c]})
+        walk.unread["beside the classes' folders"] = beside
+        names: list[str] = []
+        counts = []  # of each class of each part
+        for part in (train, test):
+            for c in classes:
+                found = [f"{part.name}/{f.name}/{name}" for f in folders[part][c] for name in walk.below(f)]
+                if not found:
+                    empty, kinds = folders[part][c][0], " ".join(SUFFIXES)
+                    raise UserError(f"{empty} has no images ({kinds}); add some or take the folder away")
+                names += found
+                counts.append(len(found))
+        walk.say(root)
+        labels = torch.arange(len(classes)).repeat(2).repeat_interleave(torch.tensor(counts))
+        n = sum(counts[: len(classes)])
         images = read(root, names, self.size, self.channels, Path(folder) / "decoded")
         mean, std = self.mean, self.std
         if mean is None or std is None:
@@ -52,22 +68,24 @@ class ImageFolder:
             mean, std = measured[0] if mean is None else mean, measured[1] if std is None else std
         return Data(
             images=images[:n], labels=labels[:n], test_images=images[n:], test_labels=labels[n:], mean=mean, std=std,
-            flip=self.flip, padding=self.padding, classes=len(classes[0]),
+            flip=self.flip, padding=self.padding, classes=len(classes),
         )  # fmt: skip
 
 
-def of_classes(part: Path) -> dict[str, list[str]]:
-    """The image files below each folder of `part`, as paths below that folder."""
+def of_classes(part: Path) -> tuple[dict[str, list[Path]], int]:
+    """The folders of each class in `part`, several where their names look the same; and how many files are beside."""
     try:
-        folders = [p for p in part.iterdir() if p.is_dir() and not p.name.startswith(".")]
+        found = sorted(entry for entry in part.iterdir() if not is_hidden(entry.name))
     except OSError as error:
         raise UserError(
             f"{part} cannot be read ({error.strerror}); dataset=image_folder reads images from train/<class>/ and "
             "test/<class>/ (or val/<class>/) below dataset.root"
         ) from error
-    found = {folder.name: below(folder) for folder in folders}
-    if empty := sorted(name for name, names in found.items() if not names):
-        raise UserError(f"{part / empty[0]} has no images; add some or take the folder away")
-    if len(found) < 2:
-        raise UserError(f"{part} has {len(found)} folders of images, and there must be one a class, two at least")
-    return found
+    classes: dict[str, list[Path]] = {}
+    for entry in found:
+        check_link(entry)
+        if entry.is_dir():
+            classes.setdefault(one_spelling(entry.name), []).append(entry)
+    if len(classes) < 2:
+        raise UserError(f"{part} has {len(classes)} folders of images, and there must be one a class, two at least")
+    return classes, len(found) - sum(map(len, classes.values()))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from budgetrun.contracts import Data, UserError
-from budgetrun.images import below, check_size, read
+from budgetrun.images import Walk, check_size, one_spelling, read
 
 TABLES = ("train.csv", "val.csv", "test.csv")
 
@@ -26,6 +28,7 @@ class MiniImageNet:
     tables the split is theirs. Without, the files are pooled in the order of their paths: a split of this project's.
     """
 
+    channels: ClassVar[int] = 3
     size: int
     train: int
     test: int
@@ -64,8 +67,10 @@ class MiniImageNet:
 def listed(root: Path) -> tuple[list[str], list[str]]:
     """The image files below `root` and the class of each: those of the tables, where there is one, else all."""
     if not any((root / table).exists() for table in TABLES):
-        names = below(root)
-        return names, [Path(name).parent.name for name in names]
+        walk = Walk({root: ""})
+        names = walk.below(root) if root.exists() else []
+        walk.say(root)
+        return names, [one_spelling(Path(name).parent.name) for name in names]
     rows: list[tuple[str, str]] = []
     for table in TABLES:
         try:
@@ -73,9 +78,13 @@ def listed(root: Path) -> tuple[list[str], list[str]]:
                 for row in csv.DictReader(file, restval=""):
                     if not row["label"]:
                         raise ValueError(f"{row['filename']} has no label")
-                    rows.append((f"images/{row['filename']}", row["label"]))
+                    rows.append((f"images/{row['filename']}", one_spelling(row["label"])))
         except OSError as error:
             raise UserError(f"{root / table} cannot be read ({error.strerror})") from error
         except (KeyError, ValueError, csv.Error) as error:
             raise UserError(f"{root / table} is not a table with columns filename and label ({error})") from error
-    return [name for name, _ in rows], [label for _, label in rows]
+    names = [name for name, _ in rows]
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise UserError(f"{root / twice} is in the tables more than once; take all but one of its lines away")
+    return names, [label for _, label in rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ class STL10:
     The download is 2.6 GB, most of it unlabelled images; 324 MB of it are kept.
     """
 
+    channels: ClassVar[int] = 3
     mean: list[float]
     std: list[float]
     flip: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -18,6 +19,7 @@ class SVHN:
     mean, std, padding: as in Arazo et al. 2021; digits are not mirrored.
     """
 
+    channels: ClassVar[int] = 3
     mean: list[float]
     std: list[float]
     flip: bool

@@ -21,8 +21,8 @@ class Focal:
     gamma: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.gamma < float("inf"):
-            raise ValueError(f"gamma={self.gamma} must be at least 0")
+        if not 0 <= self.gamma <= 100:
+            raise ValueError(f"gamma={self.gamma} must be at least 0 and at most 100")
 
     def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
         log_p = logits.log_softmax(1).gather(1, batch.label)

@@ -19,8 +19,8 @@ class CNN:
     width: int
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise ValueError(f"width={self.width} must be at least 1 channel")
+        if not 1 <= self.width <= 10**6:
+            raise ValueError(f"width={self.width} must be at least 1 channel, and at most a million")
 
     def build(self, channels: int, classes: int) -> nn.Module:
         def block(into: int, out: int) -> list[nn.Module]:

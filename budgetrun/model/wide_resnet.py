@@ -21,10 +21,10 @@ class WideResNet:
     dropout: float
 
     def __post_init__(self) -> None:
-        if self.depth < 10 or (self.depth - 4) % 6:
-            raise ValueError(f"depth={self.depth} must be 6 n + 4: 10, 16, 22, 28, ...")
-        if self.width < 1:
-            raise ValueError(f"width={self.width} must be at least 1")
+        if not 10 <= self.depth <= 1000 or (self.depth - 4) % 6:
+            raise ValueError(f"depth={self.depth} must be 6 n + 4: 10, 16, 22, 28, ... up to 1000")
+        if not 1 <= self.width <= 10**6:
+            raise ValueError(f"width={self.width} must be at least 1, and at most a million")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} must be in [0, 1)")
 

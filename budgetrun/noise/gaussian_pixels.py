@@ -62,6 +62,7 @@ class Redraw:
 def redrawn(images: Tensor, generator: torch.Generator) -> Tensor:
     """Noise with the mean and deviation of each image [B, C, H, W], uint8."""
     pixels = images.float()
-    mean, std = pixels.mean((1, 2, 3), keepdim=True), pixels.std((1, 2, 3), keepdim=True)
+    values = images[0].numel()  # of one alone there is no sample's deviation
+    mean, std = pixels.mean((1, 2, 3), keepdim=True), pixels.std((1, 2, 3), correction=min(1, values - 1), keepdim=True)
     noise = torch.randn(images.shape, generator=generator, device=images.device)
     return noise.mul_(std).add_(mean).round_().clamp_(0, 255).to(torch.uint8)

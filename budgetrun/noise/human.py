@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Data, Random, UserError
+from budgetrun.contracts import Data, Random, UserError, path
 
 HOME = "https://github.com/UCSC-REAL/cifar-10-100n (folder data)"
 LABELS = ("aggre_label", "worse_label", "random_label1", "random_label2", "random_label3", "noisy_label")
@@ -34,6 +34,7 @@ class Human:
     published: ClassVar = {"CIFAR-10_human.pt": "873e69c39cb9b5e97fb6bae2d60bb59b38a5cbc31d2b868f7903dcb2b9dd2310"}
 
     def __post_init__(self) -> None:
+        self.file = path("file", self.file)
         if self.labels not in LABELS:
             raise ValueError(f"labels={self.labels} is not one of {', '.join(LABELS)}")
 

@@ -45,8 +45,8 @@ class ActiveBias:
             raise ValueError(f"use={self.use} is not one of draw, weight")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup={self.warmup} must be in [0, 1]: the part of the budget that is uniform")
-        if self.epsilon is not None and not 0 <= self.epsilon < float("inf"):
-            raise ValueError(f"epsilon={self.epsilon} must be at least 0, or null for the mean of what it is added to")
+        if self.epsilon is not None and not 0 <= self.epsilon <= 1e6:
+            raise ValueError(f"epsilon={self.epsilon} must be in [0, 1e6], or null for the mean of what it is added to")
 
     def start(self, context: Context) -> None:
         self.context = context

@@ -43,8 +43,8 @@ class ImportanceSampling:
     def __post_init__(self) -> None:
         if not 1 <= self.pool <= 1000:
             raise ValueError(f"pool={self.pool} must be in [1, 1000] (batches looked at for one trained on)")
-        if self.threshold is not None and not self.threshold >= 0:
-            raise ValueError(f"threshold={self.threshold} must be at least 0, or null for (B + 3b) / (3b)")
+        if self.threshold is not None and not 0 <= self.threshold < float("inf"):
+            raise ValueError(f"threshold={self.threshold} must be a number from 0, or null for (B + 3b) / (3b)")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum={self.momentum} must be in [0, 1)")
         if self.score not in ("bound", "loss"):

@@ -33,8 +33,8 @@ class InfoBatch:
     delta: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.ratio < 1:
-            raise ValueError(f"ratio={self.ratio} must be in [0, 1): the part of the easy examples to drop")
+        if not 0 <= self.ratio <= 0.999:
+            raise ValueError(f"ratio={self.ratio} must be in [0, 0.999]: the part of the easy examples to drop")
         if not 0 <= self.delta <= 1:
             raise ValueError(f"delta={self.delta} must be in [0, 1]: the part of the budget in which to drop examples")
 

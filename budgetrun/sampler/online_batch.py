@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Batch, Context
+from budgetrun.contracts import MOST, Batch, Context
 from budgetrun.history import LatestLosses
 from budgetrun.views import Stream
 
@@ -41,10 +41,14 @@ class OnlineBatchSelection:
 
     def __post_init__(self) -> None:
         for name in ("pressure", "final"):
-            if not 1 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1 (1 draws uniformly)")
-        if not 0 <= self.refresh < float("inf"):
-            raise ValueError(f"refresh={self.refresh} must be at least 0 epochs (0 never looks)")
+            if not 1 <= getattr(self, name) <= 1e12:  # with more, float64 has no u near enough to 1 for the last ranks
+                raise ValueError(
+                    f"{name}={getattr(self, name)} must be at least 1, which draws uniformly, and at most 1e12"
+                )
+        if not 0 <= self.refresh <= MOST:
+            raise ValueError(
+                f"refresh={self.refresh} must be at least 0 epochs, which never looks, and at most {MOST:,}"
+            )
         if self.sort < 1:
             raise ValueError(f"sort={self.sort} must be at least 1 update")
 

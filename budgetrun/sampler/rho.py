@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from budgetrun.contracts import Batch, Context, UserError
+from budgetrun.contracts import Batch, Context, UserError, path
 from budgetrun.views import Stream
 
 
@@ -42,6 +42,8 @@ class RHO:
             raise ValueError(f"pool={self.pool} must be in [1, 1000] (batches looked at for one trained on)")
         if self.looks not in ("train", "eval"):
             raise ValueError(f"looks={self.looks} is not one of train, eval")
+
+        self.file = ",".join(path("file", part) for part in self.file.split(","))
 
     def start(self, context: Context) -> None:
         assert self.file is not None

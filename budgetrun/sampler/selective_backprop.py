@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Batch, Context, UserError
+from budgetrun.contracts import MOST, Batch, Context, UserError
 from budgetrun.views import Stream
 
 
@@ -46,12 +46,12 @@ class SelectiveBackprop:
     looks: str
 
     def __post_init__(self) -> None:
-        if not 0 <= self.beta < float("inf"):
-            raise ValueError(f"beta={self.beta} must be at least 0 (0 keeps everything, 2 keeps a third)")
-        if self.history < 1:
-            raise ValueError(f"history={self.history} must be at least 1 loss")
-        if not 0 <= self.prime < float("inf"):
-            raise ValueError(f"prime={self.prime} must be at least 0 epochs")
+        if not 0 <= self.beta <= 1000:
+            raise ValueError(f"beta={self.beta} must be in [0, 1000] (0 keeps everything, 2 a third, 1000 one of 1001)")
+        if not 1 <= self.history <= MOST:
+            raise ValueError(f"history={self.history} must be at least 1 loss, and at most {MOST:,}")
+        if not 0 <= self.prime <= MOST:
+            raise ValueError(f"prime={self.prime} must be at least 0 epochs, and at most {MOST:,}")
         if self.stale < 1:
             raise ValueError(f"stale={self.stale} must be at least 1 (1 looks in every epoch, 2 in every other)")
         if not 0 <= self.floor <= 1:
@@ -79,22 +79,24 @@ class SelectiveBackprop:
             self.taken += size
             return self.stream.take(size)
         queued = sum(map(len, self.queue))
-        in_vain = 0
+        before = queued, self.taken
         while queued < size:
-            if in_vain >= 10 * self.context.n:
+            seen, kept_of_them = self.taken - before[1], queued - before[0]
+            if seen >= 10 * self.context.n + 100 * size * self.candidates_for_one:
+                why = "they are nearly all equal, so few are" if kept_of_them else "they are all equal, so none is"
                 raise UserError(
-                    f"sampler=sb kept none of its last {in_vain} candidates: their losses are all equal, so none is "
-                    "harder than another; choose another sampler, or a smaller lr if the training diverged"
+                    f"sampler=sb kept {kept_of_them} of its last {seen} candidates by their losses: {why} harder than "
+                    "another; choose another sampler, or a smaller lr if the training diverged"
                 )
-            # as many batches as are expected to fill the queue
+            # as many batches as are expected to fill the queue, and no more at once than there are
             count = max(1, round((size - queued) * self.candidates_for_one / size)) * size
+            count = min(count, math.ceil(self.context.n / size) * size)
             if self.stale > 1:  # of one epoch, which is looked at or is not
                 count = min(count, self.context.n - self.taken % self.context.n)
             kept = self.looked(count) if self.looks_now() else self.remembered(count)
             self.taken += count
             self.queue += kept
             queued += sum(map(len, kept))
-            in_vain = 0 if kept else in_vain + count
         batch = Batch.cat(self.queue)
         self.queue = [batch[size:]]
         return batch[:size]

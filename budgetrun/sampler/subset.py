@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Batch, Context, UserError
+from budgetrun.contracts import Batch, Context, UserError, path
 from budgetrun.views import Stream
 
 
@@ -40,6 +40,8 @@ class Subset:
             raise ValueError(f"keep={self.keep} must be greater than 0 and at most 1, or null for all of the file")
         if self.order not in ("highest", "lowest"):
             raise ValueError(f"order={self.order} is not one of highest, lowest")
+
+        self.file = ",".join(path("file", part) for part in self.file.split(","))
 
     def start(self, context: Context) -> None:
         assert self.file is not None

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Batch, Context
+from budgetrun.contracts import MOST, Batch, Context
 from budgetrun.softmax import entropy
 
 
@@ -33,8 +33,8 @@ class Ensemble:
     acquisition: str
 
     def __post_init__(self) -> None:
-        if self.members < 2:
-            raise ValueError(f"members={self.members} must be at least 2 networks")
+        if not 2 <= self.members <= MOST:
+            raise ValueError(f"members={self.members} must be at least 2 networks, and at most {MOST:,}")
         if self.acquisition not in ("entropy", "mutual_information", "variation_ratio", "errors"):
             raise ValueError(
                 f"acquisition={self.acquisition} is not one of entropy, mutual_information, variation_ratio, errors"

@@ -1,0 +1,75 @@
+"""How much memory there is, and whether what a run needs fits into it: said beforehand, not by a process killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from budgetrun.errors import UserError, one_line
+
+CPU = torch.device("cpu")
+CONTROL_GROUPS = Path("/sys/fs/cgroup")  # where Linux shows the limits of containers and of Slurm's jobs
+
+
+def total(device: torch.device = CPU) -> int:
+    """Bytes that a process can have at most: the GPU's; or the machine's, or the least of the limits set below that."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [] if soft == resource.RLIM_INFINITY else [soft]
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *limits, *group_limits()])
+
+
+def group_limits() -> Iterator[int]:
+    """The limits of the control groups that this process is in, of either version."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            number, controllers, group = line.split(":", 2)
+            if number == "0":
+                mount, name = CONTROL_GROUPS, "memory.max"
+            elif "memory" in controllers.split(","):
+                mount, name = CONTROL_GROUPS / "memory", "memory.limit_in_bytes"
+            else:
+                continue
+            place = mount / group.lstrip("/")
+            for folder in (place, *place.parents):
+                with contextlib.suppress(OSError, ValueError):  # no limit: no such file, or the word max
+                    yield int((folder / name).read_text())
+
+
+def check(needed: int, what: str, remedy: str, device: torch.device = CPU) -> None:
+    """Raise UserError where so many bytes are more than there are. what: in the plural."""
+    if needed > (there := total(device)):
+        takes = f"they take {in_units(needed)}, and there are {in_units(there)}"
+        raise UserError(f"{what} do not fit into the memory: {takes}; {remedy}")
+
+
+def in_units(count: float) -> str:
+    """A number of bytes in words: 1.5 GiB."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if count >= 100 else f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:,.0f} TiB" if count < 1e6 else f"{count:.1e} TiB"
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Around work whose memory may be refused: raises UserError where it is."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch's is a RuntimeError, of a kind of its own on a GPU only
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "can't allocate memory" not in str(error):
+            raise
+        asked = re.search(r"tried to allocate [\d.]+ \w+", str(error), re.IGNORECASE)  # the rest is about torch itself
+        why = asked[0] if asked else one_line(error)
+        raise UserError(
+            f"there is not enough memory ({why}); set batch_size or image_size lower, choose a smaller model, or run "
+            "fewer at once"
+        ) from error

@@ -1,0 +1,162 @@
+"""What the shared types say of parts that are not what they are for, or do not go together."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from cli import CONF, OPTIONS
+from hydra.utils import get_object
+
+from budgetrun import contracts, coresets
+from budgetrun.aug.crop import Crop
+from budgetrun.aug.mixup import Mixup
+from budgetrun.aug.ricap import RICAP
+from budgetrun.contracts import MOST, Schedule, UserError, check_row, check_schedule, fits, path
+from budgetrun.schedule import Constant, Cosine, Linear, Step
+
+PROTOCOLS: dict[str, Any] = {
+    "dataset": contracts.Dataset, "model": contracts.Model, "sampler": contracts.Sampler, "aug": contracts.Augmentation,
+    "noise": contracts.Noise, "loss": contracts.Loss, "optimizer": contracts.Optimizer, "schedule": contracts.Schedule,
+    "scores": contracts.Scorer, "coresets": coresets.Method,
+}  # fmt: skip
+
+
+# the classes that options name, and the groups whose folders or modules they are in
+TARGETS = {
+    target: target.split(".")[1]
+    for group, option in OPTIONS
+    for target in re.findall(r"_target_: ([\w.]+)", (CONF / group / f"{option}.yaml").read_text())
+}
+
+
+def test_every_component_fits_its_own_group_and_no_other() -> None:
+    assert set(TARGETS.values()) == set(PROTOCOLS)
+    for target, group in TARGETS.items():
+        part = object.__new__(get_object(target))
+        for other, protocol in PROTOCOLS.items():
+            assert (fits(part, protocol) is None) == (group == other), f"{target} as {other}"
+
+
+class Mine:
+    """Parts as somebody writes them."""
+
+    def __call__(self, lr, progress):
+        return lr
+
+    def load(self, folder, *, checked=False):
+        return None
+
+    def build(self, *sizes: int):
+        return None
+
+    def apply(self, data):
+        return data
+
+    draw = 3
+
+
+class Rounding:
+    def __call__(self, lr: int, progress: Unknown) -> float:  # noqa: F821
+        return lr
+
+
+@pytest.mark.parametrize(
+    ("part", "group", "why"),
+    [
+        (Mine(), "schedule", None), (Mine(), "dataset", None), (Mine(), "model", None), (lambda a, b: a, "loss", None),
+        (Rounding(), "schedule", None), (max, "schedule", None),
+        (Mine(), "noise", "it has no method apply with data, random"),
+        (Mine(), "sampler", "it has no method start"),
+        (object(), "loss", "it cannot be called"),
+        (lambda batch: batch, "aug", "it cannot be called with batch, random"),
+        (Linear(final=0), "loss", "the lr of __call__ is a float, and must be a Tensor"),
+        (RICAP, "sampler", "it has no method start"),
+    ],
+)  # fmt: skip
+def test_what_a_part_lacks_is_said(part: Any, group: str, why: str | None) -> None:
+    assert fits(part, PROTOCOLS[group]) == why
+
+
+def test_images_are_mixed_once() -> None:
+    check_row([Crop(1), RICAP(0.3, "batch")])
+    with pytest.raises(UserError, match=r"aug=\[mixup,ricap\]"):
+        check_row([Mixup(0.3, "batch"), Crop(1), RICAP(0.3, "batch")])
+
+
+class Wrong:
+    def __call__(self, lr: float, progress: float) -> float:
+        return lr - progress
+
+
+@pytest.mark.parametrize(
+    ("schedule", "lr", "words"),
+    [
+        (Constant(), 1e-12, None), (Linear(final=0.1), 0.1, None), (Cosine(final=0.0), 0.1, None),
+        (Step(milestones=[0.5], factor=0.1), 0.1, None),
+        (Linear(final=0.1), 0.09, "lr=0.09 is below the learning rate that the schedule ends with, 0.1"),
+        (Cosine(final=0.2), 0.1, "ends with, 0.2"),
+        (Wrong(), 0.2, "-0.3 at 50%"),
+        (lambda lr, progress: float("nan"), 0.2, "nan at 0%"),
+    ],
+)  # fmt: skip
+def test_learning_rates_are_numbers_that_do_not_end_above_the_first(schedule: Schedule, lr: float, words: str) -> None:
+    if words is None:
+        return check_schedule(schedule, lr)
+    with pytest.raises(UserError, match=words):
+        check_schedule(schedule, lr)
+
+
+@pytest.mark.parametrize("text", ["", "  ", "a\0b", "~nobody_of_this_name"])
+def test_what_is_no_path_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^file="):
+        path("file", text)
+
+
+def test_a_path_stays_as_it_is_but_for_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert [path("file", text) for text in ("a/b", "/x/*.csv", "./~a", "~", "~/a")] == [
+        "a/b", "/x/*.csv", "./~a", "/home/me", "/home/me/a",
+    ]  # fmt: skip
+
+
+# class, its other values, a field, and the ends of its range
+RANGES = [
+    ("aug.mixup.Mixup", {"draw": "batch"}, "alpha", 1e-6, 1e6),
+    ("aug.cutmix.CutMix", {"draw": "batch", "probability": 1.0}, "alpha", 1e-6, 1e6),
+    ("aug.ricap.RICAP", {"draw": "batch"}, "beta", 1e-6, 1e6),
+    ("aug.randaugment.RandAugment", {"magnitude": 4, "ranges": "arazo2021"}, "operations", 0, 100),
+    ("coresets.GradMatch", {"gradients": "last"}, "regularization", 0, 1e6),
+    ("coresets.Glister", {"rounds": 1}, "step", 0, 1e6),
+    ("loss.focal.Focal", {}, "gamma", 0, 100),
+    ("model.cnn.CNN", {}, "width", 1, 10**6),
+    ("model.wide_resnet.WideResNet", {"depth": 10, "dropout": 0.0}, "width", 1, 10**6),
+    ("model.wide_resnet.WideResNet", {"width": 1, "dropout": 0.0}, "depth", 10, 1000),
+    ("optimizer.AdamW", {"betas": [0.9, 0.9]}, "eps", 1e-30, 1),
+    ("schedule.Step", {"milestones": [0.5]}, "factor", 1e-6, 1),
+    ("scores.ensemble.Ensemble", {"acquisition": "entropy"}, "members", 2, MOST),
+    ("sampler.active_bias.ActiveBias", {"score": "variance", "use": "draw", "warmup": 0.1}, "epsilon", 0, 1e6),
+    ("sampler.infobatch.InfoBatch", {"delta": 0.875}, "ratio", 0, 0.999),
+    ("sampler.online_batch.OnlineBatchSelection", {"final": 1.0, "refresh": 0.0, "sort": 1}, "pressure", 1, 1e12),
+    ("sampler.online_batch.OnlineBatchSelection", {"final": 1.0, "pressure": 2.0, "sort": 1}, "refresh", 0, MOST),
+    ("sampler.selective_backprop.SelectiveBackprop", {"history": 9, "prime": 0.0, "stale": 1, "floor": 0.0,
+                                                      "looks": "eval"}, "beta", 0, 1000),
+    ("sampler.selective_backprop.SelectiveBackprop", {"beta": 2.0, "prime": 0.0, "stale": 1, "floor": 0.0,
+                                                      "looks": "eval"}, "history", 1, MOST),
+    ("sampler.selective_backprop.SelectiveBackprop", {"history": 9, "beta": 2.0, "stale": 1, "floor": 0.0,
+                                                      "looks": "eval"}, "prime", 0, MOST),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "others", "field", "least", "most"), RANGES)
+def test_values_that_no_float32_or_loop_can_do_with_are_refused(
+    kind: str, others: dict[str, Any], field: str, least: float, most: float
+) -> None:
+    make = get_object(f"budgetrun.{kind}")
+    for value in (least, most):
+        make(**others, **{field: value})
+    tiny = [1e-300] if least else []
+    for value in (-1, -1e300, *tiny, most * 1.01 + 1, 1e300, 10**400, float("nan"), float("inf"), float("-inf")):
+        with pytest.raises(ValueError, match=rf"^{field}="):
+            make(**others, **{field: value})
