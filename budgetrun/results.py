@@ -58,6 +58,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that takes the place of `path` in one step when the block ends, and not at all if it fails."""
     scratch = path.with_name(f".{path.name}.partial")  # one name: what a killed process left is written over
     try:
+        scratch.unlink(missing_ok=True)  # it may be no file at all
         with scratch.open("wb") as file:
             yield file
             file.flush()
@@ -68,7 +69,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             f"{path} cannot be written ({error.strerror or error}); what was there before is untouched"
         ) from error
     finally:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -88,7 +90,8 @@ def write_text(path: Path, text: str) -> None:
 
 def set_aside(path: Path, why: str) -> None:
     """Rename a file that cannot be used, so that nothing is lost and nothing is in the way."""
-    log.warning("%s cannot be read (%s): set aside as %s", path, shown(why), rename_free(path, "corrupt").name)
+    name = rename_free(path, "corrupt").name
+    log.warning("%s", shown(f"{path} cannot be read ({why}): set aside as {name}"))
 
 
 def why_not(error: OSError | ValueError) -> str:
@@ -118,7 +121,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"its config has no {', '.join(missing)}")
     if wrong := [name for name, option in {"run_id": result["run_id"], **names}.items() if type(option) is not str]:
         raise ValueError(f"{wrong[0]} is not a word but {brief(names.get(wrong[0], result['run_id']))}")
-    if wrong := [group for group in names if type(config.get(group, names)) is not dict]:
+    if wrong := [group for group in names if type(config.get(group, {})) is not dict]:
         raise ValueError(f"its config has no values of {wrong[0]} but {brief(config[wrong[0]])}")
     check({**config, **result})
     return result

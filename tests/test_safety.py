@@ -314,7 +314,8 @@ def test_a_corrupt_checkpoint_is_reported_and_set_aside_and_the_run_starts_over(
 def test_what_is_no_file_in_the_place_of_a_run_s_files_does_not_keep_it_waiting(tmp_path: Path) -> None:
     expected = finished(tmp_path).result["test_accuracy"]
     folder = next((tmp_path / "outputs").iterdir())
-    for name in ("checkpoint.pt", "metrics.jsonl", "train.log", "running.json", "failed.json", "result.json"):
+    for name in ("checkpoint.pt", "metrics.jsonl", ".metrics.jsonl.partial", "train.log", "running.json", "failed.json",
+                 "result.json"):  # fmt: skip
         (folder / name).unlink(missing_ok=True)
         os.mkfifo(folder / name)
     done = here("budget=0.5 epochs=1", tmp_path)
