@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,8 +17,9 @@ from budgetrun.analysis import Analysis, add_arguments, analyse, named, question
 from budgetrun.derived import DERIVED
 from budgetrun.errors import UserError
 from budgetrun.picture import draw, format_of
-from budgetrun.runs import CURVE, curve, need, read, select
-from budgetrun.table import STYLES, word
+from budgetrun.runs import CURVE, cell_of, curve, is_harmless, need, read, select
+from budgetrun.table import STYLES
+from budgetrun.terminal import any_encoding, shown, tell
 
 # what a CSV says of a cell against the baseline, see Effect
 EFFECT = ("difference", "low", "high", "pairs", "possible", "p", "p_holm", "p_signs", "cheapest", "dearest")
@@ -27,14 +27,13 @@ EFFECT = ("difference", "low", "high", "pairs", "possible", "p", "p_holm", "p_si
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; the exit code."""
+    any_encoding()
     options = parser().parse_args(arguments)
     try:
-        print(tables_of(options), flush=True)
+        tell(tables_of(options))
     except UserError as error:
         print(f"aggregate: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # | head: who reads has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
     return 0
 
 
@@ -81,7 +80,7 @@ def tables_of(options: argparse.Namespace) -> str:
 
 def say(remarks: Iterable[str]) -> None:
     for remark in remarks:
-        print(remark, file=sys.stderr)
+        print(shown(remark), file=sys.stderr)
 
 
 def every_cell(answer: Analysis) -> str:
@@ -90,7 +89,8 @@ def every_cell(answer: Analysis) -> str:
     first, lines = tables[0], []
     for row, column, table in itertools.product(first.row_keys, first.column_keys, tables):
         cell, place = table.cells.get((row, column)), (table.metric, row, column)
-        line: dict[str, Any] = dict(zip(table.rows + table.columns, row + column, strict=True))
+        shown_words = (w if is_harmless(w) else json.dumps(w) for w in row + column)
+        line: dict[str, Any] = dict(zip(table.rows + table.columns, shown_words, strict=True))
         line |= {"metric": table.metric} if len(tables) > 1 else {}
         line |= {"mean": cell.mean, "std": cell.std, "n": cell.n} if cell else {"n": 0}
         if comparison is not None and (effect := comparison.effects.get(place)):
@@ -108,18 +108,27 @@ def every_run(runs: Sequence[dict[str, Any]], settings: Sequence[str]) -> str:
 
     The settings are the columns before run_id.
     """
-    whole = ({**run, **{f"curve.{name}": values for name, values in curve(run).items()}} for run in runs)
+    whole = ({**run, **{f"curve.{name}": values for name, values in known_curve(run).items()}} for run in runs)
     measured = dict.fromkeys(name for run in runs for name in run if name not in settings)
     names = dict.fromkeys([*settings, "run_id", *(name for name in measured if name not in CURVE), *CURVE])
-    as_read = [{n: json.dumps(v) if isinstance(v, list) else word(v) for n, v in run.items()} for run in whole]
-    return comma_separated(names, as_read)
+    return comma_separated(names, ({name: cell_of(value) for name, value in run.items()} for run in whole))
+
+
+def known_curve(run: dict[str, Any]) -> dict[str, list[Any]]:
+    """The evaluations of a run; none, and a remark, where its file has none that can be."""
+    try:
+        return curve(run)
+    except ValueError as error:
+        say([f"note: {run['path']} is there without its evaluations ({error})"])
+        return {}
 
 
 def comma_separated(names: Iterable[str], lines: Iterable[dict[str, Any]]) -> str:
     import pandas as pd
 
     # as objects: no number changes its type on the way
-    return str(pd.DataFrame(lines, columns=list(names), dtype=object).to_csv(index=False)).rstrip("\n")
+    table = pd.DataFrame(lines, columns=list(names), dtype=object)
+    return str(table.to_csv(index=False, header=[cell_of(name) for name in names])).rstrip("\n")
 
 
 if __name__ == "__main__":

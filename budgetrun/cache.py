@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from budgetrun.reading import content
+
 NAME = ".aggregate-cache.json"
-FORM = 1  # of the file; another one is not read
+FORM = 2  # of the file; another one is not read
 WORTH = 200  # runs; fewer are read as fast without it
+
+
+def head(rest: bytes) -> bytes:
+    """How the file begins, by how it goes on: its form, and the digest without which the rest is not believed."""
+    return f'{{"form":{FORM},"digest":"{hashlib.sha256(rest).hexdigest()}",'.encode()
+
+
+HEAD = len(head(b""))
 
 
 class Cache:
     """The runs of a folder by the path of their result.json in it, and which file they were read from.
 
     A file is the same while its inode, its time of change and its size are: results are replaced, not written over, so
-    a new one has another inode whatever the clock says. A cache that cannot be read or written is none, without a word:
-    nothing is lost but time.
+    a new one has another inode whatever the clock says. A cache that cannot be read or written, or is not as it was
+    written, is none, without a word: nothing is lost but time.
     """
 
     def __init__(self, folder: str) -> None:
@@ -28,10 +39,11 @@ class Cache:
         self.shapes: list[tuple[int, list[str]]] = []  # how many names are settings, and all names
         self.known: dict[str, list[Any]] = {}
         self.seen: dict[str, list[Any]] = {}
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            content = json.loads(self.path.read_bytes())
-            if content["form"] == FORM:
-                self.shapes, self.known = [(count, names) for count, names in content["shapes"]], content["runs"]
+        with contextlib.suppress(OSError, ValueError):
+            text = content(self.path)
+            if text[:HEAD] == head(text[HEAD:]):
+                known = json.loads(text)
+                self.shapes, self.known = [(count, names) for count, names in known["shapes"]], known["runs"]
         self.numbers = {(count, *names): number for number, (count, names) in enumerate(self.shapes)}
 
     def get(self, path: str, stat: os.stat_result) -> tuple[list[str], dict[str, Any]] | None:
@@ -55,13 +67,13 @@ class Cache:
         """Write what was seen, in one step, where it is not what was known."""
         if len(self.seen) < WORTH or self.seen == self.known:
             return
-        content = json.dumps({"form": FORM, "shapes": self.shapes, "runs": self.seen}, separators=(",", ":"))
+        known = json.dumps({"shapes": self.shapes, "runs": self.seen}, separators=(",", ":")).removeprefix("{").encode()
         with contextlib.suppress(OSError):
             # a name of its own: two readers may write at once
             handle, scratch = tempfile.mkstemp(prefix=NAME, dir=self.path.parent)
             try:
-                with open(handle, "w") as file:  # noqa: PTH123 -- a handle
-                    file.write(content)
+                with open(handle, "wb") as file:  # noqa: PTH123 -- a handle
+                    file.write(head(known) + known)
                 Path(scratch).replace(self.path)
             finally:
                 Path(scratch).unlink(missing_ok=True)

@@ -24,20 +24,24 @@ class Point:
 
 
 def curves_of(runs: Iterable[Run]) -> tuple[dict[str, Curve], list[str]]:
-    """The evaluations of runs by their paths, each with the number `due`; and the paths of runs that have none.
+    """The evaluations of runs by their paths, each with the number `due`; and what to say of runs that have none.
 
     due: which of the evaluations it is. Two that were due at once are one, so it is no count.
     """
     found: dict[str, Curve] = {}
     without = []
     for run in runs:
-        evaluations = curve(run)
+        why = ""
+        try:
+            evaluations = curve(run)
+        except ValueError as error:
+            evaluations, why = {}, f" ({error})"
         progress = evaluations.get("progress", [None])
-        if all(isinstance(share, int | float) for share in [run.get("evaluations"), *progress]):
+        if None in progress or run.get("evaluations") is None:
+            without.append(f"{run['path']}: it has no learning curve{why}")
+        else:
             due = [int(run["evaluations"] * share) for share in progress]
             found[run["path"]] = {**evaluations, "due": due}
-        else:
-            without.append(str(run["path"]))
     return found, without
 
 

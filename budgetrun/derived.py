@@ -41,7 +41,10 @@ def derive(runs: Iterable[Run], metrics: Iterable[str], options: Options) -> dic
 
     def evaluations(run: Run) -> Curve:
         if id(run) not in curves:
-            curves[id(run)] = curve(run)
+            try:
+                curves[id(run)] = curve(run)
+            except ValueError as error:
+                raise Undefined(f"its evaluations are not known ({error})") from error
         return curves[id(run)]
 
     for metric in metrics:
@@ -79,6 +82,8 @@ def epochs_to_generalise(run: Run, evaluations: Callable[[Run], Curve], options:
     An epoch is floor(N / batch size) updates. OURS: Sahayam et al. 2023 do not define theirs where it could be read.
     """
     shown, updates = column(evaluations(run), "test_accuracy", "updates")
+    if missing := [name for name in ("batch_size", "budget", "budget_unit", "epochs") if run.get(name) is None]:
+        raise Undefined(f"it has no {missing[0]}")  # as in a CSV that somebody made smaller
     place = first(shown, lambda accuracy: accuracy >= options.share * shown[-1])
     return float(updates[place] / updates_an_epoch(run))
 
@@ -86,13 +91,17 @@ def epochs_to_generalise(run: Run, evaluations: Callable[[Run], Curve], options:
 def updates_an_epoch(run: Run) -> int:
     """floor(N / batch size)."""
     if run.get("n_training"):
-        return int(run["n_training"]) // int(run["batch_size"])
-    # a result from before n_training was in it: updates = round(budget x int(epochs x floor(N / batch size)))
-    epochs = run["budget"] * run["epochs"]
-    rounded = 0.5 if float(run["epochs"]).is_integer() else 0.5 + run["budget"]  # updates, at most
-    if run["budget_unit"] != "updates" or rounded / epochs >= 0.5:
-        raise Undefined("how many updates are an epoch is not known: its result has no n_training")
-    return round(run["updates"] / epochs)
+        found = int(run["n_training"]) // int(run["batch_size"])
+    else:
+        # a result from before n_training was in it: updates = round(budget x int(epochs x floor(N / batch size)))
+        epochs = run["budget"] * run["epochs"]
+        rounded = 0.5 if float(run["epochs"]).is_integer() else 0.5 + run["budget"]  # updates, at most
+        if run["budget_unit"] != "updates" or run["updates"] is None or rounded / epochs >= 0.5:
+            raise Undefined("how many updates are an epoch is not known: its result has no n_training")
+        found = round(run["updates"] / epochs)
+    if not found:
+        raise Undefined("its batches are larger than its training data")
+    return found
 
 
 def speedup(unit: str) -> Callable[[Run, Callable[[Run], Curve], Options], float]:
@@ -118,6 +127,8 @@ def speedup(unit: str) -> Callable[[Run, Callable[[Run], Curve], Options], float
             place = first(shown, lambda accuracy: 1 - accuracy <= limit + 1e-12)
             if place < 0:
                 raise Undefined(f"{whose} never reaches an error of {limit:.4f}")
+            if not costs[place]:
+                raise Undefined(f"{whose} reaches an error of {limit:.4f} with {unit} of 0")
             return float(costs[place])
 
         theirs = [spent(partner, "its baseline") for partner in partners]
@@ -127,10 +138,12 @@ def speedup(unit: str) -> Callable[[Run, Callable[[Run], Curve], Options], float
 
 
 def column(curve: Curve, *names: str) -> list[list[Any]]:
-    """Lists of the evaluations; raises Undefined where one is missing or has a gap."""
+    """Lists of the evaluations; raises Undefined where one is missing, has a gap, or a value that is not finite."""
     for name in names:
         if not curve.get(name) or None in curve[name]:
             raise Undefined(f"its evaluations have no {name}" if curve else "its evaluations are not known")
+        if not all(map(math.isfinite, curve[name])):
+            raise Undefined(f"its evaluations have a {name} that is not finite")
     return [curve[name] for name in names]
 
 

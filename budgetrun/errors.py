@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 
+from budgetrun.terminal import shown
+
 # what asks a run to save and leave: Ctrl-C, and what batch systems send ahead of a time limit or a preemption
 STOPPING = [s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")]
 
@@ -16,8 +18,7 @@ class UserError(Exception):
     """Something the user can mend: shown as one sentence, without a traceback, with an exit code that is not 0."""
 
     def __str__(self) -> str:
-        # names of files may have line breaks in them, or bytes that are no text
-        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().__str__())
+        return shown(super().__str__())  # names and values in it are anybody's
 
 
 class Interrupted(KeyboardInterrupt):

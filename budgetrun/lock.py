@@ -20,6 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from budgetrun.errors import UserError
+from budgetrun.reading import content, parse
 
 LOCK, SIGN = ".lock", "running.json"  # their names in a run's folder
 BEAT, STALE = 15.0, 60.0  # seconds between two signs of life, and after which the holder is taken for dead
@@ -50,6 +51,7 @@ class Lock:
                 "host": socket.gethostname(), "pid": os.getpid(), "parent": os.getppid(),
                 "job": os.environ.get("SLURM_JOB_ID"),
             }  # fmt: skip
+            self.sign.unlink(missing_ok=True)  # it may be no file at all
             self.sign.write_text(json.dumps(who))
         except BaseException:
             self.lock.release()
@@ -99,12 +101,17 @@ def holder(folder: Path) -> dict[str, Any] | None:
 def is_locked(folder: Path) -> bool:
     """Whether some process has the flock; takes it, shared, for a moment."""
     try:
-        with (folder / LOCK).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        lock = os.open(folder / LOCK, os.O_RDONLY | os.O_NONBLOCK)  # which a FIFO would keep waiting
     except FileNotFoundError:
         return False
     except OSError:
         return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
     return False
 
 
@@ -115,10 +122,20 @@ def is_here(sign: dict[str, Any] | None) -> bool:
 def read(folder: Path) -> dict[str, Any] | None:
     """The sign of life's content; None where there is none, or not a whole one."""
     with contextlib.suppress(OSError, ValueError):
-        sign = json.loads((folder / SIGN).read_bytes())
-        if isinstance(sign, dict) and {"host", "pid", "parent"} <= sign.keys():
+        sign = parse(content(folder / SIGN))
+        if isinstance(sign, dict) and is_whole(sign):
             return sign
     return None
+
+
+def is_whole(sign: dict[str, Any]) -> bool:
+    """Whether it says who holds the lock, in values that can be."""
+    pids = (sign.get("pid"), sign.get("parent"))
+    return (
+        all(type(pid) is int and 0 <= pid < 2**31 for pid in pids)  # 0 is a parent that is in another container
+        and isinstance(sign.get("host"), str)
+        and isinstance(sign.get("job"), str | None)
+    )
 
 
 def touched(path: Path) -> float | None:

@@ -118,16 +118,16 @@ def figure(table: Table) -> Any:
             [place + (index - (len(lines) - 1) / 2) * apart for place in places],
             [cell.mean * factor if cell and math.isfinite(cell.mean) else math.nan for cell in cells],
             yerr=[cell.std * factor if cell and cell.std is not None else math.nan for cell in cells],
-            label=", ".join(w or MISSING for w in row + rest), color=COLOURS[first % len(COLOURS)],
+            label=printable(", ".join(w or MISSING for w in row + rest)), color=COLOURS[first % len(COLOURS)],
             marker=MARKERS[first % len(MARKERS)], linestyle=DASHES[other % len(DASHES)], capsize=3, markersize=5,
         )  # fmt: skip
-    axes.set_xlabel(UNITS.get(x, x))
-    axes.set_ylabel(label(table.metric))
+    axes.set_xlabel(printable(UNITS.get(x, x)))
+    axes.set_ylabel(printable(label(table.metric)))
     axes.set_title(table.statistic(), fontsize="medium", loc="left")
     axes.grid(alpha=0.3)
     axes.legend(
-        title=", ".join([*table.rows, *table.columns[1:]]), fontsize="small", handlelength=3, loc="center left",
-        bbox_to_anchor=(1.01, 0.5), frameon=False,
+        title=printable(", ".join([*table.rows, *table.columns[1:]])), fontsize="small", handlelength=3,
+        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False,
     )  # fmt: skip
     return picture
 

@@ -26,6 +26,7 @@ from budgetrun.results import FINISHED, RunFolder, write_text
 from budgetrun.runs import Run, Runs, conditions, need, read, select
 from budgetrun.study import Panel, Study, head, missing, study
 from budgetrun.table import MISSING, Sheet, entry, order, tabulate, word, words
+from budgetrun.terminal import any_encoding, shown, tell
 
 SPENT = ("updates", "examples_backward", "examples_forward", "flops", "flops_before", "seconds", "seconds_total")
 DIAGNOSTICS = (
@@ -39,6 +40,7 @@ ENVIRONMENT = ("device", "threads", "versions", "commit", "dirty", "dataset_fing
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; the exit code."""
+    any_encoding()
     typed = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(typed)
     out = options.out or Path(options.folders[0]) / "report.html"
@@ -48,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
-    print(f"{out}: {report.title}")
+    tell(shown(f"{out}: {report.title}"))
     return 0
 
 
@@ -128,9 +130,8 @@ def made(options: argparse.Namespace, command: str) -> Report:
         typed = getattr(options, what) is not None
         if typed and all(what in section.problems for section in sections):
             raise problem
-    remarks = [f"{path}: it has no learning curve" for path in without]
     return Report(
-        title=title(laid, len(runs)), facts=facts(runs, laid, found), remarks=[*code(runs), *remarks],
+        title=title(laid, len(runs)), facts=facts(runs, laid, found), remarks=[*code(runs), *without],
         sections=sections, metric=label(asked.metrics[0]),
         configuration=configuration(runs, laid), environment=environment(runs), command=command,
         date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
@@ -237,7 +238,8 @@ def facts(runs: list[Run], laid: Study, found: Runs) -> dict[str, list[str]]:
         "Fixed": [", ".join(main) or "nothing"],
         "Missing": lost or ["nothing: every cell has every seed"],
         **({"Planned": planned(found.planned)} if found.planned else {}),
-        "Skipped": found.skipped or ["nothing"],
+        "Skipped": [*found.skipped, *(path for folder in found.planned for path in status.plan(Path(folder))[1])]
+        or ["nothing"],
         "Finished": [when(runs)],
         "Machine": values(runs, "device"),
     }
@@ -247,7 +249,7 @@ def planned(folders: Iterable[str]) -> list[str]:
     """How many runs sweeps were to make in each folder, and which of them are not there, by what was typed for them."""
     said = []
     for folder in folders:
-        plan = status.plan(Path(folder))
+        plan, _ = status.plan(Path(folder))
         states = {name: RunFolder(folder, name).state().word for name in plan}
         left = [f"{states[name]}: {' '.join(typed)}" for name, typed in plan.items() if states[name] != FINISHED]
         said += [f"{folder}: {len(plan)} runs, {len(left) or 'none'} of them not finished", *left]
@@ -270,12 +272,11 @@ def when(runs: Iterable[Run]) -> str:
     times = []
     for run in runs:
         try:
-            times.append(Path(run["path"]).stat().st_mtime)
-        except OSError:
+            time = Path(str(run["path"])).stat().st_mtime
+            times.append(datetime.datetime.fromtimestamp(time, datetime.UTC))
+        except (OSError, ValueError, OverflowError):  # it is not there, or has a date that is none
             return "not known"
-    first, last = (
-        f"{datetime.datetime.fromtimestamp(t, datetime.UTC):%Y-%m-%d %H:%M}" for t in (min(times), max(times))
-    )
+    first, last = (f"{time:%Y-%m-%d %H:%M}" for time in (min(times), max(times)))
     return f"{first} UTC" if first == last else f"{first} to {last} UTC"
 
 

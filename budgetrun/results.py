@@ -14,7 +14,7 @@ import os
 import subprocess
 import traceback
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ from omegaconf import OmegaConf
 from budgetrun.errors import UserError, one_line
 from budgetrun.identity import digest
 from budgetrun.lock import Lock, holder
+from budgetrun.reading import RULES, brief, check, check_one, content, parse
+from budgetrun.terminal import shown
 
 if TYPE_CHECKING:
     import torch
@@ -35,10 +37,19 @@ STATES = FINISHED, RUNNING, INTERRUPTED, FAILED, MISSING = "finished", "running"
 SHOWN = ("run_id", "names", "config", "test_accuracy", "updates", "examples_forward", "examples_backward", "flops",
          "seconds")  # fmt: skip
 SUMS = "SHA256SUMS"
+NEEDED = ("run_id", "names", "config", "test_accuracy")  # which may not be null: the others may be unknown
+RECKONED = ("budget", "epochs", "batch_size", "seed")  # what is reckoned with of every configuration
+MARK = "archive/written by a run"  # an entry of a checkpoint, in the folder that torch.save makes
 
 
 class LogFile(logging.FileHandler):
-    """A log that goes on without what a full disk does not take: the run itself says so."""
+    """A log that goes on without what a full disk does not take, or what is in its place: the run itself says so."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        path = Path(self.baseFilename)
+        if path.is_file() or not path.exists():  # a FIFO would keep the run waiting
+            with contextlib.suppress(OSError):
+                super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         pass
@@ -49,6 +60,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that takes the place of `path` in one step when the block ends, and not at all if it fails."""
     scratch = path.with_name(f".{path.name}.partial")  # one name: what a killed process left is written over
     try:
+        scratch.unlink(missing_ok=True)  # it may be no file at all
         with scratch.open("wb") as file:
             yield file
             file.flush()
@@ -59,7 +71,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             f"{path} cannot be written ({error.strerror or error}); what was there before is untouched"
         ) from error
     finally:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -74,12 +87,18 @@ def writable(folder: Path) -> Iterator[None]:
 
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))  # half a character, as file names may hold, is none
 
 
 def set_aside(path: Path, why: str) -> None:
     """Rename a file that cannot be used, so that nothing is lost and nothing is in the way."""
-    log.warning("%s cannot be read (%s): set aside as %s", path, why, rename_free(path, "corrupt").name)
+    name = rename_free(path, "corrupt").name
+    log.warning("%s", shown(f"{path} cannot be read ({why}): set aside as {name}"))
+
+
+def why_not(error: OSError | ValueError) -> str:
+    """What kept a file from being read, in a few words."""
+    return shown((error.strerror if isinstance(error, OSError) else None) or str(error))
 
 
 def rename_free(path: Path, word: str) -> Path:
@@ -90,15 +109,23 @@ def rename_free(path: Path, word: str) -> Path:
     return path.rename(target)
 
 
-def read_result(path: Path) -> dict[str, Any]:
+def read_result(path: str | Path) -> dict[str, Any]:
     """The content of a result.json; raises OSError, or ValueError where it is not that of a finished run."""
-    result = json.loads(path.read_bytes())
+    result = parse(content(path))
     if not isinstance(result, dict) or result.get("status") != FINISHED:
         raise ValueError("it is not the result of a finished run")
-    if missing := [key for key in SHOWN if key not in result]:
+    if missing := [key for key in SHOWN if key not in result or (result[key] is None and key in NEEDED)]:
         raise ValueError(f"it has no {', '.join(missing)}")
-    if not isinstance(result["names"], dict) or not isinstance(result["config"], dict):
+    names, config = result["names"], result["config"]
+    if not isinstance(names, dict) or not isinstance(config, dict):
         raise ValueError("its names or its config have no keys")
+    if missing := [key for key in RECKONED if config.get(key) is None]:
+        raise ValueError(f"its config has no {', '.join(missing)}")
+    if wrong := [name for name, option in {"run_id": result["run_id"], **names}.items() if type(option) is not str]:
+        raise ValueError(f"{wrong[0]} is not a word but {brief(names.get(wrong[0], result['run_id']))}")
+    if wrong := [group for group in names if type(config.get(group, {})) is not dict]:
+        raise ValueError(f"its config has no values of {wrong[0]} but {brief(config[wrong[0]])}")
+    check({**config, **result})
     return result
 
 
@@ -149,21 +176,44 @@ class RunFolder:
 
     def state(self) -> State:
         """What became of the run; reads only."""
-        with contextlib.suppress(OSError, ValueError):
-            read_result(self.result_path)
+        unusable: list[str] = []
+
+        def known(path: Path, read: Callable[[], Any]) -> Any:
+            try:
+                return read()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except (OSError, ValueError) as error:
+                unusable.append(f"{path.name} cannot be used ({why_not(error)})")
+
+        if known(self.result_path, self.result) is not None:
             return State(FINISHED)
         if who := holder(self.path):
             job = f", job {who['job']}" if who.get("job") else ""
-            return State(RUNNING, f"process {who['pid']} on {who['host']}{job}")
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return State(FAILED, str(json.loads(self.failed_path.read_bytes())["reason"]))
-        begun = any(path.exists() for path in (self.metrics_path, self.checkpoint_path, self.failed_path))
-        return State(INTERRUPTED if begun else MISSING)
+            return State(RUNNING, shown(f"process {who['pid']} on {who['host']}{job}"))
+        if (reason := known(self.failed_path, self.reason)) is not None:
+            return State(FAILED, reason)
+        begun = unusable or self.metrics_path.exists() or self.checkpoint_path.exists()
+        return State(INTERRUPTED if begun else MISSING, "; ".join(unusable))
+
+    def result(self) -> dict[str, Any]:
+        """The content of the result; raises OSError, or ValueError where it is not that of this run, finished."""
+        result = read_result(self.result_path)
+        if result["run_id"] != self.path.name:
+            raise ValueError(f"it is that of another run, {brief(result['run_id'])}")
+        return result
+
+    def reason(self) -> str:
+        """Why the run failed, in a line; raises OSError, or ValueError where that is not known."""
+        failed = parse(content(self.failed_path))
+        if not isinstance(failed, dict) or not isinstance(failed.get("reason"), str):
+            raise ValueError("it has no reason")
+        return shown(failed["reason"])
 
     def finished(self) -> dict[str, Any] | None:
         """The result, if there is a whole one; what is not whole is set aside."""
         try:
-            return read_result(self.result_path)
+            return self.result()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -173,7 +223,9 @@ class RunFolder:
         return None
 
     def open(self) -> None:
-        """Make the folder this process's alone; what is logged from here on also goes to train.log."""
+        """Make the folder this process's alone, once; what is logged from here on also goes to train.log."""
+        if self.lock is not None:
+            return
         with writable(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self.lock = Lock(self.path)
@@ -216,26 +268,53 @@ class RunFolder:
 
         buffer = io.BytesIO()  # torch.save writing to a full disk raises other errors than a file does
         torch.save(state, buffer)
+        with zipfile.ZipFile(buffer, "a") as archive:
+            archive.writestr(MARK, "")
         with replacing(self.checkpoint_path) as file:
             file.write(buffer.getbuffer())
 
-    def read_checkpoint(self, device: torch.device, keys: Iterable[str]) -> dict[str, Any] | None:
-        """The last checkpoint, if there is one; one that is broken or lacks one of `keys` is set aside."""
+    def read_checkpoint(
+        self, device: torch.device, keys: Iterable[str], here: Mapping[str, str]
+    ) -> dict[str, Any] | None:
+        """The last checkpoint, if there is one; one that is broken or lacks one of `keys` is set aside.
+
+        here: what must be the same in it; raises UserError where it is not. What was loaded, changed and saved is
+        not as the run left it, which no look at its values could tell, and is set aside too; but for one of an earlier
+        version, which does not say which run it is of.
+        """
         import torch
 
         if not self.checkpoint_path.exists():
             return None
         try:
+            if not self.checkpoint_path.is_file():  # to read a FIFO or a device may never end
+                raise ValueError("it is not a file")
             with zipfile.ZipFile(self.checkpoint_path) as archive:  # torch.load does not check the sums
                 if archive.testzip() is not None:
                     raise ValueError("its content does not have its checksum")
+                marked = MARK in archive.namelist()
             state = torch.load(self.checkpoint_path, map_location=device, weights_only=True)
-            if not isinstance(state, dict) or not state.keys() >= set(keys):
+            if not isinstance(state, dict) or not state.keys() >= {*keys, *here} - {"run"}:
                 raise ValueError("it is not a checkpoint of a run")
+            for what, now in here.items():
+                if isinstance(state.get(what), str) and state[what] != now:
+                    made = f"{self.checkpoint_path} was made with {what} {state[what]}"
+                    raise UserError(f"{made}, and here it is {now}; force=true starts over")
+            if "run" not in state:
+                check_one("seconds_total", state["seconds_total"], RULES["seconds_total"])
+                log.warning("%s does not say which run it is of, as those of earlier versions", self.checkpoint_path)
+            elif not marked:
+                raise ValueError("it is not as a run of this version wrote it")
             return state
+        except UserError:
+            raise
         except Exception as error:  # torch.load raises a dozen kinds, by where the file is damaged
-            set_aside(self.checkpoint_path, (str(error) or type(error).__name__).splitlines()[0])
+            self.give_up_checkpoint(error)
             return None
+
+    def give_up_checkpoint(self, error: Exception) -> None:
+        """Set a checkpoint aside that cannot be gone on from."""
+        set_aside(self.checkpoint_path, (str(error) or type(error).__name__).splitlines()[0])
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         write_text(self.metrics_path, "".join(json.dumps(line) + "\n" for line in lines))

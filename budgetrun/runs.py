@@ -6,10 +6,12 @@ import contextlib
 import csv
 import difflib
 import functools
+import io
 import json
 import math
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 from budgetrun.cache import Cache
 from budgetrun.errors import UserError
 from budgetrun.identity import ELSEWHERE
-from budgetrun.results import SHOWN, read_result
+from budgetrun.reading import RULES, brief, check, check_column, content, flat, is_number, lines_of, parse
+from budgetrun.results import NEEDED, SHOWN, read_result, why_not
 from budgetrun.status import PLANS
-from budgetrun.table import word, words
+from budgetrun.table import number, word, words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,9 +121,7 @@ def in_folder(folder: str, walked: set[tuple[int, int]], found: Runs) -> Iterato
         try:
             stat = os.stat(path)  # noqa: PTH116
             if (remembered := cache.get(path, stat)) is None:
-                result = read_result(Path(path))
-                configuration = {**flat(result.pop("config")), **result.pop("names")}
-                remembered = list(configuration), {**configuration, **flat(result)}
+                remembered = settings_and_all(read_result(path))
                 cache.keep(path, stat, *remembered)
         except OSError as error:
             unreadable(error)
@@ -133,28 +134,57 @@ def in_folder(folder: str, walked: set[tuple[int, int]], found: Runs) -> Iterato
     cache.write()
 
 
+def settings_and_all(result: dict[str, Any]) -> tuple[list[str], Run]:
+    """The names of a result's settings, and the run; raises ValueError where one name has two meanings."""
+    configuration = {**flat(result.pop("config")), **result.pop("names")}
+    measured = flat(result)
+    run = {**configuration, **measured}
+    # the device that was asked for is the one setting that is also found out
+    if len(run) != len(configuration) + len(measured) - ("device" in configuration and "device" in measured):
+        twice = (configuration.keys() & measured.keys()) - {"device"}
+        raise ValueError(f"{brief(min(twice))} is in its config and beside it")
+    return list(configuration), run
+
+
 def in_csv(path: Path) -> Iterator[tuple[list[str], Run]]:
     """The same of a CSV as `--format runs` writes it; raises UserError for another file."""
+    csv.field_size_limit(sys.maxsize)  # a list of ten thousand evaluations is longer than what is the limit else
     try:
-        with path.open(newline="") as file:
-            lines = list(csv.reader(file, strict=True))
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    names = lines[0] if lines else []
+        lines = list(csv.reader(io.StringIO(content(path).decode("utf-8-sig"), newline=""), strict=True))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({why_not(error)})") from error
+    except csv.Error as error:
+        raise UserError(f"{path} cannot be read ({error})") from error
+    names = [str(value_in(name)) for name in lines[0]] if lines else []
     if missing := [name for name in (*MEASURED, "path") if name not in names]:
         raise UserError(f"{path} is not a CSV of --format runs: it has no column {missing[0]}")
-    for number, line in enumerate(lines[1:], 2):
+    if len(set(names)) < len(names):
+        raise UserError(f"{path} has two columns {max(names, key=names.count)}")
+    for place, line in enumerate(lines[1:], 2):
         if len(line) != len(names):
-            raise UserError(f"{path}, line {number}: it has {len(line)} values for {len(names)} columns")
-        run = {name: value_of(text) for name, text in zip(names, line, strict=True) if text}
-        for name in MEASURED:
-            if name != "run_id" and not isinstance(run.get(name), int | float):
-                raise UserError(f"{path}, line {number}: {name} is not a number but {run.get(name, 'missing')}")
+            raise UserError(f"{path}, line {place}: it has {len(line)} values for {len(names)} columns")
+        run = {name: value_in(text) for name, text in zip(names, line, strict=True) if text}
+        try:
+            check_csv(run)
+        except ValueError as error:
+            raise UserError(f"{path}, line {place}: {error}") from error
         # a run without evaluations is one whose evaluations are not looked for where it once lay
         yield [name for name in names[: names.index("run_id")] if name in run], {CURVE[0]: [], **run}
 
 
-@functools.lru_cache(2**16)  # most words are in a thousand runs
+def check_csv(run: Run) -> None:
+    """Raises ValueError where a run of a CSV is none that a result.json and a metrics.jsonl could hold."""
+    for name in (*MEASURED, "path"):
+        if name not in run or (run[name] is None and name in NEEDED):
+            raise ValueError(f"{name} is not {'a number' if name in RULES else 'a word'} but missing")
+    check(run)
+    evaluations = {name: run[name] for name in CURVE if name in run}
+    for name, values in evaluations.items():
+        if not isinstance(values, list) or len(values) != len(evaluations.get(CURVE[0], values)):
+            raise ValueError(f"{name} is not a list of a value an evaluation but {brief(values)}")
+        check_column(name.removeprefix("curve."), values)
+
+
 def value_of(text: str) -> Any:
     """The value that a word is, see `word`; what only looks like a number, as some commits do, is text."""
     if text in ("nan", "inf", "-inf"):
@@ -162,21 +192,37 @@ def value_of(text: str) -> Any:
     if text[0] not in "-0123456789[tfn":
         return text
     try:
-        value = json.loads(text)
+        value = parse(text)
     except ValueError:
         return text
     return value if isinstance(value, list) or word(value) == text or "." in text else text
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one with dotted keys."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            result.update(flat(value, f"{prefix}{key}."))
-        else:
-            result[prefix + key] = value
-    return result
+def cell_of(value: Any) -> str:
+    """A value in a CSV of runs, which `value_in` gives back."""
+    if isinstance(value, str):
+        return quoted(value)
+    return json.dumps(value) if isinstance(value, list) else word(value)
+
+
+@functools.lru_cache(2**16)  # most cells are in a thousand runs
+def value_in(cell: str) -> Any:
+    """The value that a cell of a CSV of runs is."""
+    if cell.startswith('"'):
+        with contextlib.suppress(ValueError):
+            return parse(cell)
+    return value_of(cell)
+
+
+@functools.lru_cache(2**16)
+def quoted(text: str) -> str:
+    """A word for a cell: as it is, or as JSON has it where it is not harmless or would be read as another value."""
+    return text if not text or (is_harmless(text) and value_of(text) == text) else json.dumps(text)
+
+
+def is_harmless(text: str) -> bool:
+    """Whether no spreadsheet takes a word for a formula, as it does -A1 but not -0.5, and no terminal obeys it."""
+    return text.isprintable() and (text[:1] not in tuple('=+-@"') or text == "-inf" or number(text) is not None)
 
 
 def select(runs: list[Run], where: str, option: str = "--where") -> list[Run]:
@@ -206,7 +252,7 @@ def conditions(where: str, option: str = "--where") -> list[tuple[str, str]]:
 def same(value: Any, typed: str) -> bool:
     """Whether a value is what was typed: 0.3 is 0.30 and 3e-1."""
     reading: Any = typed
-    for read_as in (float, json.loads):  # whole numbers of any size, lists, true and null are JSON; .3 is not
+    for read_as in (float, parse):  # whole numbers of any size, lists, true and null are JSON; .3 is not
         with contextlib.suppress(ValueError):
             reading = read_as(typed)
     return word(value) in (typed, word(reading))
@@ -226,18 +272,23 @@ def need(runs: list[Run], names: Iterable[str], derived: Iterable[str] = ()) -> 
 def with_metric(runs: list[Run], metric: str, why: Mapping[tuple[str, str], str]) -> tuple[list[Run], list[str]]:
     """The runs that have the metric, and remarks on those that have none or one that is not finite.
 
-    why: the reason why a run has none, by metric and path, where there is one to say. Raises UserError where it is no
-    number.
+    why: the reason why a run has none, by metric and path, where there is one to say. One that is no number is taken
+    from the run; raises UserError where no run has a number.
     """
     measured, remarks = [], []
+    there = [run for run in runs if run.get(metric) is not None]
+    if there and not any(is_number(run[metric]) for run in there):
+        first = f"{brief(there[0][metric])} in {there[0]['path']}"
+        raise UserError(f"{metric} is not a number but {first}; --metric takes numbers")
     for run in runs:
         value = run.get(metric)
         if value is None:
             because = why.get((metric, str(run["path"])), f"it has no {metric}")
             remarks.append(f"skipped {run['path']}: {because}")
             continue
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise UserError(f"{metric} is not a number but {word(value)} in {run['path']}; --metric takes numbers")
+        if not is_number(value):
+            remarks.append(f"skipped {run['path']}: its {metric} is not a number but {brief(run.pop(metric))}")
+            continue
         if not math.isfinite(value):
             remarks.append(f"note: {metric} is {value} in {run['path']}, and so is the mean of its cell")
         measured.append(run)
@@ -281,16 +332,23 @@ def mixed(runs: list[Run], settings: Iterable[str], shown: list[str]) -> list[st
 def curve(run: Run) -> dict[str, list[Any]]:
     """The evaluations of a run in order, a list a number (see metrics.jsonl), None where one lacks it.
 
-    {} where they are not known: there is no such file beside the result, or it is not whole.
+    {} where they are not known, as there is no such file beside the result. Raises ValueError, with the reason, where
+    they cannot be read or cannot be.
     """
     if CURVE[0] in run:
         return {name.removeprefix("curve."): run[name] for name in CURVE if name in run}
     try:
-        text = Path(str(run["path"])).with_name("metrics.jsonl").read_bytes()
-        lines = json.loads(b"[" + b",".join(text.splitlines()) + b"]")
-    except (OSError, ValueError):
+        lines = lines_of(os.path.join(os.path.dirname(str(run["path"])), "metrics.jsonl"))  # noqa: PTH118, PTH120
+    except FileNotFoundError:
         return {}
-    if not all(isinstance(line, dict) and line for line in lines):
+    except OSError as error:
+        raise ValueError(why_not(error)) from error
+    if not all(lines):
         return {}
     names = dict.fromkeys(name for line in lines for name in line)
-    return {name: [line.get(name) for line in lines] for name in names}
+    columns = {name: [line.get(name) for line in lines] for name in names}
+    for name, values in columns.items():
+        check_column(name, values)
+    # what is none of the numbers that are known may be anything
+    others = [n for n in columns.keys() - RULES.keys() if not all(v is None or is_number(v) for v in columns[n])]
+    return {name: columns[name] for name in names if name not in others} if others else columns

@@ -19,9 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from budgetrun import reading
 from budgetrun.contracts import UserError
 from budgetrun.identity import made_by_a_run, paths
-from budgetrun.results import write_text
+from budgetrun.reading import COUNT, check_one
+from budgetrun.results import why_not, write_text
 
 
 def write(path: Path, columns: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -39,10 +41,10 @@ def write(path: Path, columns: Mapping[str, Tensor], about: Mapping[str, Any]) -
 
 def content(path: Path, key: str) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
+        return reading.content(path)
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"{key}: {path} cannot be read ({error.strerror}); a run with scores=... writes such a file"
+            f"{key}: {path} cannot be read ({why_not(error)}); a run with scores=... writes such a file"
         ) from error
 
 
@@ -92,15 +94,20 @@ def parse(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     whole = content(path, key)
     try:
         first, header, *rows = whole.decode().splitlines()
-        about: dict[str, Any] = json.loads(first.removeprefix("#"))
+        about: dict[str, Any] = reading.parse(first.removeprefix("#"))
+        check_one("flops", about.setdefault("flops", 0), COUNT)
         if about.get("examples", len(rows)) != len(rows) or not whole.endswith(b"\n"):
             raise ValueError(f"it was cut off: it has {len(rows)} lines of {about.get('examples', 'more')}")
         values = np.array([row.split(",") for row in rows], dtype=np.float64).reshape(len(rows), -1)
-        table = dict(zip(header.split(","), torch.from_numpy(values).unbind(1), strict=True))
+        names = header.split(",")
+        if len(set(names)) < len(names):
+            raise ValueError("it has a column twice")
+        table = dict(zip(names, torch.from_numpy(values).unbind(1), strict=True))
         index, _ = table["index"].long(), table["score"]
-        about["flops"] = int(about.get("flops", 0))
-        if not np.isfinite(values).all():
+        if not all(column.float().isfinite().all() for column in table.values()):
             raise ValueError("not all of its values are finite numbers")
+        if not torch.equal(index.double(), table["index"]):
+            raise ValueError("not all of its index are whole numbers")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(
             f"{key}: {path} is no file of scores ({error}); its first line is '# {{\"dataset_fingerprint\": ...}}', "

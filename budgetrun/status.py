@@ -7,15 +7,29 @@ in output_dir/.sweeps, a file a sweep, so that runs can be missing.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from budgetrun.results import FAILED, FINISHED, INTERRUPTED, RUNNING, STATES, RunFolder, State, writable, write_text
+from budgetrun.reading import brief, check, content, lines_of, parse
+from budgetrun.results import (
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    RUNNING,
+    STATES,
+    RunFolder,
+    State,
+    why_not,
+    writable,
+    write_text,
+)
+from budgetrun.terminal import any_encoding, shown, tell
 
 PLANS = ".sweeps"
 
@@ -32,52 +46,88 @@ def write_plan(runs: Mapping[Path, list[str]]) -> None:
         write_text(folder / PLANS / f"{name}.json", json.dumps(planned, indent=1) + "\n")
 
 
-def plan(output_dir: Path) -> dict[str, list[str]]:
-    """The runs that sweeps are going to have there, by name with the overrides of their jobs."""
+def plan(output_dir: Path) -> tuple[dict[str, list[str]], list[str]]:
+    """The runs that sweeps are going to have there, by name with the overrides of their jobs; and what is no plan."""
     planned: dict[str, list[str]] = {}
+    unusable = []
     for path in sorted((output_dir / PLANS).glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, TypeError):  # of a sweep that did not start, or no plan
-            planned |= json.loads(path.read_bytes())
-    return planned
+        try:
+            planned |= checked_plan(parse(content(path)))
+        except (OSError, ValueError) as error:
+            unusable.append(f"{path}: {why_not(error)}; what only this sweep planned is not known")
+    return planned, unusable
+
+
+def checked_plan(runs: Any) -> dict[str, list[str]]:
+    """The same plan; raises ValueError where it does not name folders, each with the words that were typed."""
+    if not isinstance(runs, dict):
+        raise ValueError("it is not the plan of a sweep")
+    for name, typed in runs.items():
+        if name in ("", ".", "..") or {"/", "\0"} & set(name) or len(os.fsencode(name)) > 255:
+            raise ValueError(f"{brief(name)} is not the name of a folder")
+        if not isinstance(typed, list) or not all(isinstance(part, str) for part in typed):
+            raise ValueError(f"{brief(name)} has no list of words")
+    return runs
 
 
 def states(output_dir: Path) -> dict[str, State]:
     """The state of every run that is in a folder or planned there, by name."""
-    names = {path.name: None for path in sorted(output_dir.iterdir()) if (path / "config.yaml").is_file()}
-    names |= dict.fromkeys(plan(output_dir))
+
+    def is_run(path: Path) -> bool:
+        try:
+            return (path / "config.yaml").is_file()
+        except OSError:  # of a folder that cannot be looked into, which is said of the run that it may be
+            return True
+
+    folders = sorted(path for path in output_dir.iterdir() if path.name[0] != ".")  # Hydra may keep its own in .hydra
+    names = {path.name: None for path in folders if is_run(path)}
+    names |= dict.fromkeys(plan(output_dir)[0])
     return {name: RunFolder(str(output_dir), name).state() for name in names}
 
 
 def progress(folder: RunFolder) -> str:
     """How far a run is by its last evaluation, in words."""
-    with contextlib.suppress(OSError, ValueError, KeyError, IndexError, TypeError):
-        line = json.loads(folder.metrics_path.read_bytes().splitlines()[-1])
-        return f"{100 * line['progress']:.0f}% of the budget, test accuracy {100 * line['test_accuracy']:.2f} %"
-    return "not evaluated yet"
+    last: dict[str, Any] = {}
+    try:
+        for last in lines_of(folder.metrics_path)[-1:]:
+            check(last)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        return f"{folder.metrics_path.name} cannot be used ({why_not(error)})"
+    share, accuracy = last.get("progress"), last.get("test_accuracy")
+    if share is None or accuracy is None:
+        return "not evaluated yet"
+    return f"{100 * share:.0f}% of the budget, test accuracy {100 * accuracy:.2f} %"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; the exit code: 0 where all runs are finished, 1 where some are not, 2 for a wrong folder."""
+    """The command line; the exit code: 0 where all runs are finished, 1 where not, 2 for a wrong folder."""
     parser = argparse.ArgumentParser("status", description="What became of the runs in a folder, and of those planned.")
     parser.add_argument("folder", nargs="?", default="outputs", type=Path, help="an output_dir (default: outputs)")
+    any_encoding()
     folder: Path = parser.parse_args(arguments).folder
+    problem = f"there is no run in {folder}"
     try:
         found = states(folder)
     except OSError as error:
-        print(f"status: {folder} cannot be read ({error.strerror}); name the output_dir of a sweep", file=sys.stderr)
-        return 2
+        found, problem = {}, f"{folder} cannot be read ({error.strerror})"
+    _, unusable = plan(folder)
+    for path in unusable:
+        print(shown(f"status: skipped {path}"), file=sys.stderr)
     if not found:
-        print(f"status: there is no run in {folder}; name the output_dir of a sweep", file=sys.stderr)
+        print(shown(f"status: {problem}; name the output_dir of a sweep"), file=sys.stderr)
         return 2
-    print(f"{folder}: {len(found)} runs")
+    lines = [f"{folder}: {len(found)} runs"]
     for word in STATES:
         of_word = {name: state for name, state in found.items() if state.word == word}
         if of_word:
-            print(f"{len(of_word):6} {word}")
+            lines.append(f"{len(of_word):6} {word}")
         for name, state in of_word.items() if word in (RUNNING, INTERRUPTED, FAILED) else ():
             how_far = [progress(RunFolder(str(folder), name))] if word != FAILED else []
-            print(f"         {name}: {', '.join(filter(None, [*how_far, state.detail]))}")
-    return 0 if all(state.word == FINISHED for state in found.values()) else 1
+            lines.append(f"         {name}: {', '.join(filter(None, [*how_far, state.detail]))}")
+    tell("\n".join(map(shown, lines)))
+    return 0 if not unusable and all(state.word == FINISHED for state in found.values()) else 1
 
 
 if __name__ == "__main__":

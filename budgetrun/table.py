@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from budgetrun.terminal import shown
+
 MISSING = "—"
 Key = tuple[str, ...]
 Place = tuple[str, Key, Key]  # of a cell: metric, row key, column key
@@ -153,13 +155,13 @@ def laid_out(*tables: Table, best: Collection[Place] = ()) -> Sheet:
 
 
 def markdown(sheet: Sheet) -> str:
-    lines = [[w.replace("\n", " ").replace("|", r"\|") for w in line] for line in [sheet.head, *sheet.lines]]
+    lines = [[shown(w).replace("|", r"\|") for w in line] for line in [sheet.head, *sheet.lines]]
     for line, column in sheet.strong:
         lines[1 + line][column] = f"**{lines[1 + line][column]}**"
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     lines.insert(1, ["-" * width for width in widths])
     drawn = ("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
-    return "\n".join([*drawn, "", sheet.caption])
+    return "\n".join([*drawn, "", shown(sheet.caption)])
 
 
 def latex(sheet: Sheet) -> str:
@@ -202,6 +204,6 @@ def escape(text: str) -> str:
     special = {
         **{c: rf"\{c}" for c in "%_&#$"}, **{c: f"{{{c}}}" for c in "[]*"}, "{": r"\{", "}": r"\}",
         "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-        ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", MISSING: "---", "\n": " ",
+        ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", MISSING: "---",
     }  # fmt: skip
-    return "".join(special.get(character, character) for character in text)
+    return "".join(special.get(character, character) for character in shown(text))

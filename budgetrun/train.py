@@ -47,7 +47,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     else:
         try:
             with machine.profile(settings.deterministic), memory.explained():
-                result = train(experiment, folder)
+                result = trained(experiment, folder)
         except (Exception, SystemExit) as error:
             if isinstance(error, Diverged):
                 error = UserError(f"{error}; {folder.last_checkpoint()}; try a smaller lr")
@@ -57,12 +57,28 @@ def run(experiment: Experiment) -> dict[str, Any]:
             raise error
         finally:
             folder.close()
+
+    def spent(name: str, form: str) -> str:
+        return "unknown" if result[name] is None else format(result[name], form)
+
     log.info(
-        "test accuracy %.4f after %d updates: %s images trained on, %s forward passes, %.4g FLOPs, %.1f s\n%s",
-        result["test_accuracy"], result["updates"], f"{result['examples_backward']:,}",
-        f"{result['examples_forward']:,}", result["flops"], result["seconds"], folder.result_path,
+        "test accuracy %.4f after %s updates: %s images trained on, %s forward passes, %s FLOPs, %s s\n%s",
+        result["test_accuracy"], spent("updates", ".0f"), spent("examples_backward", ",.0f"),
+        spent("examples_forward", ",.0f"), spent("flops", ".4g"), spent("seconds", ".1f"), folder.result_path,
     )  # fmt: skip
     return result
+
+
+class Unloadable(Exception):
+    """The checkpoint fits no part of the run, or not all, and is set aside; what was loaded of it is of no use."""
+
+
+def trained(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
+    """Train, from the checkpoint where that can be, else from the beginning."""
+    untouched = copy.deepcopy(experiment)
+    with contextlib.suppress(Unloadable):
+        return train(experiment, folder)
+    return train(untouched, folder)  # with nothing in it of the half that was loaded
 
 
 def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
@@ -226,15 +242,13 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         spent = {"seconds_total": before + time.perf_counter() - began, "commits": [*commits, source]}
         folder.write_checkpoint({**states, **here, **spent})
 
-    if state := folder.read_checkpoint(device, [*parts, *(here.keys() - {"run"}), "seconds_total", "commits"]):
-        if "run" not in state:
-            log.warning("%s does not say which run it is of, as those of earlier versions", folder.checkpoint_path)
-        for what, now in here.items():
-            if state.get(what, now) != now:
-                made = f"{folder.checkpoint_path} was made with {what} {state[what]}"
-                raise UserError(f"{made}, and here it is {now}; force=true starts over")
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+    if state := folder.read_checkpoint(device, [*parts, "seconds_total", "commits"], here):
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+        except Exception as error:  # of a part that has changed since, and whose state has another form
+            folder.give_up_checkpoint(error)
+            raise Unloadable from error
         before = state["seconds_total"]
         commits = list(dict.fromkeys(c for c in state["commits"] if c not in (None, source)))
         log.info("%s goes on from update %d", folder.path, budget.updates)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -120,11 +121,35 @@ def test_an_old_sign_from_another_node_is_no_reason_to_wait(tmp_path: Path) -> N
         Lock(tmp_path).release()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"host": "another"}'])
+SIGN = {"host": "another", "pid": 1, "parent": 1, "job": None}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "{", "[]", '{"host": "another"}', 10**5 * "[", "\0", '{"host": "another", "pid": 1, "pid": 2, "parent": 1}',
+        *(json.dumps(SIGN | wrong) for wrong in ({"pid": "1"}, {"pid": -1}, {"pid": 2**40}, {"parent": None},
+                                                 {"host": ["another"]}, {"job": 7})),
+    ],
+)  # fmt: skip
 def test_half_a_sign_is_none(content: str, tmp_path: Path) -> None:
     (tmp_path / lock.SIGN).write_text(content)
     assert holder(tmp_path) is None
     Lock(tmp_path).release()
+
+
+@pytest.mark.parametrize("name", [lock.SIGN, lock.LOCK])
+def test_a_fifo_in_the_place_of_its_files_keeps_nobody_waiting(name: str, tmp_path: Path) -> None:
+    Lock(tmp_path).release()
+    (tmp_path / lock.SIGN).write_text(json.dumps(SIGN | {"host": socket.gethostname()}))
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    assert holder(tmp_path) is None
+    held = Lock(tmp_path)
+    who = holder(tmp_path)
+    held.release()
+    assert who is not None
+    assert who["pid"] == os.getpid()
 
 
 def test_the_holder_gives_signs_of_life(tmp_path: Path) -> None:

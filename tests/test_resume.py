@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from cli import SAMPLERS, before_update, here, needed, process, started
+from cli import SAMPLERS, before_update, here, needed, process, sampler_class, started
 
 from budgetrun import results
 from budgetrun.config import Experiment
@@ -195,6 +195,32 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
     assert "fingerprint" in again.err
     assert "Traceback" not in again.err
     assert path.read_bytes() == before
+
+
+def test_a_checkpoint_that_only_half_can_be_loaded_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a sampler has other state since: the model, the optimizer and some of the sampler are loaded by then."""
+    line = "sampler=sb sampler.prime=0.5 aug=ricap validation=0.1 budget=0.5 epochs=2 evaluations=5"
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    fresh = here(line, whole)
+    with before_update(9, "sb", interrupt):
+        assert here(line, parts).code == 130
+    kind = sampler_class("sb")
+    really = kind.load_state_dict
+
+    def load(self: Any, state: dict[str, Any]) -> None:
+        really(self, state)
+        raise KeyError("a state that it had not then")
+
+    monkeypatch.setattr(kind, "load_state_dict", load)
+    done = here(line, parts)
+    assert done.code == 0, done.err
+    assert "'a state that it had not then'): set aside as checkpoint.pt.corrupt" in done.out
+    assert "goes on" not in done.out
+    assert_ends_alike(fresh.folder, done.folder)
 
 
 @dataclass

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +276,17 @@ def finished(tmp_path: Path) -> Any:
     return done
 
 
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a run was made, and begun again and interrupted; its first result and checkpoint are beside the second."""
+    place = tmp_path_factory.mktemp("interrupted")
+    folder = finished(place).folder
+    shutil.copy(folder / "checkpoint.pt", folder / "whole.pt")
+    with before_update(5, "uniform", lambda: os.kill(os.getpid(), signal.SIGINT)):
+        assert here("budget=0.5 epochs=1 force=true", place).code == 130
+    return place
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"status": "finished"}', '{"status": "half"}', "\x00\xff"])
 def test_a_corrupt_result_is_reported_and_set_aside_and_the_run_goes_on(text: str, tmp_path: Path) -> None:
     done = finished(tmp_path)
@@ -302,25 +315,61 @@ def damaged(path: Path, kind: str) -> bytes:
                 + whole[len(whole) // 2 + 64 :]
             )
     other = path.with_name("other")
-    torch.save({"weights": torch.zeros(3)} if kind == "other" else [1, 2], other)
+    if kind in WRONG:
+        state = torch.load(path, weights_only=True)
+        torch.save({**state, **WRONG[kind](state)}, other)
+    else:
+        torch.save({"weights": torch.zeros(3)} if kind == "other" else [1, 2], other)
     content = other.read_bytes()
     other.unlink()
     return content
 
 
-@pytest.mark.parametrize("kind", ["empty", "truncated", "text", "bits", "other", "list"])
-def test_a_corrupt_checkpoint_is_reported_and_set_aside_and_the_run_starts_over(kind: str, tmp_path: Path) -> None:
-    expected = finished(tmp_path).result["test_accuracy"]
-    with before_update(5, "uniform", lambda: os.kill(os.getpid(), signal.SIGINT)):
-        assert here("budget=0.5 epochs=1 force=true", tmp_path).code == 130
-    folder = next((tmp_path / "outputs").iterdir())
+# checkpoints with all that one has to have, and with content that no run wrote
+WRONG: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "no model": lambda state: {"model": {}},
+    "another model": lambda state: {"model": {name: torch.zeros(3) for name in state["model"]}},
+    "other weights": lambda state: {"model": {name: 0 * value for name, value in state["model"].items()}},
+    "no sampler": lambda state: {"sampler": None},
+    "half a sampler": lambda state: {"sampler": {**state["sampler"], "left": None}},
+    "a word for seconds": lambda state: {"seconds_total": "long"},
+    "a smaller budget": lambda state: {"budget": {**state["budget"], "allowed": 6}},
+    "an evaluation": lambda state: {"record": {**state["record"], "metrics": [{"test_accuracy": 7.5}]}},
+    "another optimizer": lambda state: {"optimizer": {"state": {}, "param_groups": []}},
+    "a number for a fingerprint": lambda state: {"dataset fingerprint": 3},
+}
+
+
+@pytest.mark.parametrize("kind", ["empty", "truncated", "text", "bits", "other", "list", *WRONG])
+def test_a_corrupt_checkpoint_is_reported_and_set_aside_and_the_run_starts_over(
+    kind: str, interrupted: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True)
+    (folder,) = (tmp_path / "outputs").iterdir()
+    expected = json.loads((folder / "result.json.previous").read_text())
+    weights = torch.load(folder / "whole.pt", weights_only=True)["model"]
     content = damaged(folder / "checkpoint.pt", kind)
     (folder / "checkpoint.pt").write_bytes(content)
     done = here("budget=0.5 epochs=1", tmp_path)
     assert done.code == 0, done.err
     assert "set aside" in done.out + done.err
     assert [p.read_bytes() for p in folder.glob("checkpoint.pt.*")] == [content]
+    assert done.result["test_accuracy"] == expected["test_accuracy"]
+    again = torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
+    assert all(torch.equal(again[name], value) for name, value in weights.items())
+
+
+def test_what_is_no_file_in_the_place_of_a_run_s_files_does_not_keep_it_waiting(tmp_path: Path) -> None:
+    expected = finished(tmp_path).result["test_accuracy"]
+    folder = next((tmp_path / "outputs").iterdir())
+    for name in ("checkpoint.pt", "metrics.jsonl", ".metrics.jsonl.partial", "train.log", "running.json", "failed.json",
+                 "result.json"):  # fmt: skip
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+    done = here("budget=0.5 epochs=1", tmp_path)
+    assert done.code == 0, done.err
     assert done.result["test_accuracy"] == expected
+    assert done.out.count("it is not a file): set aside as") == 2
 
 
 # ---- training that fails

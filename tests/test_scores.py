@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -374,6 +375,13 @@ REFUSED = {
     "not a number": (edited("0.25", "nan"), "finite"),
     "an infinite number": (edited("0.25", "inf"), "finite"),
     "a value too many": (edited("0.25", "0.25,1"), "no file of scores"),
+    "a number beyond float32": (edited("0.25", "1e39"), "finite"),
+    "an infinite cost": (edited('"flops": 100', '"flops": Infinity'), "flops is not a whole number from 0"),
+    "a cost below 0": (edited('"flops": 100', '"flops": -1'), "flops is not a whole number from 0"),
+    "a cost twice": (edited('"flops": 100', '"flops": 100, "flops": 1'), "flops more than once"),
+    "a first line without end": (lambda text: "# " + 10**5 * "[" + text, "nested too deep"),
+    "half an example": (edited("\n3,", "\n2.5,"), "whole numbers"),
+    "a column twice": (lambda text: re.sub(r"(?m)^([^#,]*)(,.*)", r"\1\2\2", text), "a column twice"),
     "an example twice": (edited("\n3,", "\n2,"), "at most once"),
     "an example that does not exist": (edited("\n3,", "\n8,"), "from 0 to 7"),
     "an example below 0": (edited("\n3,", "\n-1,"), "from 0 to 7"),
