@@ -64,12 +64,12 @@ def explained() -> Iterator[None]:
     """Around work whose memory may be refused: raises UserError where it is."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # torch's is a RuntimeError, of a kind of its own on a GPU only
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "can't allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:  # torch's is a RuntimeError
+        # the words of torch, on a CPU and a GPU, and of NumPy; Python itself has none
+        asked = re.search(r"(?:tried|unable) to allocate [\d.]+ \w+", str(error), re.IGNORECASE)
+        if asked is None and (str(error) or isinstance(error, RuntimeError)):
             raise
-        asked = re.search(r"tried to allocate [\d.]+ \w+", str(error), re.IGNORECASE)  # the rest is about torch itself
-        why = asked[0] if asked else one_line(error)
         raise UserError(
-            f"there is not enough memory ({why}); set batch_size or image_size lower, choose a smaller model, or run "
-            "fewer at once"
+            f"there is not enough memory ({asked[0] if asked else one_line(error)}); set batch_size or image_size "
+            "lower, choose a smaller model, or run fewer at once"
         ) from error
