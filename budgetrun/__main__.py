@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 
 from budgetrun import plugins
-from budgetrun.commandline import CONF, command
+from budgetrun.commandline import CONF, at_home, command
 from budgetrun.errors import STOPPING, Interrupted, heard
 from budgetrun.job import no_run_dir, task
 
@@ -32,8 +32,14 @@ def wants_traceback() -> bool:
 
 def main() -> int:
     """Run the command line; its exit code: 0, 1 where something failed, 128 + the signal that stopped it."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # for components of the user's own, as `python -m` does by itself
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError:
+        print("budgetrun: the folder that this command runs in is not there any more; go to another", file=sys.stderr)
+        return 1
+    if here not in sys.path:
+        sys.path.insert(0, here)  # for components of the user's own, as `python -m` does by itself
+    sys.argv[1:] = map(at_home, sys.argv[1:])
     if "HYDRA_FULL_ERROR" not in os.environ:
         # Hydra then raises its errors, for us to explain; the second variable says who set the first, to the
         # processes of parallel launchers too, which inherit both

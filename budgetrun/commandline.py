@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,6 +28,12 @@ def command(arguments: list[str]) -> argparse.Namespace:
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
     return parser.parse_args(arguments)
+
+
+def at_home(argument: str) -> str:
+    """A key=value with ~/ in its values as the user's home; a shell does that for some keys, and Hydra reads no ~."""
+    key, equals, values = argument.partition("=")
+    return key + equals + re.sub(r"(?:^|(?<=,))~(?=/|,|$)", str(Path.home()), values) if equals else argument
 
 
 def composed(arguments: list[str], overrides: list[str]) -> DictConfig:

@@ -26,6 +26,7 @@ from budgetrun.contracts import (
     Scorer,
     Settings,
     UserError,
+    fits,
 )
 from budgetrun.errors import one_line
 from budgetrun.identity import run_id
@@ -33,8 +34,13 @@ from budgetrun.identity import run_id
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
 
-GROUPS = ("dataset", "model", "sampler", "aug", "noise", "loss", "optimizer", "schedule", "scores")
+PROTOCOLS = {
+    "dataset": Dataset, "model": Model, "sampler": Sampler, "aug": Augmentation, "noise": Noise, "loss": Loss,
+    "optimizer": Optimizer, "schedule": Schedule, "scores": Scorer,
+}  # fmt: skip
+GROUPS = tuple(PROTOCOLS)
 OPTIONAL = ("noise", "scores")  # the groups whose option may be none
+FITTING: set[tuple[Any, Any]] = set()  # classes that offer what a protocol asks
 
 
 @dataclass
@@ -75,11 +81,11 @@ def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) 
     settings = typed(Settings, {str(key): value for key, value in values.items() if key not in GROUPS}, "")
     # the groups of one component each, or none; augmentation is a row of steps
     single: dict[str, Any] = {
-        group: None if group in OPTIONAL and not values.get(group) else build(values.get(group), f"{group}.")
-        for group in GROUPS
+        group: None if group in OPTIONAL and not values.get(group) else build(values.get(group), f"{group}.", protocol)
+        for group, protocol in PROTOCOLS.items()
         if group != "aug"
     }
-    steps = {name: build(step, f"aug.{name}.") for name, step in (values.get("aug") or {}).items()}
+    steps = {name: build(step, f"aug.{name}.", Augmentation) for name, step in (values.get("aug") or {}).items()}
     # a list of augmentations in a YAML file leaves no name but those of its steps
     parts = {**{group: part and [group] for group, part in single.items()}, "aug": list(steps)}
     names = {group: name_of_choice(group, choices.get(group), parts[group] or []) for group in GROUPS}
@@ -138,8 +144,11 @@ def values_of(part: Any) -> dict[str, Any]:
     return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", **values}
 
 
-def build(values: Any, where: str) -> Any:
-    """The component that `_target_` names, made of the other values; `where` is their path, for messages."""
+def build(values: Any, where: str, protocol: Any) -> Any:
+    """The component that `_target_` names, made of the other values; `where` is their path, for messages.
+
+    protocol: what it is used as. Raises UserError where it cannot be.
+    """
     if not isinstance(values, Mapping) or not isinstance(values.get("_target_"), str):
         raise UserError(f"{where}_target_ is missing: it names the Python class that {where[:-1]}={values} is for")
     from hydra.utils import get_object
@@ -151,7 +160,12 @@ def build(values: Any, where: str) -> Any:
         raise UserError(f"{where}_target_={target} cannot be imported ({one_line(error)})") from error
     if not dataclasses.is_dataclass(kind):
         raise UserError(f"{where}_target_={target} is not a dataclass, whose fields would be its values")
-    return typed(kind, {key: value for key, value in values.items() if key != "_target_"}, where)
+    part = typed(kind, {key: value for key, value in values.items() if key != "_target_"}, where)
+    if (kind, protocol) not in FITTING:  # the jobs of a sweep have the same classes
+        if why := fits(part, protocol):
+            raise UserError(f"{where}_target_={target} cannot be used here: {why}")
+        FITTING.add((kind, protocol))
+    return part
 
 
 def typed(kind: Any, values: Mapping[str, Any], where: str) -> Any:
@@ -171,7 +185,7 @@ def typed(kind: Any, values: Mapping[str, Any], where: str) -> Any:
 
     def value_of(key: str, value: Any) -> Any:
         if key in components:
-            return build(value, f"{where}{key}.")
+            return build(value, f"{where}{key}.", components[key])
         try:
             return rounded(converted(kind, key, json.dumps(value)))
         except OmegaConfBaseException:
@@ -185,9 +199,9 @@ def typed(kind: Any, values: Mapping[str, Any], where: str) -> Any:
 
 
 @functools.cache
-def components_of(kind: Any) -> set[str]:
-    """The fields of a dataclass that are annotated with a protocol."""
-    return {name for name, hint in get_type_hints(kind).items() if getattr(hint, "_is_protocol", False)}
+def components_of(kind: Any) -> dict[str, Any]:
+    """The fields of a dataclass that are annotated with a protocol, with that."""
+    return {name: hint for name, hint in get_type_hints(kind).items() if getattr(hint, "_is_protocol", False)}
 
 
 @functools.cache

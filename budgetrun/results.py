@@ -135,7 +135,7 @@ def check_made(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path} is not there; run the experiment {path.parent.name} first, which makes it")
     try:
-        lines = (path.parent / SUMS).read_text().splitlines()
+        lines = content(path.parent / SUMS).decode().splitlines()
         sums = {name: made for made, name in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError):
         raise UserError(f"{path} is of a run that is not finished, for all that its folder tells; {how}") from None

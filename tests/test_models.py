@@ -13,7 +13,7 @@ from torch import nn
 
 from budgetrun.budget import model_flops
 from budgetrun.config import build
-from budgetrun.contracts import UserError
+from budgetrun.contracts import Model, UserError
 from budgetrun.model.cnn import Quarters
 
 MODELS = sorted(p.stem for p in (CONF / "model").glob("*.yaml"))
@@ -23,7 +23,7 @@ def network(name: str, channels: int = 3, classes: int = 10, **changes: Any) -> 
     """The network of an option, made with a fixed seed."""
     values: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{name}.yaml"))
     torch.manual_seed(0)
-    return build({**values, **changes}, "model.").build(channels, classes)  # type: ignore[no-any-return]
+    return build({**values, **changes}, "model.", Model).build(channels, classes)  # type: ignore[no-any-return]
 
 
 def images(count: int, channels: int, size: int) -> torch.Tensor:

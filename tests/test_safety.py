@@ -142,6 +142,20 @@ SENSELESS = [
     ("device=meta", "device=meta"),
     ("model._target_=nowhere.Model", "nowhere.Model"),
     ("model._target_=os.system", "model"),
+    (
+        "noise._target_=budgetrun.aug.flip.Flip +noise.allowed=true",
+        "noise._target_=budgetrun.aug.flip.Flip cannot be used",
+    ),
+    (
+        "loss=cross_entropy loss._target_=budgetrun.schedule.Linear +loss.final=0.5 ~loss.smoothing",
+        "loss._target_",
+        "Linear",
+    ),
+    (
+        "sampler=proxy sampler.model._target_=budgetrun.optimizer.SGD ~sampler.model.width +sampler.model.momentum=0.9 "
+        "+sampler.model.nesterov=false",
+        "sampler.model._target_",
+    ),
     ("foo", "foo"),
     ("a=b=c", "a=b=c"),
     ("--foo", "--foo"),

@@ -22,7 +22,7 @@ from torch import Tensor
 from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.ricap import RICAP
 from budgetrun.config import build
-from budgetrun.contracts import Batch
+from budgetrun.contracts import Batch, Sampler
 from budgetrun.flag import Flag
 from budgetrun.history import LatestLosses
 from budgetrun.loss.cross_entropy import CrossEntropy
@@ -38,7 +38,7 @@ RICAPPED = (RICAP(beta=0.3, draw="image"),)
 
 def sampler_of(name: str, **changes):
     """The sampler of a YAML file, with these fields changed."""
-    return build({**values_of("sampler", name), **changes}, "sampler.")
+    return build({**values_of("sampler", name), **changes}, "sampler.", Sampler)
 
 
 def clock(progress: float = 0.0) -> SimpleNamespace:
