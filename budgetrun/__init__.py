@@ -1,3 +1,3 @@
 """budgetrun: the experiment runner for training under a budget."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
