@@ -21,9 +21,6 @@ from budgetrun.help import help_page
 # Hydra makes objects of classes in hydra_plugins alone. A file there would be imported by every other Hydra program of
 # the environment; so this module has a second name.
 PLACE = "hydra_plugins.budgetrun"
-# sweepers that search minimise what a job returns, unless they are told; a job of ours returns its accuracy
-MAXIMISE = {"optuna": ("direction", "maximize"), "nevergrad": ("optim.maximize", True),
-            "ax": ("ax_config.experiment.minimize", False)}  # fmt: skip
 
 
 class BudgetSweeper(Sweeper):
@@ -83,8 +80,7 @@ def register() -> None:
     # in the place of hydra-submitit-launcher's
     options = OmegaConf.merge({"_target_": f"{PLACE}.SlurmQueue"}, slurm.OPTION)
     store.store("submitit_slurm", options, group="hydra/launcher", provider="budgetrun")
-    for name in store.list("hydra/sweeper"):
-        if (option := name.removesuffix(".yaml")) in MAXIMISE:
-            node = store.load(f"hydra/sweeper/{name}").node
-            OmegaConf.update(node, *MAXIMISE[option])
-            store.store(option, node, group="hydra/sweeper", provider="budgetrun")
+    if "optuna.yaml" in store.list("hydra/sweeper"):  # which minimises what a job returns: ours return their accuracy
+        node = store.load("hydra/sweeper/optuna.yaml").node
+        node.direction = "maximize"
+        store.store("optuna", node, group="hydra/sweeper", provider="budgetrun")

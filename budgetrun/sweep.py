@@ -77,7 +77,7 @@ def sweep(
     composed = Composed(context.config_loader, whole)
     fit = Fit() if whole.hydra.launcher._target_.endswith(LOCAL) else None
     jobs, wrong = checked(jobs_of(words, composed), composed, fit)
-    if whole.get("dry_run"):
+    if whole.get("dry_run") or any(job.experiment.settings.dry_run for job in jobs):
         preview([job.experiment for job in jobs], [(" ".join(job), why) for job, why in wrong], fit)
         return
     if wrong:
@@ -88,15 +88,13 @@ def sweep(
     cluster = slurm_launcher(whole)
     wanted = [job for job in jobs if job.is_wanted()]
     finished = [job for job in jobs if job.found == FINISHED]
-    print(
-        f"{len(jobs)} runs: {', '.join(counted(job.found for job in jobs))}{expected(finished, wanted, fit)}",
-        flush=True,
-    )
+    states = ", ".join(counted(job.found for job in jobs))
+    print(f"{len(jobs)} runs: {states}{expected(finished, wanted, fit)}", flush=True)
     status.write_plan({job.folder.path: job.overrides for job in jobs})
     errors: Errors = {}
     if cluster is not None:
         running = [str(job.folder.path) for job in jobs if job.found == RUNNING]
-        cluster.queue({str(job.folder.path): alone(job, whole) for job in wanted}, running)
+        cluster.queue({str(job.folder.path): by_itself(job, whole) for job in wanted}, running)
         if not cluster.wait:
             return
     else:
@@ -129,7 +127,7 @@ def slurm_launcher(whole: DictConfig) -> SlurmLauncher | None:
     return launcher
 
 
-def alone(job: Job, whole: DictConfig) -> list[str]:
+def by_itself(job: Job, whole: DictConfig) -> list[str]:
     """The command line that runs a job of the sweep by itself."""
     sources = {source.provider: source.path for source in whole.hydra.runtime.config_sources}
     flags = ["--config-path", sources["main"], "--config-name", whole.hydra.job.config_name]

@@ -114,6 +114,19 @@ def test_an_option_s_name_in_a_folder_s_name_is_that_of_the_job(own: Path) -> No
     assert {run["output_dir"] for run in as_trained(own)} == {"o/uniform", "o/scan"}
 
 
+def test_a_grid_that_a_configuration_chooses_is_a_sweep(own: Path) -> None:
+    (own / "cn" / "grid").mkdir()
+    (own / "cn" / "grid" / "ours.yaml").write_text("# ours\nsweeps: ['seed=0,1 weight_decay=${lr}', seed=1 lr=0.3]\n")
+    (own / "cn" / "whole.yaml").write_text(
+        f"defaults: [config, override grid: ours, _self_]\n{SHORT.replace(' ', chr(10)).replace('=', ': ')}\n"
+    )
+    done = here("--config-dir cn -cn whole lr=0.2,0.3", own)
+    assert done.code == 0, done.err
+    assert "6 of 6 runs are finished" in done.out
+    runs = {(run["seed"], run["lr"], run["weight_decay"]) for run in as_trained(own)}
+    assert runs == {(0, 0.2, 0.2), (0, 0.3, 0.3), (1, 0.2, 0.2), (1, 0.3, 0.3), (1, 0.2, 0.0001), (1, 0.3, 0.0001)}
+
+
 def test_the_time_in_a_folder_s_name_is_that_of_the_whole_sweep(own: Path) -> None:
     done = here(f"--config-dir cn -cn timed -m seed=0,1 {SHORT}", own)
     assert done.code == 0, done.err
@@ -170,17 +183,6 @@ def test_optuna_maximises_the_accuracy_without_being_told(own: Path) -> None:
     assert f"Best value: {max(accuracies)}" in done.out
     (winner,) = (r for r in results if r["test_accuracy"] == max(accuracies))
     assert best["best_params"]["lr"] == pytest.approx(winner["config"]["lr"], rel=1e-11)
-
-
-@pytest.mark.parametrize("name", ["ax", "nevergrad", "optuna"])
-def test_a_sweeper_that_minimises_is_told_to_maximise_where_it_is_installed(name: str) -> None:
-    from hydra.core.config_store import ConfigStore
-
-    store, (key, value) = ConfigStore.instance(), plugins.MAXIMISE[name]
-    plugins.register()
-    if f"{name}.yaml" not in store.list("hydra/sweeper"):
-        pytest.skip("it is not installed")
-    assert OmegaConf.select(store.load(f"hydra/sweeper/{name}.yaml").node, key) == value
 
 
 def test_the_user_s_word_to_a_sweeper_counts(own: Path) -> None:
