@@ -13,6 +13,7 @@ import re
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from budgetrun import plugins
 from budgetrun.errors import UserError, one_line
 from budgetrun.lock import Busy
 
@@ -23,6 +24,7 @@ def task(cfg: DictConfig) -> float | None:
     from budgetrun.machine import own_gpu
     from budgetrun.train import run
 
+    plugins.register_resolvers()
     log = logging.getLogger("budgetrun")
     log.setLevel(logging.INFO)
     hydra = HydraConfig.get()

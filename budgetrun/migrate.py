@@ -1,8 +1,8 @@
 """Give the finished runs of an earlier version the ids of this one: `python -m budgetrun.migrate outputs`.
 
-A run is found by its id, which is its folder's name (docs/identity.md). The ids have changed once, with version 0.2; what
-a run is, and so its new id, stands in its result. Runs that are not finished keep their names: finish them with the version
-that began them, or begin them anew. It can be interrupted and called again.
+A run is found by its id, which is its folder's name (docs/identity.md). The ids have changed once, with version 0.2;
+what a run is, and so its new id, stands in its result. Runs that are not finished keep their names: finish them with
+the version that began them, or begin them anew. It can be interrupted and called again.
 """
 
 from __future__ import annotations

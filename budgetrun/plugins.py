@@ -65,10 +65,15 @@ def mode(*, _root_: DictConfig) -> str | None:
     return "MULTIRUN" if OmegaConf.select(_root_, "grid") is not None else None
 
 
-def register() -> None:
-    """Make Hydra know them; it does not mind a second time."""
+def register_resolvers() -> None:
+    """Those that conf/config.yaml asks; a worker's process needs them too."""
     OmegaConf.register_new_resolver("budgetrun.help", lambda: help_page(CONF), replace=True)
     OmegaConf.register_new_resolver("budgetrun.mode", mode, replace=True)
+
+
+def register() -> None:
+    """Make Hydra know all of it; it does not mind a second time."""
+    register_resolvers()
     store = ConfigStore.instance()
     plugins = Plugins.instance()  # loads those that are installed, whose options are in the store then
     sys.modules[PLACE] = sys.modules[__name__]

@@ -18,12 +18,16 @@ import pytest
 import torch
 from cli import CONF, GRIDS, Done, here, hydra_at_work, listing, process, refused, started
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from budgetrun import status
 from budgetrun.composing import Composed, task_part
 from budgetrun.config import choices_of, experiment, plain
+from budgetrun.errors import UserError
 from budgetrun.grid import jobs_of
 from budgetrun.results import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, RunFolder
 
@@ -172,6 +176,40 @@ def test_a_job_is_composed_as_hydra_composes_it(line: str) -> None:
         HydraConfig.instance().set_config(by_hydra)
         assert values == plain(task_part(by_hydra))
         assert choices == choices_of(by_hydra.hydra)
+
+
+WORDS = {
+    "sampler": st.sampled_from(["uniform", "is", "sb", "proxy"]), "aug": st.sampled_from(["none", "ricap", "[mixup]"]),
+    "dataset": st.sampled_from(["digits", "cifar10"]), "schedule": st.sampled_from(["cosine", "step"]),
+    "lr": st.floats(0.001, 1).map(str), "seed": st.integers(0, 9).map(str),
+    "weight_decay": st.sampled_from(["${lr}", "0", "1e-4", "${noise.rate}"]), "noise": st.just("symmetric"),
+    "noise.rate": st.sampled_from(["0.5", "${budget}"]), "budget": st.sampled_from(["1", "0.5"]),
+    "output_dir": st.sampled_from(["a", "a/${seed}", "'a b'", "\"${now:%Y}\"", "${hydra:job.name}"]),
+    "image_size": st.sampled_from(["null", "16"]), "dataset.mean": st.just("[0.5,0.25]"),
+    "optimizer": st.just("adamw"), "model": st.just("wrn_28_2"), "+model.width": st.just("3"), "~schedule": st.just(""),
+}  # fmt: skip
+
+
+def test_any_job_is_composed_as_hydra_composes_it() -> None:
+    def made(how: Any, job: list[str]) -> Any:
+        try:
+            return how(job)
+        except (UserError, HydraException) as error:
+            return str(error)
+
+    def by_hydra(job: list[str]) -> Any:
+        cfg = composed.loader.load_sweep_config(composed.whole, job)
+        HydraConfig.instance().set_config(cfg)
+        return plain(task_part(cfg)), choices_of(cfg.hydra)
+
+    @settings(max_examples=15, deadline=None)
+    @given(st.permutations(list(WORDS)), st.integers(1, 7), st.data())
+    def holds(keys: list[str], count: int, data: st.DataObject) -> None:
+        job = [f"{key}={data.draw(WORDS[key])}".removesuffix("=") for key in keys[:count]]
+        assert made(composed, job) == made(by_hydra, job)
+
+    with composing("seed=0") as (composed, _):  # once: it takes longer than a comparison
+        holds()
 
 
 # ---- what is left to do
