@@ -25,7 +25,7 @@ from budgetrun.picture import (
 )
 from budgetrun.runs import Run
 from budgetrun.study import Panel, Study
-from budgetrun.table import MISSING, Key, order, words
+from budgetrun.table import MISSING, Key, order, word, words
 
 # a budget's units: the number of a run that counts each, and what it is called at an axis
 UNITS = {
@@ -93,8 +93,8 @@ class Gallerist:
         plots = []
         for metric, (title, lines) in itertools.product(metrics, self.pictures(part).items()):
             every = [run for (cell,) in lines.values() for run in cell]
-            units = {run.get("budget_unit") for run in every}
-            spent, axis = UNITS.get(str(units.pop()) if len(units) == 1 else "", UNITS["updates"])
+            units = {word(run.get("budget_unit")) for run in every}
+            spent, axis = UNITS.get(units.pop() if len(units) == 1 else "", UNITS["updates"])
             drawn = {name: self.curve(cell, spent, metric) for name, (cell,) in lines.items()}
             beside = self.curve(every, spent, BESIDE[metric]) if metric in BESIDE else []
             plots.append(Plot(title, axis, metric, drawn, beside))

@@ -169,7 +169,8 @@ def in_csv(path: Path) -> Iterator[tuple[list[str], Run]]:
         except ValueError as error:
             raise UserError(f"{path}, line {place}: {error}") from error
         # a run without evaluations is one whose evaluations are not looked for where it once lay
-        yield [name for name in names[: names.index("run_id")] if name in run], {CURVE[0]: [], **run}
+        run = {CURVE[0]: [], **run, "path": word(run["path"])}
+        yield [name for name in names[: names.index("run_id")] if name in run], run
 
 
 def check_csv(run: Run) -> None:

@@ -96,7 +96,7 @@ def options(runs: list[Run], varying: list[str]) -> dict[str, dict[str, str]]:
     for run in runs:
         for name in varying:
             group = head(name)
-            if name != group and group in groups and name in run:
+            if name != group and group in groups and name in run and group in run:
                 option = behind.setdefault(f"{group}={word(run[group])}", {})
                 option.setdefault(name, set()).add(word(run[name]))
     return {

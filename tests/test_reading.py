@@ -312,6 +312,13 @@ def test_evaluations_that_cannot_be_are_in_no_number_and_named(wrong: dict[str, 
     assert f"{path}: it has no learning curve ({why}" in (tmp_path / "report.html").read_text()
 
 
+def test_a_setting_that_is_one_value_here_and_several_there_has_a_page(tmp_path: Path) -> None:
+    for seed, unit in enumerate(["updates", ["updates"], {"unit": "updates"}]):
+        write(tmp_path, seed=seed, budget_unit=unit)
+    assert called(report.main, tmp_path).code == 0
+    assert "[updates]" in (tmp_path / "report.html").read_text()
+
+
 def test_a_run_whose_number_is_none_does_not_take_the_others_with_it(tmp_path: Path) -> None:
     write(tmp_path, seed=0, rate=0.5)
     path = write(tmp_path, seed=1, rate="fast")
