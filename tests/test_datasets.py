@@ -25,7 +25,7 @@ from cli import here, refused
 from omegaconf import OmegaConf
 from torchvision import datasets
 
-from budgetrun.contracts import Data, UserError
+from budgetrun.contracts import Data, Dataset, UserError
 
 NAMES = ["cifar10", "cifar100", "svhn", "fashion_mnist", "stl10"]
 SIZES = (40, 20)  # train, test
@@ -204,7 +204,7 @@ def load(name: str, folder: Path) -> Data:
     values: Any = OmegaConf.to_container(cfg.dataset)
     if "system" in values:
         values["system"] = str(folder / "no system package")
-    return build(values, "dataset.").load(str(folder))  # type: ignore[no-any-return]
+    return build(values, "dataset.", Dataset).load(str(folder))  # type: ignore[no-any-return]
 
 
 def assert_arrives(data: Data, made: Published) -> None:

@@ -85,7 +85,7 @@ def own(tmp_path: Path) -> Path:
         "-m 'sampler=glob([u*,sca*])'",
         "-m seed=1 seed=2,3",
         "-m seed=1 ++seed=2,3",
-        "-m ~schedule.final +schedule.final=0.5,0.1",
+        "-m ~schedule.final +schedule.final=0.05,0.01",
         "-m schedule=cosine,linear schedule.final=0.01 'aug=[ricap],[]'",
         "-m 'output_dir=\"a b\"' model.width=2",
         "-m hydra.job.chdir=true seed=0,1",

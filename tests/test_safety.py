@@ -143,7 +143,7 @@ SENSELESS = [
     ("model._target_=nowhere.Model", "nowhere.Model"),
     ("model._target_=os.system", "model"),
     (
-        "noise._target_=budgetrun.aug.flip.Flip +noise.allowed=true",
+        "+noise._target_=budgetrun.aug.flip.Flip +noise.allowed=true",
         "noise._target_=budgetrun.aug.flip.Flip cannot be used",
     ),
     (

@@ -21,7 +21,7 @@ from budgetrun.__main__ import CONF
 from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.ricap import RICAP
 from budgetrun.config import build
-from budgetrun.contracts import Batch, Random, UserError
+from budgetrun.contracts import Batch, Random, Sampler, UserError
 from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.sampler.importance import ImportanceSampling
 from budgetrun.sampler.running_probability import RunningProbability
@@ -37,7 +37,7 @@ PLAUSIBLE = 1e-3  # a fixed seed either passes always or never; a wrong distribu
 
 def sampler_of(name: str):
     given = {"file": "given by the context"} if name in FROM_FILES else {}
-    return build(values_of("sampler", name) | given, "sampler.")
+    return build(values_of("sampler", name) | given, "sampler.", Sampler)
 
 
 def importance(**changes) -> ImportanceSampling:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from budgetrun import scorefile
 from budgetrun.budget import model_flops
 from budgetrun.config import build
-from budgetrun.contracts import Batch, UserError
+from budgetrun.contracts import Batch, Scorer, UserError
 from budgetrun.looks import Looks
 from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.loss.focal import Focal
@@ -285,7 +285,7 @@ def test_a_scorer_goes_on_from_a_saved_file_as_if_it_had_not_stopped(context_for
     step = [0]
 
     def started() -> Any:
-        scorer = build(OmegaConf.to_container(OmegaConf.load(file)), "scores.")
+        scorer = build(OmegaConf.to_container(OmegaConf.load(file)), "scores.", Scorer)
         look = lambda batch: (torch.zeros(len(batch)), logits[step[0], batch.drawn])  # noqa: E731
         scorer.start(context_for(12, 4, look=look, progress=lambda: progress[0]))
         return scorer
