@@ -49,7 +49,7 @@ def main() -> int:
     try:
         with terminable(), contextlib.redirect_stderr(Unannounced(sys.stderr)):
             for override in command(sys.argv[1:]).overrides:
-                if override.startswith("hydra.run.dir="):  # Hydra makes that folder before it calls the job
+                if override.lstrip("+").startswith("hydra.run.dir="):  # Hydra makes that folder before it calls the job
                     raise no_run_dir(override.partition("=")[2])
             app()
             return 0

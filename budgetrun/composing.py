@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.utils import env_override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from budgetrun.config import choices_of, plain
@@ -74,6 +75,8 @@ class Composed:
                 cfg = self.loader.load_sweep_config(self.whole, list(options))
             except Exception as error:  # Hydra says it of the whole job
                 raise NotPlain from error
+            if cfg.hydra.job.env_set:  # variables that are set for the job alone
+                raise NotPlain
             self.bases[options] = unresolved(task_part(cfg)), choices_of(cfg.hydra)
         base, choices = self.bases[options]
         if asks(base, r"\$\{[^}]*:"):
@@ -91,7 +94,8 @@ class Composed:
                     "${hydra:job.num}, ${hydra:job.id} and ${hydra:runtime.output_dir} are others when a sweep goes "
                     "on, so no run could be found again; use its values, as in ${seed}"
                 )
-            values = plain(part)
+            with env_override(cfg.hydra.job.env_set):
+                values = plain(part)
             OmegaConf.copy_cache(from_config=part, to_config=self.whole)  # the job sees the same ${now:...}
             return values, choices_of(cfg.hydra)
         finally:

@@ -8,6 +8,8 @@ import functools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -29,7 +31,7 @@ from budgetrun.contracts import (
     fits,
 )
 from budgetrun.errors import one_line
-from budgetrun.identity import run_id
+from budgetrun.identity import run_id, why_unsaid
 
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
@@ -139,9 +141,27 @@ def name_of_choice(group: str, chosen: str | list[str] | None, parts: list[str])
 
 def values_of(part: Any) -> dict[str, Any]:
     """A component as configuration, with its values converted to their types: 3 and 3.0 are one experiment."""
-    fields = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
-    values = {name: values_of(v) if dataclasses.is_dataclass(v) else v for name, v in fields.items()}
-    return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", **values}
+    target = f"{type(part).__module__}.{type(part).__qualname__}"
+
+    def written(name: str, value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            return values_of(value)
+        if isinstance(value, list | tuple):
+            return [written(name, v) for v in value]
+        if isinstance(value, dict):
+            return {key: written(name, v) for key, v in value.items()}
+        if isinstance(value, PurePath):
+            return str(value)
+        if isinstance(value, Enum):
+            return value.name
+        if value is None or isinstance(value, str | int | float):
+            return value
+        raise UserError(
+            f"{name} of {target} is a {type(value).__name__}, which no configuration can hold; "
+            "keep it in an attribute that is not a field"
+        )
+
+    return {"_target_": target, **{f.name: written(f.name, getattr(part, f.name)) for f in dataclasses.fields(part)}}
 
 
 def build(values: Any, where: str, protocol: Any) -> Any:
@@ -162,7 +182,7 @@ def build(values: Any, where: str, protocol: Any) -> Any:
         raise UserError(f"{where}_target_={target} is not a dataclass, whose fields would be its values")
     part = typed(kind, {key: value for key, value in values.items() if key != "_target_"}, where)
     if (kind, protocol) not in FITTING:  # the jobs of a sweep have the same classes
-        if why := fits(part, protocol):
+        if why := fits(part, protocol) or why_unsaid(kind):
             raise UserError(f"{where}_target_={target} cannot be used here: {why}")
         FITTING.add((kind, protocol))
     return part

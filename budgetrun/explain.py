@@ -14,6 +14,9 @@ from budgetrun.commandline import CONF, command, composed
 from budgetrun.config import unknown
 from budgetrun.errors import UserError, one_line
 
+# sweepers and launchers, and what they are made of
+PLUGINS = ("hydra_plugins", "optuna", "sqlalchemy", "joblib")
+
 
 def explain(error: BaseException, arguments: list[str]) -> str | None:
     """The sentence for an error of this command line that the user can mend; None for one that is a bug."""
@@ -43,6 +46,8 @@ def explain(error: BaseException, arguments: list[str]) -> str | None:
         return f"{error.filename} cannot be used ({error.strerror}); set output_dir or data_dir to another folder"
     if isinstance(error, (HydraException, OmegaConfBaseException)) or raised_by_hydra(error):
         return text
+    if (plugin := module_of(error)) in PLUGINS:  # what it was told to do cannot be done
+        return f"{plugin}: {type(error).__name__}: {text}"
     return None
 
 
@@ -55,8 +60,13 @@ def no_option(group: str, option: str, options: list[str]) -> str:
 
 def raised_by_hydra(error: BaseException) -> bool:
     """Whether the line that raised it is Hydra's own, or of what reads its files: it raises ValueError for some."""
+    return module_of(error) in ("hydra", "omegaconf", "yaml")
+
+
+def module_of(error: BaseException) -> str:
+    """The package with the line that raised it."""
     frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return bool(frames) and frames[-1].partition(".")[0] in ("hydra", "omegaconf", "yaml")
+    return frames[-1].partition(".")[0] if frames else ""
 
 
 def options_of(group: str) -> list[str]:

@@ -60,6 +60,8 @@ def sweeps(typed: Sequence[str], composed: Composed) -> list[list[str]]:
     if any(override.is_sweep_override() for override in chosen):
         raise UserError(f"{chosen[-1].input_line} is more than one grid; run one after the other")
     if grid is None:
+        if chosen:  # of hydra.sweeper.params, which Hydra reads after it has composed the sweep
+            raise UserError(f"{chosen[-1].input_line} has no effect there; type it, or choose it in the defaults list")
         return [others]
     name = composed.whole.hydra.runtime.choices.get("grid")
     if not isinstance(name, str):

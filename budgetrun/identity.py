@@ -7,6 +7,7 @@ component to look at.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import glob
 import hashlib
@@ -60,10 +61,10 @@ def component(values: Mapping[str, Any]) -> dict[str, Any]:
 
     target = values["_target_"]
     kind: Any = get_object(target)
-    elsewhere, neutral = getattr(kind, "elsewhere", ()), getattr(kind, "neutral", {})
+    elsewhere, neutral = said(kind, "elsewhere"), said(kind, "neutral")
     # our files may move; somebody else's class of the same name is another one
     what: dict[str, Any] = {"class": target.rpartition(".")[2] if target.startswith("budgetrun.") else target}
-    if (version := getattr(kind, "version", 1)) != 1:
+    if (version := said(kind, "version")) != 1:
         what["version"] = version
     for key, value in values.items():
         if key != "_target_" and key not in elsewhere and (key not in neutral or value != neutral[key]):
@@ -71,13 +72,46 @@ def component(values: Mapping[str, Any]) -> dict[str, Any]:
     return what
 
 
+# what a class says of its identity: its form, in words too, and what holds where it says nothing
+SAID: dict[str, tuple[Any, str, Any]] = {
+    "version": (int, "a whole number", 1),
+    "neutral": (Mapping, 'a dictionary, as in {"temperature": 1.0}', {}),
+    "elsewhere": ((tuple, list), 'a tuple, as in ("folder",)', ()),
+    "published": (Mapping, "a dictionary of digests by file name", {}),
+}
+
+
+def said(kind: Any, what: str) -> Any:
+    """What a component's class says of its identity; a field of that name is a value like any other."""
+    otherwise = SAID[what][-1]
+    return otherwise if what in fields_of(kind) else getattr(kind, what, otherwise)
+
+
+@functools.cache
+def fields_of(kind: Any) -> frozenset[str]:
+    return frozenset(f.name for f in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else frozenset()
+
+
+def why_unsaid(kind: Any) -> str | None:
+    """Why what a component's class says of its identity would not count as meant, in words; None where it would."""
+    for what, (form, words, _) in SAID.items():
+        if not isinstance(said(kind, what), form):  # ("folder") is a word, and each part of it would be in it
+            return f"its {what} is not {words}"
+    for what in ("neutral", "elsewhere"):
+        if strange := [name for name in said(kind, what) if name not in fields_of(kind)]:
+            return f"its {what} names {strange[0]}, which is no field of it"
+    return None
+
+
 def counted(kind: Any, key: str, value: Any) -> Any:
     """What counts of a value: of a file its content, of a component its own values, of anything else itself."""
-    if isinstance(value, Mapping) and "_target_" in value:
-        return component(value)
+    if isinstance(value, Mapping):
+        return component(value) if "_target_" in value else {k: counted(kind, key, v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [counted(kind, key, v) for v in value]
     if not isinstance(value, str):
         return value
-    files = [content(path, getattr(kind, "published", {})) for path in files_of(key, value)]
+    files = [content(path, said(kind, "published")) for path in files_of(key, value)]
     return value if None in files else files[0] if len(files) == 1 else files
 
 
@@ -100,7 +134,8 @@ def content(value: str, published: Mapping[str, str]) -> str | None:
     path = Path(value)
     if made_by_a_run(path):
         return f"{path.parent.name}/{path.name}"
-    with contextlib.suppress(OSError, ValueError):  # words that are no path at all
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # words that are no path at all
+        path = path.expanduser()
         if path.is_file():
             stat = path.stat()
             return f"sha256:{digest(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)}"
@@ -123,14 +158,17 @@ def made_files(resolved: Mapping[str, Any]) -> list[Path]:
     """The files in the folders of other runs that the components of a configuration name."""
     found: list[Path] = []
 
-    def walk(values: Mapping[str, Any]) -> None:
-        for key, value in values.items():
-            if isinstance(value, Mapping):
-                walk(value)
-            elif isinstance(value, str):
-                found.extend(path for path in map(Path, files_of(key, value)) if made_by_a_run(path))
-
-    for value in resolved.values():
+    def walk(key: str, value: Any) -> None:
         if isinstance(value, Mapping):
-            walk(value)
+            for name, below in value.items():
+                walk(name if "_target_" in value else key, below)
+        elif isinstance(value, list):
+            for one in value:
+                walk(key, one)
+        elif isinstance(value, str):
+            found.extend(path for path in map(Path, files_of(key, value)) if made_by_a_run(path))
+
+    for group, values in resolved.items():
+        if isinstance(values, Mapping):
+            walk(group, values)
     return found

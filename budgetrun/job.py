@@ -38,6 +38,7 @@ def task(cfg: DictConfig) -> float | None:
             if checked.settings.dry_run:
                 from budgetrun.fit import Fit
                 from budgetrun.preview import preview
+                from budgetrun.results import FINISHED, RunFolder
 
                 if in_sweep:
                     raise UserError(
@@ -45,7 +46,8 @@ def task(cfg: DictConfig) -> float | None:
                     )
                 fit = Fit()
                 fit(checked)
-                preview([checked], fit=fit)
+                folder = RunFolder(checked.settings.output_dir, checked.run_id)
+                preview([(checked, checked.settings.force or folder.state().word != FINISHED)], fit=fit)
                 return None
             if checked.settings.device == "auto" and (gpu := own_gpu(worker())) is not None:
                 checked.settings.device = gpu

@@ -16,8 +16,10 @@ from typing import Any
 from budgetrun.config import rounded
 from budgetrun.errors import UserError, one_line
 from budgetrun.identity import made_files, run_id
+from budgetrun.reading import content, parse
 from budgetrun.results import RunFolder, read_result, write_sums, write_text
-from budgetrun.status import PLANS
+from budgetrun.scorefile import need
+from budgetrun.status import PLANS, checked_plan
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,6 +40,30 @@ def main(arguments: list[str] | None = None) -> int:
 
 def migrate(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Rename the runs in a folder; their new ids by their old ones, and why others keep theirs."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; name an output_dir")
+    results, left = planned(folder)
+    new = {name: result["run_id"] for name, result in results.items()}
+    for path in (folder / PLANS).glob("*.json"):
+        try:
+            plan = checked_plan(parse(content(path)))
+            if new.keys() & plan.keys():
+                write_text(path, json.dumps({new.get(name, name): job for name, job in plan.items()}, indent=1) + "\n")
+        except (UserError, OSError, ValueError) as error:
+            left[f"{PLANS}/{path.name}"] = one_line(error)
+    # a run that made a file after those that read it: where this is interrupted, their new names are still known
+    for name in reversed(results):
+        try:
+            rename(folder, name, results[name])
+        except (UserError, OSError, ValueError) as error:
+            left[name] = one_line(error)
+            del new[name]
+    return new, left
+
+
+def planned(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """The results of those that need a new name as they will be, those that make files first; and why others do not."""
+    results: dict[str, dict[str, Any]] = {}
     new: dict[str, str] = {}
     left: dict[str, str] = {}
     todo = sorted(path.parent.name for path in folder.glob("*/result.json"))
@@ -46,22 +72,24 @@ def migrate(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
         for name in todo:
             try:
                 result = with_new(json.loads(json.dumps(read_result(folder / name / "result.json"))), new)
-                if any(path.parent.name in todo and path.parent.name != name for path in made_files(result["config"])):
-                    waiting.append(name)  # for the runs that made its files
-                elif (now := run_id(result["names"], rounded(result["config"]))) != name:
-                    rename(folder, name, now, result)
-                    new[name] = now
+                makers = {path.parent.name for path in made_files(result["config"])} - {name}
+                if makers & left.keys():
+                    raise UserError("a run that made its files keeps its own")
+                if makers & set(todo):
+                    waiting.append(name)
+                    continue
+                need(result["config"]["sampler"].get("file"), "sampler.file")  # whose content is in the id
+                if (now := run_id(result["names"], rounded(result["config"]))) != name:
+                    if now in new.values() or (folder / now).exists():
+                        raise UserError(f"{folder / now} is there already")
+                    results[name], new[name] = {**result, "run_id": now}, now
             except (UserError, OSError, ValueError, KeyError, ImportError, AttributeError, TypeError) as error:
                 left[name] = one_line(error)
-        if waiting == todo:  # they wait for each other, or for one that keeps its name
-            left |= dict.fromkeys(waiting, "the runs that made its files keep theirs")
+        if waiting == todo:
+            left |= dict.fromkeys(waiting, "the runs that made its files wait for it")
             break
         todo = waiting
-    for path in (folder / PLANS).glob("*.json"):
-        plan = json.loads(path.read_bytes())
-        if new.keys() & plan.keys():
-            write_text(path, json.dumps({new.get(name, name): job for name, job in plan.items()}, indent=1) + "\n")
-    return new, left
+    return results, left
 
 
 def with_new(value: Any, new: dict[str, str]) -> Any:
@@ -74,16 +102,14 @@ def with_new(value: Any, new: dict[str, str]) -> Any:
     return value
 
 
-def rename(folder: Path, old: str, now: str, result: dict[str, Any]) -> None:
+def rename(folder: Path, old: str, result: dict[str, Any]) -> None:
     """The folder last, so that one that was interrupted is done again."""
-    if (folder / now).exists():
-        raise UserError(f"{folder / now} is there already")
-    run = RunFolder(str(folder), old)
+    run, now = RunFolder(str(folder), old), result["run_id"]
     if run.scores_path.exists():
         text = run.scores_path.read_text()
         write_text(run.scores_path, text.replace(f'"run_id": "{old}"', f'"run_id": "{now}"', 1))
     write_sums(run)
-    write_text(run.result_path, json.dumps({**result, "run_id": now}, indent=2) + "\n")
+    write_text(run.result_path, json.dumps(result, indent=2) + "\n")
     run.path.rename(folder / now)
 
 

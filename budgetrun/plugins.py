@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from hydra.core.config_store import ConfigStore
@@ -21,6 +22,15 @@ from budgetrun.help import help_page
 # Hydra makes objects of classes in hydra_plugins alone. A file there would be imported by every other Hydra program of
 # the environment; so this module has a second name.
 PLACE = "hydra_plugins.budgetrun"
+
+
+@dataclass
+class SweeperOptions:
+    """What a configuration may say to the sweeper, with the types that Hydra checks."""
+
+    _target_: str = f"{PLACE}.BudgetSweeper"
+    params: Any = None
+    max_batch_size: int | None = None
 
 
 class BudgetSweeper(Sweeper):
@@ -80,8 +90,7 @@ def register() -> None:
     for plugin in (BudgetSweeper, SlurmQueue):
         plugin.__module__ = PLACE
         plugins.register(plugin)
-    sweeper = {"_target_": f"{PLACE}.BudgetSweeper", "params": None, "max_batch_size": None}
-    store.store("budgetrun", OmegaConf.create(sweeper), group="hydra/sweeper", provider="budgetrun")
+    store.store("budgetrun", SweeperOptions, group="hydra/sweeper", provider="budgetrun")
     # in the place of hydra-submitit-launcher's
     options = OmegaConf.merge({"_target_": f"{PLACE}.SlurmQueue"}, slurm.OPTION)
     store.store("submitit_slurm", options, group="hydra/launcher", provider="budgetrun")

@@ -73,12 +73,12 @@ def sweep(
     whole: the configuration of the sweep. batch_size: the jobs that a launcher gets at a time, None for all. Raises
     UserError where a job cannot run, before any is started, and where not all runs are finished in the end.
     """
-    check_folders(whole)
+    check_asked(whole)
     composed = Composed(context.config_loader, whole)
     fit = Fit() if whole.hydra.launcher._target_.endswith(LOCAL) else None
     jobs, wrong = checked(jobs_of(words, composed), composed, fit)
     if whole.get("dry_run") or any(job.experiment.settings.dry_run for job in jobs):
-        preview([job.experiment for job in jobs], [(" ".join(job), why) for job, why in wrong], fit)
+        preview([(job.experiment, job.is_wanted()) for job in jobs], [(" ".join(job), why) for job, why in wrong], fit)
         return
     if wrong:
         (job, sentence), more = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
@@ -103,8 +103,8 @@ def sweep(
     report(jobs, errors)
 
 
-def check_folders(whole: DictConfig) -> None:
-    """Raises UserError where the configuration asks Hydra for folders that no run would use, or for no workers."""
+def check_asked(whole: DictConfig) -> None:
+    """Raises UserError where Hydra is asked for folders that no run would use, or for no workers or jobs at all."""
     asked: Any = OmegaConf.to_container(whole.hydra.sweep, resolve=False)
     for key, ours in (("dir", "${output_dir}"), ("subdir", ".")):
         if asked[key] != ours:
@@ -112,6 +112,10 @@ def check_folders(whole: DictConfig) -> None:
                 f"hydra.sweep.{key}={asked[key]} has no effect: a run's folder is named by its configuration; "
                 "set output_dir, the folder that all are in"
             )
+    if (size := whole.hydra.sweeper.max_batch_size) is not None and size < 1:
+        raise UserError(
+            f"hydra.sweeper.max_batch_size={size} is no job at a time; set it to 1 or more, or null for all"
+        )
     if whole.hydra.launcher.get("n_jobs") == 0:
         raise UserError("hydra.launcher.n_jobs=0 is no worker at all; set how many there are, or -1 for one a core")
 

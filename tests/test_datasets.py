@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cli import here, refused
-from omegaconf import OmegaConf
+from cli import here, refused, values_of
 from torchvision import datasets
 
 from budgetrun.contracts import Data, Dataset, UserError
@@ -192,16 +191,9 @@ every_offline = pytest.mark.parametrize("offline", NAMES, indirect=True)
 
 
 def load(name: str, folder: Path) -> Data:
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    from budgetrun.__main__ import CONF
     from budgetrun.config import build
 
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=[f"dataset={name}"])
-    values: Any = OmegaConf.to_container(cfg.dataset)
+    values = values_of("dataset", name)
     if "system" in values:
         values["system"] = str(folder / "no system package")
     return build(values, "dataset.", Dataset).load(str(folder))  # type: ignore[no-any-return]

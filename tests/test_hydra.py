@@ -60,6 +60,7 @@ def own(tmp_path: Path) -> Path:
         "params": "hydra: {sweeper: {params: {seed: '3,4', lr: '0.2,0.3'}}}",
         "timed": "output_dir: o/${now:%H%M%S%f}",
         "nested": "weight_decay: ${eval:lr}\nlr: 0.3",
+        "setting": "lr: ${oc.decode:${oc.env:OWN_LR}}\nhydra: {job: {env_set: {OWN_LR: '0.25'}}}",
         "grid": "hydra: {mode: MULTIRUN, sweeper: {params: {seed: 'range(2)'}}}",
     }.items():
         file = tmp_path / "cn" / f"{name}.yaml"
@@ -79,6 +80,7 @@ def own(tmp_path: Path) -> Path:
         "--config-dir cn -cn params -m hydra.sweeper.max_batch_size=3 budget=1",
         "--config-dir cn -cn nested -m lr=0.1,0.2",
         "--config-dir cn -cn grid lr=0.1,0.3",
+        "--config-dir cn -cn setting -m seed=0,1",
         "hydra.mode=MULTIRUN seed=0,1",
         "-m 'seed=range(3)' aug=none,standard",
         "-m 'seed=choice(1,2)' 'lr=sort(0.3,0.1)'",
@@ -206,6 +208,12 @@ def test_the_user_s_word_to_a_sweeper_counts(own: Path) -> None:
         ("-m hydra/launcher=joblib hydra.launcher.n_jobs=0 seed=0,1", ["hydra.launcher.n_jobs=0"]),
         ("-m seed=0 hydra.launcher.n_jobs=0", ["hydra.launcher.n_jobs"]),
         ("grid=smoke hydra.mode=RUN", ["hydra.mode"]),
+        ("-m 'hydra.sweeper.params={grid: smoke}'", ["grid=smoke has no effect there"]),
+        ("-m hydra.sweeper.max_batch_size=0 seed=0,1", ["max_batch_size=0"]),
+        ("-m hydra.sweeper.max_batch_size=-1 seed=0,1", ["max_batch_size=-1"]),
+        ("-m hydra.sweeper.max_batch_size=x seed=0,1", ["max_batch_size=x"]),
+        ("-m hydra/sweeper=optuna hydra.sweeper.n_trials=0 'lr=interval(0.1,0.2)'", ["optuna", "No trials"]),
+        ("-m hydra/sweeper=optuna hydra.sweeper.n_jobs=0 'lr=interval(0.1,0.2)'", ["hydra_plugins", "zero"]),
         ("-m grid=smoke hydra/sweeper=basic", ["other sweepers"]),
         ("-m seed=0,1 hydra/sweeper=nothing", ["nothing"]),
         ("-m seed=0,1 'output_dir=o/${hydra:job.num}'", ["job.num"]),
@@ -249,6 +257,19 @@ def test_a_dry_run_of_a_sweep_lists_its_runs_and_starts_nothing(tmp_path: Path) 
     planned = {Path(line.split()[1].rstrip(":")).name for line in lines[:-1]}
     here(f"-m seed=0,1 sampler=uniform,is {SHORT}", tmp_path)
     assert planned == {path.parent.name for path in tmp_path.glob("outputs/*/result.json")}
+
+
+def test_a_dry_run_counts_what_would_be_run_again_and_not_what_failed(tmp_path: Path) -> None:
+    here(f"seed=0 {SHORT}", tmp_path)
+    (failed,) = (tmp_path / "outputs").iterdir()
+    done = here(f"-m seed=0,1 force=true dry_run=true {SHORT}", tmp_path)
+    assert re.search(r"^finished .*: 2 updates", done.out, flags=re.M)
+    assert re.search(r"^finished .*: 2 updates", here(f"seed=0 force=true dry_run=true {SHORT}", tmp_path).out)
+    (failed / "result.json").unlink()
+    (failed / "failed.json").write_text('{"reason": "it broke"}')
+    done = here(f"-m seed=0 dry_run=true {SHORT}", tmp_path)
+    assert re.search(r"^failed +outputs/\S+$", done.out, flags=re.M), done.out
+    assert re.search(r"^failed .*: 2 updates", here(f"-m seed=0 retry_failed=true dry_run=true {SHORT}", tmp_path).out)
 
 
 def test_a_dry_run_of_one_run_says_what_it_costs_and_starts_nothing(tmp_path: Path) -> None:

@@ -155,6 +155,58 @@ def test_several_files_count_by_the_content_of_each(lines: Path) -> None:
     assert of_lines(file="*.csv") != before
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("list[str]", "[w.pt]"),
+        ("dict[str, str]", "{first: w.pt}"),
+        ("dict[str, list[str]]", "{first: [w.pt]}"),
+        ("Path", "w.pt"),
+        ("str", "~/w.pt"),
+    ],
+)
+def test_a_file_counts_in_whatever_kind_of_value_it_is_named(
+    kind: str, value: str, lines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a component's own values: before, only a plain word was looked at, and a stale result was taken."""
+    name = f"kind_{re.sub(r'[^a-z]', '', kind + value)}"
+    (lines / f"{name}.py").write_text(OWN.replace("file: str | None = None", f"weights: {kind}").replace(
+        "    width: int\n", "").replace("import torch", "from pathlib import Path\nimport torch", 1))  # fmt: skip
+    (lines / "mine" / "model").mkdir(parents=True)
+    (lines / "mine" / "model" / "own.yaml").write_text(f"# ours\n_target_: {name}.Lines\nweights: {value}\n")
+    monkeypatch.setenv("HOME", str(lines))
+    for content in (b"one", b"two"):
+        (lines / "w.pt").write_bytes(content)
+        done = here(f"--config-dir mine model=own {SHORT}", lines)
+        assert done.code == 0, done.err
+        assert "not run again" not in done.out
+    assert len(list(lines.glob("outputs/*/result.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ('elsewhere: ClassVar = ("place")', ["elsewhere", "a tuple"]),
+        ('elsewhere: ClassVar = ("palce",)', ["elsewhere", "palce", "no field"]),
+        ('neutral: ClassVar = {"temprature": 1.0}', ["neutral", "temprature", "no field"]),
+        ('neutral: ClassVar = ["temperature"]', ["neutral", "a dictionary"]),
+        ('version: ClassVar = "2"', ["version", "a whole number"]),
+        ("values: bytes = b'1'", ["values", "bytes", "no configuration"]),
+    ],
+)
+def test_what_a_class_says_of_its_identity_is_read_as_meant_or_refused(
+    said: str, words: list[str], lines: Path
+) -> None:
+    name = f"said_{abs(hash(said))}"
+    attribute = said.partition(":")[0]
+    others = "\n".join(line for line in OWN.splitlines() if not line.startswith(f"    {attribute}: "))
+    own = others.replace('place: str = ""\n', f'place: str = ""\n    {said}\n')
+    (lines / f"{name}.py").write_text(own)
+    (lines / "mine" / "model").mkdir(parents=True)
+    (lines / "mine" / "model" / "own.yaml").write_text(f"# ours\n_target_: {name}.Lines\nwidth: 3\n")
+    refused(here(f"--config-dir mine model=own {SHORT}", lines), f"{name}.Lines", *words)
+
+
 def test_changed_weights_in_a_file_are_another_run(lines: Path) -> None:
     (lines / "mine" / "model").mkdir(parents=True)
     (lines / "mine" / "model" / "own.yaml").write_text("# ours\n_target_: mine_lines.Lines\nwidth: 3\nfile: w.pt\n")
@@ -281,15 +333,16 @@ def test_a_checkpoint_from_before_it_named_its_run_goes_on_with_a_remark(cut: Pa
 # ---- ids of before
 
 
-def test_finished_runs_of_before_get_their_new_ids_with_all_that_names_them(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def earlier(tmp_path: Path) -> tuple[set[str], str]:
+    """Two runs in outputs/ as an earlier version left them, one of which reads what the other made: with other hashes,
+    and no sums. Their new names, and the command line of the second.
+    """
     here(f"-m scores=el2n seed=0 {SHORT}", tmp_path)
     (made,) = (path.parent for path in tmp_path.glob("outputs/*/scores.csv"))
     line = f"sampler=subset sampler.keep=0.5 sampler.file={made}/scores.csv {SHORT}"
     here(line, tmp_path)
     now = {path.parent.name for path in tmp_path.glob("outputs/*/result.json")}
-    # as an earlier version left them: other hashes, and no sums
     old = {name: f"{name[:-8]}{number:08x}" for number, name in enumerate(sorted(now))}
     for name, before in old.items():
         folder = (tmp_path / "outputs" / name).rename(tmp_path / "outputs" / before)
@@ -301,6 +354,13 @@ def test_finished_runs_of_before_get_their_new_ids_with_all_that_names_them(
                 text = text.replace(name, before)
             path.write_text(text)
     assert status.states(tmp_path / "outputs").keys() == set(old.values())
+    return now, line
+
+
+def test_finished_runs_of_before_get_their_new_ids_with_all_that_names_them(
+    earlier: tuple[set[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, line = earlier
     assert migrate.main([str(tmp_path / "outputs")]) == 0
     assert capsys.readouterr().out == f"2 runs in {tmp_path / 'outputs'} have new ids\n"
     assert {path.parent.name for path in tmp_path.glob("outputs/*/result.json")} == now
@@ -308,6 +368,41 @@ def test_finished_runs_of_before_get_their_new_ids_with_all_that_names_them(
     assert "not run again" in here(line, tmp_path).out
     assert migrate.main([str(tmp_path / "outputs")]) == 0
     assert capsys.readouterr().out == f"0 runs in {tmp_path / 'outputs'} have new ids\n"
+
+
+def test_new_ids_that_were_interrupted_are_the_same_in_the_end(
+    earlier: tuple[set[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, _ = earlier
+    (tmp_path / "outputs" / ".sweeps" / "cut.json").write_text("{cut")
+    really = migrate.rename
+
+    def one(*arguments: Any) -> None:
+        really(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(migrate, "rename", one)
+    with pytest.raises(KeyboardInterrupt):
+        migrate.main([str(tmp_path / "outputs")])
+    assert len({path.parent.name for path in tmp_path.glob("outputs/*/result.json")} & now) == 1
+    monkeypatch.setattr(migrate, "rename", really)
+    new, left = migrate.migrate(tmp_path / "outputs")
+    assert len(new) == 1
+    assert left.keys() == {".sweeps/cut.json"}
+    assert {path.parent.name for path in tmp_path.glob("outputs/*/result.json")} == now
+    (tmp_path / "outputs" / ".sweeps" / "cut.json").unlink()
+    assert status.states(tmp_path / "outputs").keys() == now
+
+
+def test_a_run_of_before_whose_file_is_gone_keeps_its_name(
+    earlier: tuple[set[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in tmp_path.glob("outputs/*/result.json"):
+        path.write_text(re.sub(r'"file": "[^"]*"', '"file": "gone.csv"', path.read_text()))
+    assert migrate.main([str(tmp_path / "outputs")]) == 1
+    assert re.search(r"keeps its name: sampler.file: gone.csv cannot be read", capsys.readouterr().out)
+    assert migrate.main([str(tmp_path / "nowhere")]) == 1
+    assert "nowhere is not a folder" in capsys.readouterr().err
 
 
 def test_a_run_of_before_that_cannot_be_told_keeps_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
