@@ -12,6 +12,7 @@ import functools
 import glob
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,9 +83,19 @@ SAID: dict[str, tuple[Any, str, Any]] = {
 
 
 def said(kind: Any, what: str) -> Any:
-    """What a component's class says of its identity; a field of that name is a value like any other."""
-    otherwise = SAID[what][-1]
-    return otherwise if what in fields_of(kind) else getattr(kind, what, otherwise)
+    """What a component's class says of its identity, with the classes that it is made of, as each has its fields.
+
+    A field of that name is a value like any other.
+    """
+    form, _, otherwise = SAID[what]
+    if what in fields_of(kind):
+        return otherwise
+    of_each = [vars(base)[what] for base in reversed(kind.__mro__) if what in vars(base)]
+    if not of_each or not all(isinstance(one, form) for one in of_each):
+        return of_each[-1] if of_each else otherwise
+    if isinstance(otherwise, Mapping):
+        return {key: value for one in of_each for key, value in one.items()}
+    return tuple(name for one in of_each for name in one) if what == "elsewhere" else of_each[-1]
 
 
 @functools.cache
@@ -132,14 +143,19 @@ def content(value: str, published: Mapping[str, str]) -> str | None:
     content is checked when it is used, see `results.check_made`. Of one that is published, its digest, there or not.
     """
     path = Path(value)
-    if made_by_a_run(path):
-        return f"{path.parent.name}/{path.name}"
     with contextlib.suppress(OSError, ValueError, RuntimeError):  # words that are no path at all
-        path = path.expanduser()
+        path = real(value)
+        if made_by_a_run(path):
+            return f"{path.parent.name}/{path.name}"
         if path.is_file():
             stat = path.stat()
             return f"sha256:{digest(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)}"
     return f"sha256:{published[path.name]}" if path.name in published else None
+
+
+def real(value: str) -> Path:
+    """Where a path leads, links and the home of the user followed; raises OSError or ValueError where it is none."""
+    return Path(os.path.realpath(Path(value).expanduser()))
 
 
 def made_by_a_run(path: Path) -> bool:
@@ -166,7 +182,10 @@ def made_files(resolved: Mapping[str, Any]) -> list[Path]:
             for one in value:
                 walk(key, one)
         elif isinstance(value, str):
-            found.extend(path for path in map(Path, files_of(key, value)) if made_by_a_run(path))
+            for word in files_of(key, value):
+                with contextlib.suppress(OSError, ValueError, RuntimeError):
+                    if made_by_a_run(path := real(word)):
+                        found.append(path)
 
     for group, values in resolved.items():
         if isinstance(values, Mapping):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from budgetrun import reading
 from budgetrun.contracts import UserError
-from budgetrun.identity import made_by_a_run, paths
+from budgetrun.identity import made_by_a_run, paths, real
 from budgetrun.reading import COUNT, check_one
 from budgetrun.results import why_not, write_text
 
@@ -51,7 +51,7 @@ def content(path: Path, key: str) -> bytes:
 def need(pattern: str | None, key: str) -> None:
     """Raises UserError where a file of the pattern cannot be read, unless it is one that a run is still to make."""
     for path in map(Path, paths(pattern or "")):
-        if pattern and not made_by_a_run(path):
+        if pattern and not made_by_a_run(real(str(path))):
             content(path, key)
 
 

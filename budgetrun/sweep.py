@@ -6,6 +6,7 @@ Hydra's launchers launch the jobs. One that breaks because a worker was killed i
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -173,7 +174,8 @@ def expected(finished: list[Job], wanted: list[Job], fit: Fit | None) -> str:
     """How long the wanted ones will take, in words: as long as the finished ones, or as their updates take here."""
     if not wanted:
         return ""
-    took = [(job, result["seconds_total"]) for job in finished if (result := job.folder.finished())]
+    said = [(job, (job.folder.finished() or {}).get("seconds_total")) for job in finished]
+    took = [(job, seconds) for job, seconds in said if seconds is not None and math.isfinite(seconds)]
     if fit is None:
         each = f", {duration(sum(s for _, s in took) / len(took))} each so far" if took else ""
         return f"; {len(wanted)} to run{each}"

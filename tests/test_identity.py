@@ -259,6 +259,30 @@ def test_a_file_of_a_run_that_is_not_what_the_run_made_is_refused(tmp_path: Path
     assert here(f"sampler=subset sampler.keep=0.5 sampler.file=mine.csv {SHORT}", tmp_path).code == 0
 
 
+def test_a_run_s_file_through_a_link_is_that_run_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = here(f"scores=el2n {SHORT}", tmp_path).folder
+    (tmp_path / "best").symlink_to(made)
+    monkeypatch.chdir(tmp_path)
+    line = f"sampler=subset sampler.file=%s/scores.csv {SHORT}"
+    assert id_of(line % "best") == id_of(line % made) == id_of(line % f"outputs/{made.name}")
+    (made / "scores.csv").write_text((made / "scores.csv").read_text().replace("\n5,", "\n5,1"))
+    refused(here(line % "best", tmp_path), made.name, "is not what its run has made")
+
+
+def test_what_a_class_is_made_of_keeps_its_word(lines: Path) -> None:
+    (lines / "mine_more.py").write_text(
+        "from dataclasses import dataclass\nfrom typing import ClassVar\nfrom mine_lines import Lines\n\n\n"
+        "@dataclass\nclass More(Lines):\n    depth: int = 1\n    neutral: ClassVar = {'depth': 1}\n"
+    )
+    found = checked()
+
+    def of_more(**values: Any) -> str:
+        return run_id(found.names, found.resolved | {"model": {"_target_": "mine_more.More", "width": 3, **values}})
+
+    assert of_more(depth=1, temperature=1.0, place="here") == of_more()
+    assert of_more(depth=2) != of_more() != of_more(temperature=2.0)
+
+
 # ---- names
 
 
