@@ -15,10 +15,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from budgetrun.errors import UserError, one_line
 from budgetrun.lock import Busy
+from budgetrun.terminal import lasting
 
 
 def task(cfg: DictConfig) -> float | None:
     """One run; its test accuracy, for sweepers that optimise. None of a dry run."""
+    if worker() is None:
+        return ran(cfg)
+    with lasting():  # as in the first process
+        return ran(cfg)
+
+
+def ran(cfg: DictConfig) -> float | None:
+    """The same, where stdout and stderr are lasting."""
     from budgetrun.config import choices_of, experiment
     from budgetrun.machine import own_gpu
     from budgetrun.train import run

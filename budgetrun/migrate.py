@@ -18,6 +18,7 @@ from budgetrun.errors import UserError, one_line
 from budgetrun.identity import made_files, run_id
 from budgetrun.results import RunFolder, read_result, write_sums, write_text
 from budgetrun.status import PLANS
+from budgetrun.terminal import shown, tell
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,9 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"migrate: {error}", file=sys.stderr)
         return 1
-    for name, why in left.items():
-        print(f"{folder / name} keeps its name: {why}")
-    print(f"{len(new)} runs in {folder} have new ids")
+    lines = [f"{folder / name} keeps its name: {why}" for name, why in left.items()]
+    tell("\n".join(map(shown, [*lines, f"{len(new)} runs in {folder} have new ids"])))
     return 1 if left else 0
 
 

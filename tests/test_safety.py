@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from cli import SAMPLERS, before_update, here, listing, needed, process, refused, started
+from cli import SAMPLERS, before_update, environment, here, listing, needed, process, refused, started
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from budgetrun.dataset.fashion_mnist import FashionMNIST
@@ -548,6 +549,49 @@ def test_signal_handlers_are_as_before_after_a_run(tmp_path: Path) -> None:
     before = [signal.getsignal(signum) for signum in signal.Signals]
     finished(tmp_path)
     assert [signal.getsignal(signum) for signum in signal.Signals] == before
+
+
+# ---- output that nobody takes
+
+
+@pytest.mark.parametrize("launcher", ["", "hydra/launcher=joblib hydra.launcher.n_jobs=2"], ids=["basic", "joblib"])
+def test_a_reader_that_leaves_after_the_first_line_does_not_disturb_the_runs(launcher: str, tmp_path: Path) -> None:
+    running = started(f"-m seed=0,1 epochs=0.2 evaluations=4 {launcher}", tmp_path)
+    assert running.stdout is not None
+    assert running.stderr is not None
+    assert running.stdout.readline().startswith("2 runs: ")
+    running.stdout.close()
+    assert running.stderr.read() == ""
+    assert running.wait(60) == 0
+    assert len(list(tmp_path.glob("outputs/*/result.json"))) == 2
+
+
+def full(stream: int) -> None:
+    """Let what is written to this stream find no room."""
+    os.dup2(os.open("/dev/full", os.O_WRONLY), stream)
+
+
+def test_a_full_disk_under_stdout_is_said_once_and_the_run_goes_on(tmp_path: Path) -> None:
+    done = process("epochs=0.2 evaluations=4", tmp_path, first=lambda: full(1))
+    assert done.code == 0
+    assert done.err == "budgetrun: stdout cannot be written (No space left on device); a run goes on without it\n"
+    assert done.result["updates"] == 4
+
+
+def test_closed_streams_are_no_place_for_the_files_of_a_run(tmp_path: Path) -> None:
+    done = process("epochs=0.2 evaluations=4", tmp_path, first=lambda: (os.close(1), os.close(2)))
+    assert done.code == 0
+    assert done.result["updates"] == 4
+    assert "100.0% of the budget" in (done.folder / "train.log").read_text()
+
+
+def test_what_a_full_disk_does_not_take_of_an_answer_is_a_failure(tmp_path: Path) -> None:
+    run = tmp_path / "outputs" / "digits-cnn-uniform-b1-s0-00000000"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    command = [sys.executable, "-m", "budgetrun.status"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), preexec_fn=lambda: full(1), stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, b"stdout cannot be written (No space left on device)\n")
 
 
 # ---- two at once
