@@ -10,8 +10,9 @@ from types import FrameType
 
 from budgetrun.terminal import shown
 
-# what asks a run to save and leave: Ctrl-C, and what batch systems send ahead of a time limit or a preemption
-STOPPING = [s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")]
+# what asks a run to save and leave: Ctrl-C, a terminal that is closed, what batch systems send ahead of a time limit or of a
+# preemption
+STOPPING = [s for s in signal.Signals if s.name in ("SIGINT", "SIGHUP", "SIGTERM", "SIGUSR1", "SIGUSR2")]
 
 
 class UserError(Exception):
@@ -42,9 +43,13 @@ class Interruption:
 
 @contextlib.contextmanager
 def heard(signals: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """While it lasts, these signals go to the handler; in the main thread alone, as Python allows it nowhere else."""
+    """While it lasts, these signals go to the handler; in the main thread alone, as Python allows it nowhere else.
+
+    A SIGHUP that is ignored stays so: nohup asks for it.
+    """
     main = threading.current_thread() is threading.main_thread()
-    before = {signum: signal.signal(signum, handler) for signum in signals} if main else {}
+    ignored = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else []
+    before = {signum: signal.signal(signum, handler) for signum in signals if signum not in ignored} if main else {}
     try:
         yield
     finally:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -457,6 +460,13 @@ def test_an_interrupted_forced_run_goes_on_when_the_message_is_followed(tmp_path
 # ---- interruption
 
 
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140)]
 )
@@ -465,9 +475,7 @@ def test_ctrl_c_and_the_signals_of_batch_systems_save_and_leave_with_a_message(
 ) -> None:
     line = "epochs=4000 evaluations=40000"
     running = started(line, tmp_path)
-    deadline = time.monotonic() + 120
-    while not any(p.stat().st_size for p in tmp_path.glob("outputs/*/metrics.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: any(p.stat().st_size for p in tmp_path.glob("outputs/*/metrics.jsonl")))
     running.send_signal(signum)
     out, err = running.communicate(timeout=60)
     assert running.returncode == code, out + err
@@ -512,13 +520,39 @@ def test_a_signal_before_the_training_ends_it_with_a_message(
     (tmp_path / "mine" / "dataset").mkdir(parents=True)
     (tmp_path / "mine" / "dataset" / "slow.yaml").write_text("_target_: slow.Data\n")
     running = started(f"{sweep}--config-dir mine dataset=slow ~aug epochs=1", tmp_path)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "reached").exists() and running.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: (tmp_path / "reached").exists() or running.poll() is not None)
     running.send_signal(signum)
     out, err = running.communicate(timeout=60)
     assert (running.returncode, err) == (code, "budgetrun: interrupted; nothing had to be saved\n"), out
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_closed_terminal_does_not_stop_what_nohup_started(tmp_path: Path) -> None:
+    def nohup() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    running = started("epochs=2 evaluations=40", tmp_path, first=nohup)
+    wait_until(lambda: any(p.stat().st_size for p in tmp_path.glob("outputs/*/metrics.jsonl")))
+    running.send_signal(signal.SIGHUP)
+    assert running.communicate(timeout=60)[1] == ""
+    assert running.returncode == 0
+
+
+def test_a_closed_terminal_lets_the_run_save(tmp_path: Path) -> None:
+    terminal, of_the_run = pty.openpty()
+
+    def login() -> None:
+        os.setsid()
+        fcntl.ioctl(of_the_run, termios.TIOCSCTTY, 0)
+        for stream in range(3):
+            os.dup2(of_the_run, stream)
+
+    with started("epochs=4000 evaluations=40000", tmp_path, first=login) as running:
+        os.close(of_the_run)
+        wait_until(lambda: any(p.stat().st_size for p in tmp_path.glob("outputs/*/metrics.jsonl")))
+        os.close(terminal)
+        assert running.wait(60) == 128 + signal.SIGHUP
+    assert len(list(tmp_path.rglob("checkpoint.pt"))) == 1
 
 
 def test_a_second_ctrl_c_stops_at_once_and_says_what_is_lost(tmp_path: Path) -> None:
