@@ -20,6 +20,7 @@ from budgetrun import plugins
 from budgetrun.commandline import CONF, at_home, command
 from budgetrun.errors import STOPPING, Interrupted, heard
 from budgetrun.job import no_run_dir, task
+from budgetrun.terminal import any_encoding, lasting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,13 @@ def wants_traceback() -> bool:
 
 def main() -> int:
     """Run the command line; its exit code: 0, 1 where something failed, 128 + the signal that stopped it."""
+    any_encoding()
+    with lasting():
+        return ended()
+
+
+def ended() -> int:
+    """The same, where stdout and stderr are lasting."""
     try:
         here = str(Path.cwd())
     except FileNotFoundError:

@@ -389,7 +389,9 @@ class Sampler(Protocol):
 
     The loop calls `start` once, then for every update `draw`, the forward pass, `observe`, the backward pass.
     A parameter of the method is a dataclass field; what it learns on the way goes through `state_dict`. A sampler with
-    an attribute `dropped` says how many examples it has left out so far without a look, for the keep rate.
+    an attribute `dropped` says how many examples it has left out so far without a look, for the keep rate. With an
+    attribute `takes_long` it says whether its next draw may take longer than a second. A run that is asked to stop then
+    breaks the draw off, wherever it is, and saves the state before it; draws that go on to take long need not say so.
     """
 
     def start(self, context: Context) -> None: ...
@@ -416,7 +418,8 @@ class Scorer(Protocol):
     The loop calls `start` once, `observe` at every update as for a sampler, and `scores` after the last one. A look
     is charged, but those of `scores` come when the budget is spent: they are in the cost that the file states.
     Every score is a finite number, higher for what is harder or to be chosen first. A scorer with a field `of` scores
-    the examples of that part, "training" or "validation".
+    the examples of that part, "training" or "validation". With an attribute `takes_long` it says whether its next
+    `observe` may take longer than a second, as a sampler does of its draw.
     """
 
     def start(self, context: Context) -> None: ...

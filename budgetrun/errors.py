@@ -10,8 +10,8 @@ from types import FrameType
 
 from budgetrun.terminal import shown
 
-# what asks a run to save and leave: Ctrl-C, and what batch systems send ahead of a time limit or a preemption
-STOPPING = [s for s in signal.Signals if s.name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")]
+# what asks a run to save and leave: Ctrl-C, a closed terminal, what batch systems send before a limit or a preemption
+STOPPING = [s for s in signal.Signals if s.name in ("SIGINT", "SIGHUP", "SIGTERM", "SIGUSR1", "SIGUSR2")]
 
 
 class UserError(Exception):
@@ -29,22 +29,48 @@ class Interrupted(KeyboardInterrupt):
         self.signum = signum
 
 
+class Abandoned(BaseException):
+    """The run was asked to stop in the middle of something long, which is given up; what it changed is of no use."""
+
+
 class Interruption:
-    """A handler that only sets `signum`, for a loop to see; a second Ctrl-C stops at once."""
+    """A handler that only sets `signum`, for a loop to see; a second Ctrl-C stops at once.
+
+    From `begin_long` to `end_long` a signal raises Abandoned, once, wherever the code is.
+    """
 
     signum: int | None = None
+    long = False
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None and signum == signal.SIGINT:
             raise Interrupted("at once, so what came after the last checkpoint was not saved", signum)
         self.signum = signum
+        self.raise_if_long()
+
+    def begin_long(self) -> None:
+        self.long = True
+        if self.signum is not None:
+            self.raise_if_long()
+
+    def end_long(self) -> None:
+        self.long = False
+
+    def raise_if_long(self) -> None:
+        if self.long:
+            self.long = False  # first: a second signal must not break off the saving
+            raise Abandoned
 
 
 @contextlib.contextmanager
 def heard(signals: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """While it lasts, these signals go to the handler; in the main thread alone, as Python allows it nowhere else."""
+    """While it lasts, these signals go to the handler; in the main thread alone, as Python allows it nowhere else.
+
+    A SIGHUP that is ignored stays so: nohup asks for it.
+    """
     main = threading.current_thread() is threading.main_thread()
-    before = {signum: signal.signal(signum, handler) for signum in signals} if main else {}
+    ignored = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else []
+    before = {signum: signal.signal(signum, handler) for signum in signals if signum not in ignored} if main else {}
     try:
         yield
     finally:

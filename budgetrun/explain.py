@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from budgetrun.commandline import CONF, command, composed
 from budgetrun.config import unknown
 from budgetrun.errors import UserError, one_line
+from budgetrun.terminal import shown
 
 # sweepers and launchers, and what they are made of
 PLUGINS = ("hydra_plugins", "optuna", "sqlalchemy", "joblib")
@@ -20,6 +21,11 @@ PLUGINS = ("hydra_plugins", "optuna", "sqlalchemy", "joblib")
 
 def explain(error: BaseException, arguments: list[str]) -> str | None:
     """The sentence for an error of this command line that the user can mend; None for one that is a bug."""
+    sentence = in_words(error, arguments)
+    return None if sentence is None else shown(sentence)  # what was typed is in it
+
+
+def in_words(error: BaseException, arguments: list[str]) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:

@@ -16,10 +16,19 @@ from omegaconf import DictConfig, OmegaConf
 from budgetrun import plugins
 from budgetrun.errors import UserError, one_line
 from budgetrun.lock import Busy
+from budgetrun.terminal import lasting, shown
 
 
 def task(cfg: DictConfig) -> float | None:
     """One run; its test accuracy, for sweepers that optimise. None of a dry run."""
+    if worker() is None:
+        return ran(cfg)
+    with lasting():  # as in the first process
+        return ran(cfg)
+
+
+def ran(cfg: DictConfig) -> float | None:
+    """The same, where stdout and stderr are lasting."""
     from budgetrun.config import choices_of, experiment
     from budgetrun.machine import own_gpu
     from budgetrun.train import run
@@ -57,7 +66,7 @@ def task(cfg: DictConfig) -> float | None:
             job = " ".join(hydra.overrides.task)
             why = "left out" if isinstance(error, Busy) else "failed"
             name = "" if isinstance(error, (UserError, OSError)) else f"{type(error).__name__}: "
-            log.error("%s: %s: %s%s", why, job, name, one_line(error))
+            log.error("%s: %s: %s%s", why, shown(job), name, shown(one_line(error)))
         raise
 
 

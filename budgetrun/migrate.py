@@ -20,6 +20,7 @@ from budgetrun.reading import content, parse
 from budgetrun.results import RunFolder, read_result, write_sums, write_text
 from budgetrun.scorefile import need
 from budgetrun.status import PLANS, checked_plan
+from budgetrun.terminal import shown, tell
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,9 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"migrate: {error}", file=sys.stderr)
         return 1
-    for name, why in left.items():
-        print(f"{folder / name} keeps its name: {why}")
-    print(f"{len(new)} runs in {folder} have new ids")
+    lines = [f"{folder / name} keeps its name: {why}" for name, why in left.items()]
+    tell("\n".join(map(shown, [*lines, f"{len(new)} runs in {folder} have new ids"])))
     return 1 if left else 0
 
 

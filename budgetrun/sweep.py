@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from budgetrun import lock, status
 from budgetrun.composing import Composed
 from budgetrun.config import Experiment, experiment, typed
-from budgetrun.errors import Interrupted, UserError, heard
+from budgetrun.errors import STOPPING, Interrupted, UserError, heard
 from budgetrun.explain import explain
 from budgetrun.fit import Fit
 from budgetrun.grid import jobs_of
@@ -223,7 +223,7 @@ def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: Ta
 
 @contextlib.contextmanager
 def stopping(jobs: list[Job]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM let the runs in this process's workers save, before its launcher kills the workers."""
+    """Ctrl-C, SIGTERM and their like let the runs in this process's workers save, before its launcher kills those."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
         signal.signal(signum, signal.default_int_handler)  # the second time stops at once
@@ -242,7 +242,7 @@ def stopping(jobs: list[Job]) -> Iterator[None]:
         ours = socket.gethostname(), os.getpid()
         return {(path, who["pid"]) for path, who in holders if (who["host"], who["parent"]) == ours}
 
-    with heard((signal.SIGINT, signal.SIGTERM), stop):
+    with heard(STOPPING, stop):
         yield
 
 

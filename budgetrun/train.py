@@ -10,7 +10,7 @@ import contextlib
 import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context, Model, Random, Stateful, UserError
 from budgetrun.data import Normalize, digest, held_out, prepare
 from budgetrun.diagnostics import Diagnostics
-from budgetrun.errors import STOPPING, Interrupted, Interruption, heard
+from budgetrun.errors import STOPPING, Abandoned, Interrupted, Interruption, heard
 from budgetrun.fit import check_memory, check_parts, check_views, outline
 from budgetrun.identity import made_files
 from budgetrun.looks import Looks, SecondNetwork
@@ -36,6 +36,9 @@ from budgetrun.views import Views
 log = logging.getLogger("budgetrun")
 Observe = Callable[[Batch, Tensor, Tensor], None]
 READ_EVERY = 200  # updates after which a loss that is not a number is noticed at the latest
+LONG = 0.5  # seconds of a draw, after one of which the next can be abandoned
+# what a draw and the forward pass after it leave alone, beside the weights of the model
+LEFT_ALONE = ("model", "optimizer", "record")
 
 
 def run(experiment: Experiment) -> dict[str, Any]:
@@ -146,6 +149,14 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         net.train()
         return (logits.argmax(1) == labels).sum().item() / len(labels), F.cross_entropy(logits, labels).item()
 
+    def evaluated() -> dict[str, float]:
+        """The values of an evaluation, which changes nothing."""
+        line: dict[str, float] = {}
+        line["test_accuracy"], line["test_loss"] = evaluate(data.test_images, data.test_labels)
+        if data.val_images is not None and data.val_labels is not None:
+            line["val_accuracy"], line["val_loss"] = evaluate(data.val_images, data.val_labels)
+        return line
+
     optimizer = experiment.optimizer.build(net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     model: Any = torch.compile(net) if settings.compile else net
     if settings.compile:
@@ -177,7 +188,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
     # ---- sampler, and a scorer where there is one
     looks = Looks(net, model, forward, experiment.loss, budget, settings.batch_size)
-    lr = settings.lr
+    lr = settings.lr  # of the last update, or the first
 
     def second(kind: Model) -> SecondNetwork:
         flops = measured(kind)
@@ -201,6 +212,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         embed=looks.embed, gradient_norms=looks.gradient_norms, logit_gradients=looks.logit_gradients, second=second,
     )  # fmt: skip
     sampler, scorer = experiment.sampler, experiment.scores
+    interruption = Interruption()
     diagnostics = Diagnostics(data, budget, view, sampler)
     sampler.start(context)
     if scorer is not None:
@@ -211,6 +223,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         if scorer is not None:
             scorer.observe(batch, losses, logits)
         diagnostics.observe(batch)
+        interruption.end_long()  # the update of the weights comes next
 
     # ---- from here on files are written
     folder.open()
@@ -232,15 +245,26 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         "global_random": machine.GlobalRandom(device), **({} if scorer is None else {"scores": scorer}),
     }  # fmt: skip
 
-    def save() -> None:
+    def save(earlier: Mapping[str, Any]) -> None:
+        """A checkpoint; earlier: {}, or the state `before_draw`, in the place of what an abandoned draw has left."""
         budget.stop()
-        states = {name: part.state_dict() for name, part in parts.items()}
+        states = {name: earlier[name] if name in earlier else part.state_dict() for name, part in parts.items()}
+        states["model"].update({name: buffer for name, buffer in earlier.get("buffers", {}).items()
+                                if name in states["model"]})  # fmt: skip
         if not torch.stack([p.isfinite().all() for p in net.parameters()]).all():  # one wait for the device
             raise Diverged(
                 f"the weights became infinite or not a number by update {budget.updates} (learning rate {lr:.3g})"
             )
         spent = {"seconds_total": before + time.perf_counter() - began, "commits": [*commits, source]}
         folder.write_checkpoint({**states, **here, **spent})
+
+    def before_draw() -> dict[str, Any]:
+        """A copy of all that a draw and the forward pass after it change. It takes about a millisecond."""
+        budget.stop()
+        states = {name: part.state_dict() for name, part in parts.items() if name not in LEFT_ALONE}
+        copied = copy.deepcopy({**states, "buffers": dict(net.named_buffers())})
+        budget.start()
+        return copied
 
     if state := folder.read_checkpoint(device, [*parts, "seconds_total", "commits"], here):
         try:
@@ -249,6 +273,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         except Exception as error:  # of a part that has changed since, and whose state has another form
             folder.give_up_checkpoint(error)
             raise Unloadable from error
+        lr = optimizer.param_groups[0]["lr"]
         before = state["seconds_total"]
         commits = list(dict.fromkeys(c for c in state["commits"] if c not in (None, source)))
         log.info("%s goes on from update %d", folder.path, budget.updates)
@@ -259,44 +284,60 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
     # ---- the loop
     saved = time.perf_counter()
-    interruption = Interruption()
+    earlier: dict[str, Any] = {}  # the state before a draw that can be abandoned
+    longest: float | None = None  # seconds of a draw so far, in this process
     with heard(STOPPING, interruption), shown(budget) as progress:
         budget.start()
-        while budget.spent < budget.allowed or not budget.updates:  # of few seconds, all may be gone before the first
-            lr = experiment.schedule(settings.lr, budget.progress)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            with diagnostics.drawing():
-                batch = sampler.draw()
-            record.add(update(model, optimizer, batch, observe), lr)
-            budget.charge_update(len(batch))
-            progress.step()
+        try:
+            while True:
+                spent = budget.spent
+                share = min(1.0, spent / budget.allowed)
+                due = int(settings.evaluations * share) if budget.updates else 0
+                if due > record.evaluations:
+                    budget.stop()
+                    interruption.begin_long()
+                    values = evaluated()
+                    interruption.end_long()
+                    record.evaluations = due
+                    line = {"progress": share, "lr": lr, "train_loss": record.mean_loss(), **values}
+                    line |= budget.realised() | diagnostics.line()
+                    record.metrics.append(line)
+                    folder.append_metrics(line)
+                    progress.evaluated(line)
+                    budget.start()
+                elif budget.updates % READ_EVERY == 0:
+                    record.read()
+                if interruption.signum is not None:
+                    raise Abandoned  # with nothing begun
+                if spent >= budget.allowed and budget.updates:  # of few seconds, all may be gone before the first
+                    break
+                if longest is not None and time.perf_counter() - saved > settings.checkpoint_every:
+                    save({})
+                    saved = time.perf_counter()
+                    budget.start()
 
-            share = min(1.0, budget.spent / budget.allowed)
-            if (due := int(settings.evaluations * share)) > record.evaluations:
-                budget.stop()
-                record.evaluations = due
-                line = {"progress": share, "lr": lr, "train_loss": record.mean_loss()}
-                line["test_accuracy"], line["test_loss"] = evaluate(data.test_images, data.test_labels)
-                if data.val_images is not None and data.val_labels is not None:
-                    line["val_accuracy"], line["val_loss"] = evaluate(data.val_images, data.val_labels)
-                line |= budget.realised() | diagnostics.line()
-                record.metrics.append(line)
-                folder.append_metrics(line)
-                progress.evaluated(line)
-                budget.start()
-            elif budget.updates % READ_EVERY == 0:
-                record.read()
-            if interruption.signum is not None:
-                save()
-                again = ", without force=true," if settings.force else ""
-                how = f"saved at update {budget.updates}; run the same command again{again} to go on"
-                raise Interrupted(how, interruption.signum)
-            if time.perf_counter() - saved > settings.checkpoint_every:
-                save()
-                saved = time.perf_counter()
-                budget.start()
-        save()
+                lr = experiment.schedule(settings.lr, budget.progress)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                # of the first draw nothing is known
+                if longest is None or longest > LONG or any(getattr(s, "takes_long", False) for s in (sampler, scorer)):
+                    earlier = before_draw()
+                    interruption.begin_long()
+                drawing = time.thread_time()  # of another process, no draw takes long
+                with diagnostics.drawing():
+                    batch = sampler.draw()
+                longest = max(longest or 0.0, time.thread_time() - drawing)
+                loss = update(model, optimizer, batch, observe)
+                earlier = {}
+                record.add(loss, lr)
+                budget.charge_update(len(batch))
+                progress.step()
+        except Abandoned:
+            save(earlier)
+            again = ", without force=true," if settings.force else ""
+            how = f"saved at update {budget.updates}; run the same command again{again} to go on"
+            raise Interrupted(how, interruption.signum or 0) from None
+        save({})
 
     # ---- the result
     last = record.metrics[-1]

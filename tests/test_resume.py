@@ -19,6 +19,7 @@ from cli import SAMPLERS, before_update, here, needed, process, sampler_class, s
 from budgetrun import results
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context
+from budgetrun.looks import Looks, SecondNetwork
 from budgetrun.train import run
 
 MIXING = ["mixup", "cutmix", "ricap", "randaugment"]
@@ -155,6 +156,63 @@ def test_evaluations_after_the_checkpoint_are_not_written_twice(tmp_path: Path) 
     # one checkpoint at update 5, then a kill at 10 with metrics written in between
     line = "sampler=uniform budget=1 epochs=1 evaluations=22 checkpoint_every=1000"
     assert_ends_alike(*both(line, tmp_path, "uniform", [(5, interrupt), (9, kill)]))
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "method", "call", "update"),
+    [
+        # the second choice of a core-set, each of 23 passes. The images are of random pixels at each access, and the
+        # learning rate is that of the FLOPs spent
+        ("sampler=gradmatch sampler.warmup=0 sampler.fraction=0.1 sampler.every=3 noise=gaussian_pixels "
+         "noise.fresh=true budget_unit=flops evaluations=22", Looks, "embed", 40, 6),
+        # the first draw of a process may always take long
+        ("sampler=proxy sampler.pool=20", SecondNetwork, "look", 1, 0),
+        # these looks are in training mode
+        ("sampler=sb sampler.beta=100 sampler.prime=0.5 sampler.looks=train sampler.history=64", Looks, "look", 3, 13),
+        ("sampler=uniform scores=ensemble scores.members=3", Looks, "look", 30, 14),  # the second member
+        ("sampler=uniform", torch.nn.Module, "eval", 3, 11),  # the third evaluation
+    ],
+    ids=["core-set", "pool", "sb", "ensemble", "evaluation"],
+)  # fmt: skip
+def test_what_takes_long_is_broken_off_at_once_and_the_state_before_it_goes_on(
+    line: str, kind: Any, method: str, call: int, update: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = f"budget=0.5 epochs=2 evaluations=6 {line}"
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    uninterrupted = here(line, whole)
+    assert uninterrupted.code == 0, uninterrupted.err
+    really, called = getattr(kind, method), 0
+
+    def interrupted(self: Any, *given: Any, **named: Any) -> Any:
+        nonlocal called
+        called += 1
+        if called == call:
+            interrupt()
+        return really(self, *given, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, method, interrupted)
+        done = here(line, parts)
+    assert (done.code, called) == (130, call), "it was not broken off at once"
+    assert f"saved at update {update};" in done.err
+    continued = here(line, parts)
+    assert continued.code == 0, continued.err
+    assert_ends_alike(uninterrupted.folder, continued.folder)
+
+
+def test_a_process_that_is_asked_to_stop_does_not_finish_its_choice_first(tmp_path: Path) -> None:
+    line = "sampler=gradmatch sampler.warmup=0 sampler.balanced=false sampler.fraction=0.9"  # it takes half a minute
+    running = started(line, tmp_path)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("outputs/*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(1)
+    running.terminate()
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 143
+    assert "saved at update 0;" in err
 
 
 def test_a_process_killed_at_an_arbitrary_moment_continues_to_the_same_end(tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import resource
 import shutil
 import signal
 import subprocess
+import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from cli import SAMPLERS, before_update, here, listing, needed, process, refused, started
+from cli import SAMPLERS, before_update, environment, here, listing, needed, process, refused, started
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from budgetrun.dataset.fashion_mnist import FashionMNIST
@@ -456,6 +460,13 @@ def test_an_interrupted_forced_run_goes_on_when_the_message_is_followed(tmp_path
 # ---- interruption
 
 
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140)]
 )
@@ -464,9 +475,7 @@ def test_ctrl_c_and_the_signals_of_batch_systems_save_and_leave_with_a_message(
 ) -> None:
     line = "epochs=4000 evaluations=40000"
     running = started(line, tmp_path)
-    deadline = time.monotonic() + 120
-    while not any(p.stat().st_size for p in tmp_path.glob("outputs/*/metrics.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: any(p.stat().st_size for p in tmp_path.glob("outputs/*/metrics.jsonl")))
     running.send_signal(signum)
     out, err = running.communicate(timeout=60)
     assert running.returncode == code, out + err
@@ -511,13 +520,39 @@ def test_a_signal_before_the_training_ends_it_with_a_message(
     (tmp_path / "mine" / "dataset").mkdir(parents=True)
     (tmp_path / "mine" / "dataset" / "slow.yaml").write_text("_target_: slow.Data\n")
     running = started(f"{sweep}--config-dir mine dataset=slow ~aug epochs=1", tmp_path)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "reached").exists() and running.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: (tmp_path / "reached").exists() or running.poll() is not None)
     running.send_signal(signum)
     out, err = running.communicate(timeout=60)
     assert (running.returncode, err) == (code, "budgetrun: interrupted; nothing had to be saved\n"), out
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_closed_terminal_does_not_stop_what_nohup_started(tmp_path: Path) -> None:
+    def nohup() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    running = started("epochs=2 evaluations=40", tmp_path, first=nohup)
+    wait_until(lambda: any(p.stat().st_size for p in tmp_path.glob("outputs/*/metrics.jsonl")))
+    running.send_signal(signal.SIGHUP)
+    assert running.communicate(timeout=60)[1] == ""
+    assert running.returncode == 0
+
+
+def test_a_closed_terminal_lets_the_run_save(tmp_path: Path) -> None:
+    terminal, of_the_run = pty.openpty()
+
+    def login() -> None:
+        os.setsid()
+        fcntl.ioctl(of_the_run, termios.TIOCSCTTY, 0)
+        for stream in range(3):
+            os.dup2(of_the_run, stream)
+
+    with started("epochs=4000 evaluations=40000", tmp_path, first=login) as running:
+        os.close(of_the_run)
+        wait_until(lambda: any(p.stat().st_size for p in tmp_path.glob("outputs/*/metrics.jsonl")))
+        os.close(terminal)
+        assert running.wait(60) == 128 + signal.SIGHUP
+    assert len(list(tmp_path.rglob("checkpoint.pt"))) == 1
 
 
 def test_a_second_ctrl_c_stops_at_once_and_says_what_is_lost(tmp_path: Path) -> None:
@@ -548,6 +583,49 @@ def test_signal_handlers_are_as_before_after_a_run(tmp_path: Path) -> None:
     before = [signal.getsignal(signum) for signum in signal.Signals]
     finished(tmp_path)
     assert [signal.getsignal(signum) for signum in signal.Signals] == before
+
+
+# ---- output that nobody takes
+
+
+@pytest.mark.parametrize("launcher", ["", "hydra/launcher=joblib hydra.launcher.n_jobs=2"], ids=["basic", "joblib"])
+def test_a_reader_that_leaves_after_the_first_line_does_not_disturb_the_runs(launcher: str, tmp_path: Path) -> None:
+    running = started(f"-m seed=0,1 epochs=0.2 evaluations=4 {launcher}", tmp_path)
+    assert running.stdout is not None
+    assert running.stderr is not None
+    assert running.stdout.readline().startswith("2 runs: ")
+    running.stdout.close()
+    assert running.stderr.read() == ""
+    assert running.wait(60) == 0
+    assert len(list(tmp_path.glob("outputs/*/result.json"))) == 2
+
+
+def full(stream: int) -> None:
+    """Let what is written to this stream find no room."""
+    os.dup2(os.open("/dev/full", os.O_WRONLY), stream)
+
+
+def test_a_full_disk_under_stdout_is_said_once_and_the_run_goes_on(tmp_path: Path) -> None:
+    done = process("epochs=0.2 evaluations=4", tmp_path, first=lambda: full(1))
+    assert done.code == 0
+    assert done.err == "budgetrun: stdout cannot be written (No space left on device); a run goes on without it\n"
+    assert done.result["updates"] == 4
+
+
+def test_closed_streams_are_no_place_for_the_files_of_a_run(tmp_path: Path) -> None:
+    done = process("epochs=0.2 evaluations=4", tmp_path, first=lambda: (os.close(1), os.close(2)))
+    assert done.code == 0
+    assert done.result["updates"] == 4
+    assert "100.0% of the budget" in (done.folder / "train.log").read_text()
+
+
+def test_what_a_full_disk_does_not_take_of_an_answer_is_a_failure(tmp_path: Path) -> None:
+    run = tmp_path / "outputs" / "digits-cnn-uniform-b1-s0-00000000"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    command = [sys.executable, "-m", "budgetrun.status"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), preexec_fn=lambda: full(1), stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, b"stdout cannot be written (No space left on device)\n")
 
 
 # ---- two at once

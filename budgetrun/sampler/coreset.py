@@ -57,6 +57,10 @@ class CoreSet:
         order = torch.randperm(len(self.kept), generator=self.context.random.device, device=self.context.device)
         return self.kept[order] if self.weight is None else (self.kept[order], self.weight[order])
 
+    @property
+    def takes_long(self) -> bool:
+        return self.stream.waiting < self.context.batch_size
+
     def draw(self) -> Batch:
         return self.stream.take(self.context.batch_size)
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from budgetrun.contracts import MOST, Batch, Context, UserError
 from budgetrun.views import Stream
 
+MANY = 2000  # candidates of an update
+
 
 @dataclass
 class SelectiveBackprop:
@@ -72,6 +74,10 @@ class SelectiveBackprop:
         self.queue: list[Batch] = []
         self.order = torch.empty(0, dtype=torch.int64, device=context.device)  # what is left of an epoch without looks
         self.told = torch.zeros(2, context.n, device=context.device)  # by the last looks: sums of share x loss, share
+
+    @property
+    def takes_long(self) -> bool:
+        return self.taken >= self.primed and self.candidates_for_one * self.context.batch_size > MANY
 
     def draw(self) -> Batch:
         size = self.context.batch_size

@@ -47,9 +47,16 @@ class Ensemble:
         self.sum, self.votes = torch.zeros(2, context.n, context.classes, device=context.device)
         self.entropies = torch.zeros(context.n, device=context.device)
 
+    def passed(self) -> int:
+        """How many points of the run are past; at the last one `scores` takes the network."""
+        return min(int(self.members * self.context.progress()), self.members - 1)
+
+    @property
+    def takes_long(self) -> bool:
+        return self.passed() > self.due
+
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
-        due = min(int(self.members * self.context.progress()), self.members - 1)  # the last is taken by `scores`
-        if due > self.due:
+        if (due := self.passed()) > self.due:
             self.due = due
             self.take()
 
