@@ -6,9 +6,14 @@ A module of its own, so that what is sent to workers names it instead of carryin
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import multiprocessing
+import os
 import re
+import signal
+import threading
+import time
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +27,7 @@ def task(cfg: DictConfig) -> float | None:
     """One run; its test accuracy, for sweepers that optimise. None of a dry run."""
     if worker() is None:
         return ran(cfg)
+    leave_with_the_first()
     with lasting():  # as in the first process
         return ran(cfg)
 
@@ -64,6 +70,21 @@ def ran(cfg: DictConfig) -> float | None:
             name = "" if isinstance(error, (UserError, OSError)) else f"{type(error).__name__}: "
             log.error("%s: %s: %s%s", why, job, name, one_line(error))
         raise
+
+
+@functools.cache  # once a process
+def leave_with_the_first() -> None:
+    """In a worker: see to it that it saves and ends when the process that started it is gone, however that ended."""
+    first = multiprocessing.parent_process()
+
+    def watch() -> None:
+        while first is not None and os.getppid() == first.pid:
+            time.sleep(1)
+        while True:  # a run saves at the first, and then nobody is there to hear the next, which ends the process
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def no_run_dir(folder: str) -> UserError:
