@@ -23,7 +23,7 @@ from budgetrun.budget import Budget, full_updates, model_flops
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context, Model, Random, Stateful, UserError
 from budgetrun.data import Normalize, digest, held_out, prepare
-from budgetrun.diagnostics import Diagnostics
+from budgetrun.diagnostics import Diagnostics, in_words
 from budgetrun.errors import STOPPING, Abandoned, Interrupted, Interruption, heard
 from budgetrun.fit import check_memory, check_parts, check_views, outline
 from budgetrun.identity import made_files
@@ -64,10 +64,12 @@ def run(experiment: Experiment) -> dict[str, Any]:
     def spent(name: str, form: str) -> str:
         return "unknown" if result[name] is None else format(result[name], form)
 
+    did = in_words(result)
     log.info(
-        "test accuracy %.4f after %s updates: %s images trained on, %s forward passes, %s FLOPs, %s s\n%s",
+        "test accuracy %.4f after %s updates: %s images trained on, %s forward passes, %s FLOPs, %s s%s\n%s",
         result["test_accuracy"], spent("updates", ".0f"), spent("examples_backward", ",.0f"),
-        spent("examples_forward", ",.0f"), spent("flops", ".4g"), spent("seconds", ".1f"), folder.result_path,
+        spent("examples_forward", ",.0f"), spent("flops", ".4g"), spent("seconds", ".1f"),
+        did and f"\n{experiment.names['sampler']}: {did}", folder.result_path,
     )  # fmt: skip
     return result
 
