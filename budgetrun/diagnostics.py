@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -121,42 +121,3 @@ class Diagnostics:
         self.waiting = [(index, share, weight) for index, share, weight in state["waiting"]]
         for name in COUNTS:
             setattr(self, name, state[name])
-
-
-def in_words(result: Mapping[str, Any]) -> str:
-    """What the method of a finished run did, in a line, by the diagnostics in its result; "" where it did nothing.
-
-    A value that is null is not known.
-    """
-    sampler = result["config"].get("sampler", {})
-    keep, looking, effective, flops, seconds, corrupted, selected = map(
-        result.get,
-        ("keep_rate", "looking_updates", "effective_batch", "selection_flops", "selection_seconds", "corrupted",
-         "selected_corrupted"),
-    )  # fmt: skip
-    said = []
-    if looking == 0 and "threshold" in sampler:
-        said.append("the gate never opened: this was uniform sampling")
-    elif looking == 0 and "looks" in sampler:
-        said.append("it never looked: this was uniform sampling")
-    elif looking and looking < 1:
-        how = "the gate was open" if "threshold" in sampler else "it looked"
-        said.append(f"{how} for {percent(looking)} of the updates")
-    if keep and keep < 1:
-        of = "what it looked at" if looking == 1 else "its candidates"
-        said.append(f"it kept {percent(keep)} of {of}")
-    elif keep and "ratio" in sampler:
-        said.append("it dropped nothing: this was uniform sampling")
-    if effective is not None and effective < 1:
-        said.append(f"its weights made a batch count as {percent(effective)} of one")
-    if flops:
-        of_time = f" and {percent(seconds)} of the time" if seconds is not None else ""
-        said.append(f"choosing took {percent(flops)} of the FLOPs{of_time}")
-    if corrupted is not None and selected is not None:
-        said.append(f"{percent(selected)} of what it trained on is corrupted, and {percent(corrupted)} of the data")
-    return "; ".join(said)
-
-
-def percent(share: float) -> str:
-    """A share in percent to two digits; only 1 is 100%."""
-    return "100%" if share >= 1 else "over 99%" if share >= 0.995 else f"{100 * share:.2g}%"

@@ -18,8 +18,10 @@ import time
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from budgetrun import known
 from budgetrun.errors import UserError, one_line
 from budgetrun.lock import Busy
+from budgetrun.summary import BEFORE, say
 from budgetrun.terminal import lasting
 
 
@@ -34,10 +36,6 @@ def task(cfg: DictConfig) -> float | None:
 
 def ran(cfg: DictConfig) -> float | None:
     """The same, where stdout and stderr are lasting."""
-    from budgetrun.config import choices_of, experiment
-    from budgetrun.machine import own_gpu
-    from budgetrun.train import run
-
     log = logging.getLogger("budgetrun")
     log.setLevel(logging.INFO)
     hydra = HydraConfig.get()
@@ -45,6 +43,18 @@ def ran(cfg: DictConfig) -> float | None:
     try:
         # paths are as they were typed, wherever hydra.job.chdir has gone
         with contextlib.chdir(hydra.runtime.cwd):
+            again = in_sweep or cfg.get("force") or cfg.get("dry_run") or hydra.run.dir != "."
+            record = None if again else known.record_of(cfg, hydra)
+            if record is not None and (found := known.finished(record)) is not None:
+                result, path = found
+                log.info(BEFORE)
+                say(result, path)
+                return float(result["test_accuracy"])
+
+            from budgetrun.config import choices_of, experiment
+            from budgetrun.machine import own_gpu
+            from budgetrun.train import run
+
             checked = experiment(cfg, choices_of(hydra))
             if not in_sweep and hydra.run.dir != ".":
                 raise no_run_dir(hydra.run.dir)
@@ -62,7 +72,10 @@ def ran(cfg: DictConfig) -> float | None:
                 return None
             if checked.settings.device == "auto" and (gpu := own_gpu(worker())) is not None:
                 checked.settings.device = gpu
-            return float(run(checked)["test_accuracy"])
+            accuracy = float(run(checked)["test_accuracy"])
+            if record is not None:
+                known.remember(record, checked.run_id)
+            return accuracy
     except Exception as error:
         if in_sweep:
             job = " ".join(hydra.overrides.task)

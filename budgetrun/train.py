@@ -23,7 +23,7 @@ from budgetrun.budget import Budget, full_updates, model_flops
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context, Model, Random, Stateful, UserError
 from budgetrun.data import Normalize, digest, held_out, prepare
-from budgetrun.diagnostics import Diagnostics, in_words
+from budgetrun.diagnostics import Diagnostics
 from budgetrun.errors import STOPPING, Abandoned, Interrupted, Interruption, heard
 from budgetrun.fit import check_memory, check_parts, check_views, outline
 from budgetrun.identity import made_files
@@ -31,6 +31,7 @@ from budgetrun.looks import Looks, SecondNetwork
 from budgetrun.progress import shown
 from budgetrun.record import Diverged, Record
 from budgetrun.results import FINISHED, RunFolder, check_made, commit
+from budgetrun.summary import BEFORE, say
 from budgetrun.views import Views
 
 log = logging.getLogger("budgetrun")
@@ -46,7 +47,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     settings = experiment.settings
     folder = RunFolder(settings.output_dir, experiment.run_id)
     if not settings.force and (result := folder.finished()):
-        log.info("finished before, not run again (force=true does)")
+        log.info(BEFORE)
     else:
         try:
             with machine.profile(settings.deterministic), memory.explained():
@@ -61,16 +62,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
         finally:
             folder.close()
 
-    def spent(name: str, form: str) -> str:
-        return "unknown" if result[name] is None else format(result[name], form)
-
-    did = in_words(result)
-    log.info(
-        "test accuracy %.4f after %s updates: %s images trained on, %s forward passes, %s FLOPs, %s s%s\n%s",
-        result["test_accuracy"], spent("updates", ".0f"), spent("examples_backward", ",.0f"),
-        spent("examples_forward", ",.0f"), spent("flops", ".4g"), spent("seconds", ".1f"),
-        did and f"\n{experiment.names['sampler']}: {did}", folder.result_path,
-    )  # fmt: skip
+    say(result, folder.result_path)
     return result
 
 

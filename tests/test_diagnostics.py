@@ -19,7 +19,8 @@ from torch import Tensor
 
 from budgetrun.budget import Budget
 from budgetrun.contracts import Batch, Data
-from budgetrun.diagnostics import Diagnostics, in_words
+from budgetrun.diagnostics import Diagnostics
+from budgetrun.summary import in_words
 from budgetrun.train import run
 from budgetrun.views import Views
 
