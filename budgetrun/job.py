@@ -6,16 +6,22 @@ A module of its own, so that what is sent to workers names it instead of carryin
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import multiprocessing
+import os
 import re
+import signal
+import threading
+import time
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from budgetrun import plugins
+from budgetrun import known, plugins
 from budgetrun.errors import UserError, one_line
 from budgetrun.lock import Busy
+from budgetrun.summary import BEFORE, say
 from budgetrun.terminal import lasting, shown
 
 
@@ -23,16 +29,13 @@ def task(cfg: DictConfig) -> float | None:
     """One run; its test accuracy, for sweepers that optimise. None of a dry run."""
     if worker() is None:
         return ran(cfg)
+    leave_with_the_first()
     with lasting():  # as in the first process
         return ran(cfg)
 
 
 def ran(cfg: DictConfig) -> float | None:
     """The same, where stdout and stderr are lasting."""
-    from budgetrun.config import choices_of, experiment
-    from budgetrun.machine import own_gpu
-    from budgetrun.train import run
-
     plugins.register_resolvers()
     log = logging.getLogger("budgetrun")
     log.setLevel(logging.INFO)
@@ -41,6 +44,18 @@ def ran(cfg: DictConfig) -> float | None:
     try:
         # paths are as they were typed, wherever hydra.job.chdir has gone
         with contextlib.chdir(hydra.runtime.cwd):
+            again = in_sweep or cfg.get("force") or cfg.get("dry_run") or hydra.run.dir != "."
+            record = None if again else known.record_of(cfg, hydra)
+            if record is not None and (found := known.finished(record)) is not None:
+                result, path = found
+                log.info(BEFORE)
+                say(result, path)
+                return float(result["test_accuracy"])
+
+            from budgetrun.config import choices_of, experiment
+            from budgetrun.machine import own_gpu
+            from budgetrun.train import run
+
             checked = experiment(cfg, choices_of(hydra))
             if not in_sweep and hydra.run.dir != ".":
                 raise no_run_dir(hydra.run.dir)
@@ -60,7 +75,10 @@ def ran(cfg: DictConfig) -> float | None:
                 return None
             if checked.settings.device == "auto" and (gpu := own_gpu(worker())) is not None:
                 checked.settings.device = gpu
-            return float(run(checked)["test_accuracy"])
+            accuracy = float(run(checked)["test_accuracy"])
+            if record is not None:
+                known.remember(record, checked.run_id)
+            return accuracy
     except Exception as error:
         if in_sweep:
             job = " ".join(hydra.overrides.task)
@@ -68,6 +86,21 @@ def ran(cfg: DictConfig) -> float | None:
             name = "" if isinstance(error, (UserError, OSError)) else f"{type(error).__name__}: "
             log.error("%s: %s: %s%s", why, shown(job), name, shown(one_line(error)))
         raise
+
+
+@functools.cache  # once a process
+def leave_with_the_first() -> None:
+    """In a worker: see to it that it saves and ends when the process that started it is gone, however that ended."""
+    first = multiprocessing.parent_process()
+
+    def watch() -> None:
+        while first is not None and os.getppid() == first.pid:
+            time.sleep(1)
+        while True:  # a run saves at the first, and then nobody is there to hear the next, which ends the process
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def no_run_dir(folder: str) -> UserError:

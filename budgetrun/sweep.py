@@ -193,7 +193,14 @@ def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: Ta
     after the other, until the one that kills its worker is alone; the others finish.
     """
 
+    asked = whole.hydra.launcher.get("n_jobs")
+
     def launch(batch: list[Job], number: int) -> Sequence[JobReturn]:
+        if asked is not None:  # a worker without a job would not see that this process is gone, see job.py
+            from joblib import effective_n_jobs
+
+            with open_dict(whole):
+                whole.hydra.launcher.n_jobs = min(effective_n_jobs(asked), len(batch))
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=whole)
         return launcher.launch([job.overrides for job in batch], initial_job_idx=number)
 

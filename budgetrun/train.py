@@ -31,6 +31,7 @@ from budgetrun.looks import Looks, SecondNetwork
 from budgetrun.progress import shown
 from budgetrun.record import Diverged, Record
 from budgetrun.results import FINISHED, RunFolder, check_made, commit
+from budgetrun.summary import BEFORE, say
 from budgetrun.views import Views
 
 log = logging.getLogger("budgetrun")
@@ -46,7 +47,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     settings = experiment.settings
     folder = RunFolder(settings.output_dir, experiment.run_id)
     if not settings.force and (result := folder.finished()):
-        log.info("finished before, not run again (force=true does)")
+        log.info(BEFORE)
     else:
         try:
             with machine.profile(settings.deterministic), memory.explained():
@@ -61,14 +62,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
         finally:
             folder.close()
 
-    def spent(name: str, form: str) -> str:
-        return "unknown" if result[name] is None else format(result[name], form)
-
-    log.info(
-        "test accuracy %.4f after %s updates: %s images trained on, %s forward passes, %s FLOPs, %s s\n%s",
-        result["test_accuracy"], spent("updates", ".0f"), spent("examples_backward", ",.0f"),
-        spent("examples_forward", ",.0f"), spent("flops", ".4g"), spent("seconds", ".1f"), folder.result_path,
-    )  # fmt: skip
+    say(result, folder.result_path)
     return result
 
 

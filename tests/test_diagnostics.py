@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cli import here
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch import Tensor
 from budgetrun.budget import Budget
 from budgetrun.contracts import Batch, Data
 from budgetrun.diagnostics import Diagnostics
+from budgetrun.summary import in_words
 from budgetrun.train import run
 from budgetrun.views import Views
 
@@ -383,3 +385,50 @@ def test_mixed_images_are_visits_of_their_sources(lines_of):
     plain = lines_of("sampler=p_sgd", "budget=0.3", "epochs=20", "aug=none")
     mixed = lines_of("sampler=p_sgd", "budget=0.3", "epochs=20", "aug=ricap")
     assert plain[-1]["visits_entropy"] < mixed[-1]["visits_entropy"] < math.log(1438)
+
+
+GATED, LOOKING = {"threshold": None, "looks": "eval"}, {"looks": "eval"}
+
+
+@pytest.mark.parametrize(
+    ("sampler", "values", "words"),
+    [
+        ({}, {"keep_rate": 1.0, "looking_updates": 0.0}, ""),
+        ({}, {"keep_rate": None, "looking_updates": None}, ""),
+        (GATED, {"keep_rate": 1.0, "looking_updates": 0.0}, "the gate never opened: this was uniform sampling"),
+        (GATED, {"keep_rate": 0.5, "looking_updates": 0.25},
+         "the gate was open for 25% of the updates; it kept 50% of its candidates"),
+        (LOOKING, {"keep_rate": 1.0, "looking_updates": 0.0}, "it never looked: this was uniform sampling"),
+        (LOOKING, {"keep_rate": 0.9, "looking_updates": 0.999},
+         "it looked for over 99% of the updates; it kept 90% of its candidates"),
+        (LOOKING, {"keep_rate": 0.312, "looking_updates": 1.0, "selection_flops": 0.5, "selection_seconds": 0.004},
+         "it kept 31% of what it looked at; choosing took 50% of the FLOPs and 0.4% of the time"),
+        ({"ratio": 0.5}, {"keep_rate": 1.0, "looking_updates": 0.0, "effective_batch": 1.0},
+         "it dropped nothing: this was uniform sampling"),
+        ({"ratio": 0.5}, {"keep_rate": 0.8, "looking_updates": 0.0, "effective_batch": 0.9},
+         "it kept 80% of its candidates; its weights made a batch count as 90% of one"),
+        ({}, {"corrupted": 0.2, "selected_corrupted": 0.4},
+         "40% of what it trained on is corrupted, and 20% of the data"),
+    ],
+)  # fmt: skip
+def test_a_result_says_in_a_line_what_the_method_did(
+    sampler: dict[str, Any], values: dict[str, Any], words: str
+) -> None:
+    assert in_words({"config": {"sampler": sampler}, **values}) == words
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("sampler=uniform", None),
+        ("sampler=is", "the gate never opened: this was uniform sampling"),
+        ("sampler=is sampler.threshold=0", "the gate was open for 75% of the updates; it kept 40% of its candidates; "),
+        ("sampler=sb sampler.prime=9", "it never looked: this was uniform sampling"),
+        ("sampler=sb sampler.prime=0 sampler.floor=1", "choosing took "),
+    ],
+)
+def test_a_run_ends_with_what_its_method_did(line: str, said: str | None, tmp_path: Path) -> None:
+    done = here(f"{line} epochs=0.2 evaluations=1", tmp_path)
+    *_, told, _ = done.out.splitlines()
+    assert said is None or f": {said}" in told, done.out
+    assert done.out.count("uniform: ") == 0

@@ -429,6 +429,17 @@ def test_a_killed_worker_does_not_lose_the_sweep(tmp_path: Path) -> None:
     assert results(outputs) == results(quiet)
 
 
+def test_workers_save_and_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    line = "-m seed=0,1 epochs=4000 evaluations=4000 hydra/launcher=joblib hydra.launcher.n_jobs=4"
+    sweep = started(line, tmp_path)
+    wait_for(lambda: len([p for p in outputs.glob("*/metrics.jsonl") if p.stat().st_size]) == 2)
+    sweep.kill()
+    sweep.communicate(timeout=30)  # which waits for all that have its streams
+    assert counts(outputs) == {INTERRUPTED: 2}
+    assert len(list(outputs.glob("*/checkpoint.pt"))) == 2
+
+
 BAD = """
 import os
 from dataclasses import dataclass

@@ -1,0 +1,89 @@
+"""A finished run that is typed again is found at once; whatever might make it another run is looked into."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli import Done, environment, here
+
+from budgetrun import known
+
+LINE = "epochs=0.2 evaluations=1 sampler=is"
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Done:
+    done = here(LINE, tmp_path)
+    assert done.code == 0, done.err
+    return done
+
+
+def built(line: str, cwd: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the parts of the experiment are built when the line is typed again."""
+    reached: list[Any] = []
+    with monkeypatch.context() as patched:
+        patched.setattr("budgetrun.config.experiment", lambda *given: reached.append(given) or 1 / 0)
+        here(line, cwd)
+    return bool(reached)
+
+
+def test_it_is_found_without_torch_and_says_the_same(first: Done) -> None:
+    ask = "import sys; from budgetrun.__main__ import main; code = main(); sys.exit(code or 'torch' in sys.modules)"
+    again = subprocess.run(
+        [sys.executable, "-c", ask, *LINE.split()], cwd=first.cwd, env=environment(), capture_output=True, text=True
+    )
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout.splitlines()[0] == "finished before, not run again (force=true does)"
+    assert again.stdout.splitlines()[1:] == first.out.splitlines()[-3:]
+
+
+def other_code(cwd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known, "code", lambda: "another version")
+
+
+def named_file(cwd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cwd / "bound").write_text("now the value of sampler.score is the name of a file, whose content counts")
+
+
+def no_result(cwd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = cwd.rglob("result.json")
+    path.unlink()
+
+
+def other_result(cwd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = cwd.rglob("result.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "run_id": "digits-s0-00000000"}))
+
+
+def no_record(cwd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = (cwd / "outputs" / known.FOLDER).iterdir()
+    path.write_text("../elsewhere")
+
+
+@pytest.mark.parametrize("change", [other_code, named_file, no_result, other_result, no_record])
+def test_what_is_not_as_it_was_is_looked_into(
+    change: Callable[[Path, pytest.MonkeyPatch], None], first: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not built(LINE, first.cwd, monkeypatch)
+    change(first.cwd, monkeypatch)
+    assert built(LINE, first.cwd, monkeypatch)
+
+
+@pytest.mark.parametrize("more", ["seed=1", "force=true", "dry_run=true", "sampler.pool=4", "~aug"])
+def test_another_line_is_looked_into(more: str, first: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert built(f"{LINE} {more}", first.cwd, monkeypatch)
+
+
+def test_a_class_of_the_user_s_own_is_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "seen.py").write_text("from budgetrun.sampler.scan import Scan as Seen\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    line = "epochs=0.2 evaluations=1 sampler=scan sampler._target_=seen.Seen"
+    assert here(line, tmp_path).code == 0
+    assert built(line, tmp_path, monkeypatch)
+    assert not list(tmp_path.glob(f"outputs/{known.FOLDER}"))
