@@ -200,7 +200,8 @@ def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: Ta
             from joblib import effective_n_jobs
 
             with open_dict(whole):
-                whole.hydra.launcher.n_jobs = min(effective_n_jobs(asked), len(batch))
+                # with one, joblib would run the jobs in this process, which a run then could take with it
+                whole.hydra.launcher.n_jobs = min(effective_n_jobs(asked), max(2, len(batch)))
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=whole)
         return launcher.launch([job.overrides for job in batch], initial_job_idx=number)
 
