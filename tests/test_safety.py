@@ -363,7 +363,7 @@ def test_a_corrupt_checkpoint_is_reported_and_set_aside_and_the_run_starts_over(
     kind: str, interrupted: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True)
-    (folder,) = (tmp_path / "outputs").iterdir()
+    (folder,) = (tmp_path / "outputs").glob("digits-*")
     expected = json.loads((folder / "result.json.previous").read_text())
     weights = torch.load(folder / "whole.pt", weights_only=True)["model"]
     content = damaged(folder / "checkpoint.pt", kind)
@@ -379,7 +379,7 @@ def test_a_corrupt_checkpoint_is_reported_and_set_aside_and_the_run_starts_over(
 
 def test_what_is_no_file_in_the_place_of_a_run_s_files_does_not_keep_it_waiting(tmp_path: Path) -> None:
     expected = finished(tmp_path).result["test_accuracy"]
-    folder = next((tmp_path / "outputs").iterdir())
+    folder = next((tmp_path / "outputs").glob("digits-*"))
     for name in ("checkpoint.pt", "metrics.jsonl", ".metrics.jsonl.partial", "train.log", "running.json", "failed.json",
                  "result.json"):  # fmt: skip
         (folder / name).unlink(missing_ok=True)
