@@ -39,7 +39,7 @@ def at_home(argument: str) -> str:
 def composed(arguments: list[str], overrides: list[str]) -> DictConfig:
     """What these overrides compose, with the configuration and the folders that a command line names.
 
-    Without Hydra's part. A Hydra that is at work is left as it was.
+    Hydra's part is included. A Hydra that is at work is left as it was.
     """
     typed = command(arguments)
     conf = Path(typed.config_path).resolve() if typed.config_path else CONF
@@ -49,7 +49,7 @@ def composed(arguments: list[str], overrides: list[str]) -> DictConfig:
     singleton.clear()
     try:
         with initialize_config_dir(str(conf), job_name="budgetrun", version_base="1.3"):
-            return compose(typed.config_name or "config", [*overrides, *searched])
+            return compose(typed.config_name or "config", [*overrides, *searched], return_hydra_config=True)
     finally:
         singleton.clear()
         if at_work is not None:

@@ -476,7 +476,7 @@ def types_of(function: Any) -> dict[str, type]:
     except Exception:  # names that are not there when it runs
         return {}
     found = {name: get_origin(kind) or kind for name, kind in said.items()}
-    return {name: kind for name, kind in found.items() if inspect.isclass(kind) and kind is not type(None)}
+    return {name: kind for name, kind in found.items() if inspect.isclass(kind) and kind not in (type(None), Any)}
 
 
 def related(one: type, other: type) -> bool:

@@ -83,7 +83,7 @@ def options_of(group: str) -> list[str]:
 def keys(arguments: list[str]) -> list[str]:
     """All keys that a command line can set, under the options that it chooses where they exist."""
     groups = [p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra"]
-    chosen = [o for o in command(arguments).overrides if o.partition("=")[0] in groups]
+    chosen = [o for o in command(arguments).overrides if o.partition("=")[0] in [*groups, "hydra/launcher"]]
     try:
         cfg = composed(arguments, chosen)
     except (HydraException, OmegaConfBaseException, ValueError):  # one of these is wrong too

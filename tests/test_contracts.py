@@ -48,7 +48,7 @@ class Mine:
     def load(self, folder, *, checked=False):
         return None
 
-    def build(self, *sizes: int):
+    def build(self, *sizes: int) -> Any:
         return None
 
     def apply(self, data):
