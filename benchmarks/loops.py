@@ -76,6 +76,8 @@ class CountedSampler:
         return batch
 
     def __getattr__(self, name: str) -> Any:
+        if name == "sampler":  # of a copy that is being made
+            raise AttributeError(name)
         return getattr(self.sampler, name)
 
 

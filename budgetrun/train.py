@@ -72,10 +72,12 @@ class Unloadable(Exception):
 
 def trained(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     """Train, from the checkpoint where that can be, else from the beginning."""
-    untouched = copy.deepcopy(experiment)
+    sampler, scores = copy.deepcopy((experiment.sampler, experiment.scores))  # the parts that have a state
     with contextlib.suppress(Unloadable):
         return train(experiment, folder)
-    return train(untouched, folder)  # with nothing in it of the half that was loaded
+    return train(
+        replace(experiment, sampler=sampler, scores=scores), folder
+    )  # with nothing of the half that was loaded
 
 
 def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
