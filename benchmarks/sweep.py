@@ -7,9 +7,9 @@ runs that are launched differ in their seed alone. `model=resnet18 device=cuda -
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -55,10 +55,10 @@ def start_of(jobs: int) -> None:
         line = [*options, f"seed=range({jobs // 40})"]
         check, listed = spent([*line, "dry_run=true"])
         spent(["epochs=0.1", f"output_dir={folder}"])
-        result = next(Path(folder).glob("*/result.json"))
+        result = json.loads(next(Path(folder).glob("*/result.json")).read_bytes())
         for run in re.findall(r"^missing +(\S+?):", listed, flags=re.M):
             Path(run).mkdir()
-            shutil.copy(result, run)
+            Path(run, "result.json").write_text(json.dumps({**result, "run_id": Path(run).name}))
         again, said = spent(line)
     print(
         f"\n### (f) The start of a sweep of {jobs} jobs, {len(re.findall('^missing', listed, flags=re.M))} of digits\n"
