@@ -26,9 +26,10 @@ import torch
 from benchmarks import loops
 from benchmarks.contest import RATIO_HEADER, contest, ratio
 from benchmarks.start import start
-from budgetrun import coresets, machine
+from budgetrun import coresets
 from budgetrun.contracts import Context, Data
 from budgetrun.errors import UserError
+from budgetrun.training import machine
 
 
 @dataclass

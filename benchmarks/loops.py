@@ -19,12 +19,15 @@ from torch import Tensor, nn
 
 from benchmarks.contest import Lane, Tick
 from benchmarks.images import Loaded
-from budgetrun import machine, plugins, scorefile, train
-from budgetrun.commandline import CONF
-from budgetrun.composing import task_part
+from budgetrun import train
 from budgetrun.config import Experiment, experiment
 from budgetrun.contracts import Batch, Context, Data
-from budgetrun.data import Normalize, fingerprint, prepare
+from budgetrun.folder import scorefile
+from budgetrun.launch import plugins
+from budgetrun.launch.command import CONF
+from budgetrun.launch.compose import task_part
+from budgetrun.training import machine
+from budgetrun.training.data import Normalize, fingerprint, prepare
 
 LONG = ["epochs=1000", "evaluations=1", "checkpoint_every=1e9", "force=true"]  # nothing but updates while it is timed
 

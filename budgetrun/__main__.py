@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 
-from budgetrun import plugins
-from budgetrun.commandline import CONF, at_home, command
 from budgetrun.errors import STOPPING, Interrupted, heard
-from budgetrun.job import no_run_dir, task
+from budgetrun.launch import plugins
+from budgetrun.launch.command import CONF, at_home, command
+from budgetrun.launch.job import no_run_dir, task
 from budgetrun.terminal import any_encoding, lasting
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def ended() -> int:
     except Exception as error:
         if wants_traceback():
             raise
-        from budgetrun.explain import explain
+        from budgetrun.launch.explain import explain
 
         sentence = explain(error, sys.argv[1:])
         if sentence is None:  # a bug of ours: the traceback is what helps

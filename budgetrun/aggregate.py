@@ -13,12 +13,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from budgetrun.analysis import Analysis, add_arguments, analyse, named, question
-from budgetrun.derived import DERIVED
 from budgetrun.errors import UserError
-from budgetrun.picture import draw, format_of
-from budgetrun.runs import CURVE, cell_of, curve, is_harmless, need, read, select
-from budgetrun.table import STYLES
+from budgetrun.tables.analysis import Analysis, add_arguments, analyse, named, question
+from budgetrun.tables.derived import DERIVED
+from budgetrun.tables.plot import draw, format_of
+from budgetrun.tables.runs import CURVE, cell_of, curve, is_harmless, need, read, select
+from budgetrun.tables.table import STYLES
 from budgetrun.terminal import any_encoding, shown, tell
 
 # what a CSV says of a cell against the baseline, see Effect

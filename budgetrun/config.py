@@ -6,16 +6,16 @@ import dataclasses
 import difflib
 import functools
 import json
+import pkgutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from budgetrun import scorefile
 from budgetrun.contracts import (
     Augmentation,
     Dataset,
@@ -31,10 +31,8 @@ from budgetrun.contracts import (
     fits,
 )
 from budgetrun.errors import one_line
+from budgetrun.folder import scorefile
 from budgetrun.identity import run_id, why_unsaid
-
-if TYPE_CHECKING:
-    from hydra.conf import HydraConf
 
 PROTOCOLS = {
     "dataset": Dataset, "model": Model, "sampler": Sampler, "aug": Augmentation, "noise": Noise, "loss": Loss,
@@ -114,15 +112,6 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return values
 
 
-def choices_of(hydra: HydraConf) -> dict[str, Any]:
-    """The option chosen in each group: a list where it was typed as one, which Hydra does not keep with the others."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    typed = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
-    lists = {o.key_or_group: o.value() for o in typed if o.key_or_group in GROUPS and isinstance(o.value(), list)}
-    return {**lists, **hydra.runtime.choices}
-
-
 def name_of(chosen: str | list[str] | None) -> str:
     """One name for the options of a group: aug=[ricap] is ricap, aug=[randaugment,ricap] is randaugment+ricap."""
     options = [chosen] if isinstance(chosen, str) else chosen or []
@@ -171,11 +160,9 @@ def build(values: Any, where: str, protocol: Any) -> Any:
     """
     if not isinstance(values, Mapping) or not isinstance(values.get("_target_"), str):
         raise UserError(f"{where}_target_ is missing: it names the Python class that {where[:-1]}={values} is for")
-    from hydra.utils import get_object
-
     target = values["_target_"]
     try:
-        kind = get_object(target)
+        kind: Any = pkgutil.resolve_name(target)
     except Exception as error:  # whatever importing somebody's module raises
         raise UserError(f"{where}_target_={target} cannot be imported ({one_line(error)})") from error
     if not dataclasses.is_dataclass(kind):

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from budgetrun.errors import UserError as UserError  # components import it from here
 
 if TYPE_CHECKING:
-    from budgetrun.views import Views
+    from budgetrun.training.views import Views
 
 
 UNITS = ("updates", "examples", "flops", "seconds")

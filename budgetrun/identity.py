@@ -13,6 +13,7 @@ import glob
 import hashlib
 import json
 import os
+import pkgutil
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,19 +59,21 @@ def identity(names: Mapping[str, str], resolved: Mapping[str, Any]) -> dict[str,
 
 def component(values: Mapping[str, Any]) -> dict[str, Any]:
     """What counts of a component: its class, its version where it is not the first, and its values."""
-    from hydra.utils import get_object
-
     target = values["_target_"]
-    kind: Any = get_object(target)
+    kind: Any = pkgutil.resolve_name(target)
     elsewhere, neutral = said(kind, "elsewhere"), said(kind, "neutral")
-    # our files may move; somebody else's class of the same name is another one
-    what: dict[str, Any] = {"class": target.rpartition(".")[2] if target.startswith("budgetrun.") else target}
+    what: dict[str, Any] = {"class": class_of(target)}
     if (version := said(kind, "version")) != 1:
         what["version"] = version
     for key, value in values.items():
         if key != "_target_" and key not in elsewhere and (key not in neutral or value != neutral[key]):
             what[key] = counted(kind, key, value)
     return what
+
+
+def class_of(target: str) -> str:
+    """What counts of a `_target_`: our files may move; somebody else's class of the same name is another one."""
+    return target.rpartition(".")[2] if target.startswith("budgetrun.") else target
 
 
 # what a class says of its identity: its form, in words too, and what holds where it says nothing

@@ -15,12 +15,23 @@ from typing import Any
 
 from budgetrun.config import rounded
 from budgetrun.errors import UserError, one_line
+from budgetrun.files import write_text
+from budgetrun.folder.plan import PLANS, checked_plan
+from budgetrun.folder.reading import content, parse
+from budgetrun.folder.run import RunFolder, read_result, write_sums
+from budgetrun.folder.scorefile import need
 from budgetrun.identity import made_files, run_id
-from budgetrun.reading import content, parse
-from budgetrun.results import RunFolder, read_result, write_sums, write_text
-from budgetrun.scorefile import need
-from budgetrun.status import PLANS, checked_plan
 from budgetrun.terminal import shown, tell
+
+# classes by where they were before version 0.3
+MOVED = {
+    "budgetrun.optimizer.SGD": "budgetrun.optimizer.sgd.SGD",
+    "budgetrun.optimizer.AdamW": "budgetrun.optimizer.adamw.AdamW",
+    "budgetrun.schedule.Constant": "budgetrun.schedule.constant.Constant",
+    "budgetrun.schedule.Cosine": "budgetrun.schedule.cosine.Cosine",
+    "budgetrun.schedule.Linear": "budgetrun.schedule.linear.Linear",
+    "budgetrun.schedule.Step": "budgetrun.schedule.step.Step",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -93,12 +104,13 @@ def planned(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
 
 
 def with_new(value: Any, new: dict[str, str]) -> Any:
-    """A result in which the names of runs are their new ones."""
+    """A result in which the names of runs and classes are their new ones."""
     if isinstance(value, dict):
         return {key: with_new(v, new) for key, v in value.items()}
     if isinstance(value, str):
         for old, now in new.items():
             value = value.replace(old, now)
+        return MOVED.get(value, value)
     return value
 
 

@@ -18,21 +18,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from budgetrun import machine, memory, scorefile
-from budgetrun.budget import Budget, full_updates, model_flops
+from budgetrun import memory
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context, Model, Random, Stateful, UserError
-from budgetrun.data import Normalize, digest, held_out, prepare
-from budgetrun.diagnostics import Diagnostics
 from budgetrun.errors import STOPPING, Abandoned, Interrupted, Interruption, heard
-from budgetrun.fit import check_memory, check_parts, check_views, outline
+from budgetrun.folder import scorefile
+from budgetrun.folder.run import FINISHED, RunFolder, check_made, commit
 from budgetrun.identity import made_files
-from budgetrun.looks import Looks, SecondNetwork
-from budgetrun.progress import shown
-from budgetrun.record import Diverged, Record
-from budgetrun.results import FINISHED, RunFolder, check_made, commit
-from budgetrun.summary import BEFORE, say
-from budgetrun.views import Views
+from budgetrun.training import machine
+from budgetrun.training.budget import Budget, full_updates, model_flops
+from budgetrun.training.checks import check_memory, check_parts, check_views, outline
+from budgetrun.training.data import Normalize, digest, held_out, prepare
+from budgetrun.training.diagnostics import Diagnostics
+from budgetrun.training.looks import Looks, SecondNetwork
+from budgetrun.training.progress import shown
+from budgetrun.training.record import Diverged, Record
+from budgetrun.training.summary import BEFORE, say
+from budgetrun.training.views import Views
 
 log = logging.getLogger("budgetrun")
 Observe = Callable[[Batch, Tensor, Tensor], None]

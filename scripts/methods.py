@@ -17,7 +17,7 @@ from formulas import typeset
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from budgetrun.help import description
+from budgetrun.launch.help import description
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "methods.md"

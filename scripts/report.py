@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a checkout need not be installed
 
-from budgetrun.report import main
+from budgetrun.report.page import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -87,7 +87,7 @@ def hydra_at_work(folder: Path | None = None) -> Iterator[Any]:
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from budgetrun import plugins
+    from budgetrun.launch import plugins
 
     plugins.register()
     GlobalHydra.instance().clear()
@@ -103,7 +103,7 @@ def composed(*overrides: str) -> tuple[Any, dict[str, Any]]:
     from hydra import compose
     from omegaconf import open_dict
 
-    from budgetrun.config import choices_of
+    from budgetrun.launch.compose import choices_of
 
     with hydra_at_work():
         cfg = compose("config", overrides=list(overrides), return_hydra_config=True)
@@ -194,9 +194,9 @@ def needed(sampler: str, folder: Path, line: str = "") -> str:
         return ""
     import torch
 
-    from budgetrun import scorefile
-    from budgetrun.data import fingerprint, hold_out
     from budgetrun.dataset.digits import Digits
+    from budgetrun.folder import scorefile
+    from budgetrun.training.data import fingerprint, hold_out
 
     data = Digits(mean=[0.3], std=[0.4], flip=False, padding=1).load("")
     if match := re.search(r"validation=([\d.]+)", line):

@@ -21,7 +21,7 @@ from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context, Data, Random
 from budgetrun.dataset.digits import Digits
 from budgetrun.loss.cross_entropy import CrossEntropy
-from budgetrun.views import Views
+from budgetrun.training.views import Views
 
 CPU = torch.device("cpu")
 

@@ -18,8 +18,8 @@ from typing import Any
 from cli import Done
 
 from budgetrun.aggregate import main
+from budgetrun.folder.run import FINISHED
 from budgetrun.identity import ELSEWHERE
-from budgetrun.results import FINISHED
 
 
 def result(**changes: Any) -> dict[str, Any]:

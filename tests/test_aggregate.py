@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 from tables import aggregate, by_hand, read_latex, read_markdown, refused, result, table_of, write
 
 from budgetrun.identity import ELSEWHERE
-from budgetrun.picture import COLOURS, DASHES, MARKERS, figure
-from budgetrun.runs import CIRCUMSTANCES, REPEATS
-from budgetrun.table import Table, laid_out, latex, markdown, tabulate, word
+from budgetrun.tables.plot import COLOURS, DASHES, MARKERS, figure
+from budgetrun.tables.runs import CIRCUMSTANCES, REPEATS
+from budgetrun.tables.table import Table, laid_out, latex, markdown, tabulate, word
 
 PROBE = CHECKOUT / "scripts" / "aggregate.py"
 

@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from budgetrun.__main__ import CONF
-from budgetrun.budget import Budget, model_flops
 from budgetrun.contracts import UNITS, UserError
 from budgetrun.model.cnn import CNN
 from budgetrun.model.resnet import ResNet
-from budgetrun.schedule import Constant, Cosine, Linear, Step
+from budgetrun.schedule.constant import Constant
+from budgetrun.schedule.cosine import Cosine
+from budgetrun.schedule.linear import Linear
+from budgetrun.schedule.step import Step
 from budgetrun.train import run
+from budgetrun.training.budget import Budget, model_flops
 
 CPU = torch.device("cpu")
 B = 64  # images an update, of digits' recipe

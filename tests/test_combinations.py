@@ -13,11 +13,11 @@ import torch
 from cli import AUGS, NOISES, SAMPLERS, before_update, checked, needed
 from test_resume import AT_WORK, assert_ends_alike, interrupt
 
-from budgetrun.budget import model_flops
 from budgetrun.dataset.digits import Digits
 from budgetrun.errors import Interrupted
 from budgetrun.model.cnn import CNN
 from budgetrun.train import run
+from budgetrun.training.budget import model_flops
 
 UNITS = ("updates", "examples", "flops")  # in seconds no two runs spend the same
 B = 64  # images an update, of digits' recipe

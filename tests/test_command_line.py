@@ -33,7 +33,7 @@ def test_every_option_composes_into_a_checked_experiment_and_has_a_description(
     group: str, option: str, tmp_path: Path
 ) -> None:
     from budgetrun.config import experiment
-    from budgetrun.help import description
+    from budgetrun.launch.help import description
 
     cfg, names = composed(f"{group}={option}", *needed(option, tmp_path).split())
     assert names[group] == option
@@ -273,7 +273,7 @@ def test_help_is_the_same_page_however_it_is_asked_for(line: str, tmp_path: Path
 
 def test_the_examples_of_the_help_page_are_valid() -> None:
     from budgetrun.config import experiment
-    from budgetrun.help import help_page
+    from budgetrun.launch.help import help_page
 
     examples = re.findall(r"^  python -m budgetrun (?:-m )?(.*)$", help_page(CONF).partition("Examples")[2], flags=re.M)
     assert len(examples) >= 5

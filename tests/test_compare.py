@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import aggregate, read_latex, read_markdown, refused, table_of, write
 
-from budgetrun.compare import EQUAL, FEWEST, LEVEL, Baseline, Comparison, Effect, compare, holm
-from budgetrun.table import better, tabulate
+from budgetrun.tables.compare import EQUAL, FEWEST, LEVEL, Baseline, Comparison, Effect, compare, holm
+from budgetrun.tables.table import better, tabulate
 
 UNIFORM = ("--baseline", "sampler=uniform")
 

@@ -14,7 +14,10 @@ from budgetrun.aug.crop import Crop
 from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.ricap import RICAP
 from budgetrun.contracts import MOST, Schedule, UserError, check_row, check_schedule, fits, path
-from budgetrun.schedule import Constant, Cosine, Linear, Step
+from budgetrun.schedule.constant import Constant
+from budgetrun.schedule.cosine import Cosine
+from budgetrun.schedule.linear import Linear
+from budgetrun.schedule.step import Step
 
 PROTOCOLS: dict[str, Any] = {
     "dataset": contracts.Dataset, "model": contracts.Model, "sampler": contracts.Sampler, "aug": contracts.Augmentation,
@@ -133,8 +136,8 @@ RANGES = [
     ("model.cnn.CNN", {}, "width", 1, 10**6),
     ("model.wide_resnet.WideResNet", {"depth": 10, "dropout": 0.0}, "width", 1, 10**6),
     ("model.wide_resnet.WideResNet", {"width": 1, "dropout": 0.0}, "depth", 10, 1000),
-    ("optimizer.AdamW", {"betas": [0.9, 0.9]}, "eps", 1e-30, 1),
-    ("schedule.Step", {"milestones": [0.5]}, "factor", 1e-6, 1),
+    ("optimizer.adamw.AdamW", {"betas": [0.9, 0.9]}, "eps", 1e-30, 1),
+    ("schedule.step.Step", {"milestones": [0.5]}, "factor", 1e-6, 1),
     ("scores.ensemble.Ensemble", {"acquisition": "entropy"}, "members", 2, MOST),
     ("sampler.active_bias.ActiveBias", {"score": "variance", "use": "draw", "warmup": 0.1}, "epsilon", 0, 1e6),
     ("sampler.infobatch.InfoBatch", {"delta": 0.875}, "ratio", 0, 0.999),

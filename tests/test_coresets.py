@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from budgetrun import coresets
 from budgetrun.aug.mixup import Mixup
-from budgetrun.budget import model_flops
 from budgetrun.contracts import Batch, Context, UserError
 from budgetrun.coresets import (
     Craig,
@@ -40,6 +39,7 @@ from budgetrun.coresets import (
 from budgetrun.model.cnn import CNN
 from budgetrun.sampler.coreset import CoreSet
 from budgetrun.scores.coreset import CoreSetScores
+from budgetrun.training.budget import model_flops
 
 SIZES = {"m": st.integers(2, 14), "dim": st.integers(1, 4), "seed": st.integers(0, 1000)}
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
-from budgetrun.budget import model_flops
 from budgetrun.contracts import Data, UserError
-from budgetrun.data import Normalize, fingerprint, hold_out, prepare, resized
 from budgetrun.train import run
+from budgetrun.training.budget import model_flops
+from budgetrun.training.data import Normalize, fingerprint, hold_out, prepare, resized
 
 
 def small_data(labels: list[int], classes: int = 4) -> Data:

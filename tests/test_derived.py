@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tables import aggregate, read_markdown, refused, table_of, write
 
 from budgetrun.aggregate import parser
-from budgetrun.derived import DERIVED, Options, Undefined, updates_an_epoch
+from budgetrun.tables.derived import DERIVED, Options, Undefined, updates_an_epoch
 
 HU = ("--baseline", "sampler=scan", "--metric", "speedup_examples")
 

@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from budgetrun.budget import Budget
 from budgetrun.contracts import Batch, Data
-from budgetrun.diagnostics import Diagnostics
-from budgetrun.summary import in_words
 from budgetrun.train import run
-from budgetrun.views import Views
+from budgetrun.training.budget import Budget
+from budgetrun.training.diagnostics import Diagnostics
+from budgetrun.training.summary import in_words
+from budgetrun.training.views import Views
 
 CPU = torch.device("cpu")
 FORWARD, UPDATE = 3, 10  # FLOPs of an image
@@ -364,7 +364,7 @@ def test_importance_sampling_with_an_open_gate_looks_before_all_updates_but_the_
 
 
 def test_the_effective_batch_of_importance_sampling_is_that_of_its_weights(lines_of, monkeypatch):
-    from budgetrun import diagnostics
+    from budgetrun.training import diagnostics
 
     seen: list[Tensor | None] = []
     really = diagnostics.Diagnostics.observe

@@ -17,7 +17,7 @@ import yaml
 from cli import CHECKOUT, CONF, here, listing, refused
 from omegaconf import DictConfig, OmegaConf
 
-from budgetrun import plugins
+from budgetrun.launch import plugins
 
 SHORT = "epochs=0.1 evaluations=1"  # two updates
 COMPARED = ("budget", "seed", "lr", "weight_decay", "epochs", "output_dir", "sampler", "aug", "schedule", "model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import re
 import shutil
 from pathlib import Path
@@ -427,6 +428,12 @@ def test_a_run_of_before_whose_file_is_gone_keeps_its_name(
     assert re.search(r"keeps its name: sampler.file: gone.csv cannot be read", capsys.readouterr().out)
     assert migrate.main([str(tmp_path / "nowhere")]) == 1
     assert "nowhere is not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("old", "now"), migrate.MOVED.items())
+def test_a_class_that_has_moved_is_found(old: str, now: str) -> None:
+    assert pkgutil.resolve_name(now).__name__ == old.rpartition(".")[2]
+    assert migrate.with_new({"part": {"_target_": old}}, {}) == {"part": {"_target_": now}}
 
 
 def test_a_run_of_before_that_cannot_be_told_keeps_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,8 +16,8 @@ from cli import here, refused
 from PIL import Image, ImageOps
 from torchvision import datasets, transforms
 
-from budgetrun import images
 from budgetrun.contracts import Data, UserError
+from budgetrun.dataset import _images as images
 from budgetrun.dataset.image_folder import ImageFolder
 from budgetrun.dataset.mini_imagenet import MiniImageNet
 

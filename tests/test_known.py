@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cli import Done, environment, here
 
-from budgetrun import known
+from budgetrun.launch import known
 
 LINE = "epochs=0.2 evaluations=1 sampler=is"
 

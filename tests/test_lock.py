@@ -16,8 +16,8 @@ from unittest import mock
 import pytest
 from cli import environment, listing
 
-from budgetrun import lock
-from budgetrun.lock import Busy, Lock, holder
+from budgetrun.folder import lock
+from budgetrun.folder.lock import Busy, Lock, holder
 
 HOLDER = """
 import sys, time

@@ -14,17 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from budgetrun.budget import Budget, model_flops
 from budgetrun.contracts import Batch, Context, Data, Loss, UserError
-from budgetrun.data import Normalize
-from budgetrun.looks import Looks, SecondNetwork
 from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.loss.focal import Focal
 from budgetrun.model.cnn import CNN
 from budgetrun.model.resnet import ResNet
 from budgetrun.model.wide_resnet import WideResNet
 from budgetrun.train import run
-from budgetrun.views import Stream
+from budgetrun.training.budget import Budget, model_flops
+from budgetrun.training.data import Normalize
+from budgetrun.training.looks import Looks, SecondNetwork
+from budgetrun.training.views import Stream
 
 CPU = torch.device("cpu")
 PART = 4  # images a pass

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from budgetrun.contracts import Batch
-from budgetrun.data import Normalize, prepare
 from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.loss.focal import Focal
 from budgetrun.model.cnn import CNN
+from budgetrun.training.data import Normalize, prepare
 
 LOSSES = sorted(p.stem for p in (CONF / "loss").glob("*.yaml"))
 CLASSES = 6
@@ -165,8 +165,8 @@ def test_a_run_trains_with_its_loss_and_tests_with_the_cross_entropy(loss: str, 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_first_update_of_a_run_is_made_on_its_loss(loss: str, experiment_for, monkeypatch) -> None:
     """train_loss after one update is the loss's mean over the batch that the untrained network was given."""
-    from budgetrun.diagnostics import Diagnostics
     from budgetrun.train import run
+    from budgetrun.training.diagnostics import Diagnostics
 
     experiment = experiment_for(f"loss={loss}", "model.width=4", "epochs=1", "evaluations=22")
     seen = []

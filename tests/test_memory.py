@@ -14,7 +14,7 @@ from torch import nn
 
 from budgetrun import memory
 from budgetrun.contracts import Data, UserError
-from budgetrun.fit import check_memory, outline
+from budgetrun.training.checks import check_memory, outline
 
 CPU = torch.device("cpu")
 

@@ -11,10 +11,10 @@ from cli import CONF
 from omegaconf import OmegaConf
 from torch import nn
 
-from budgetrun.budget import model_flops
 from budgetrun.config import build
 from budgetrun.contracts import Model, UserError
 from budgetrun.model.cnn import Quarters
+from budgetrun.training.budget import model_flops
 
 MODELS = sorted(p.stem for p in (CONF / "model").glob("*.yaml"))
 

@@ -20,7 +20,6 @@ from scipy.stats import chisquare, kstest, truncnorm
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context, Data, Random, UserError
-from budgetrun.data import hold_out, prepare
 from budgetrun.noise.asymmetric import Asymmetric
 from budgetrun.noise.gaussian_pixels import GaussianPixels
 from budgetrun.noise.human import Human
@@ -28,6 +27,7 @@ from budgetrun.noise.instance import Instance
 from budgetrun.noise.shuffle_pixels import ShufflePixels
 from budgetrun.noise.symmetric import Symmetric
 from budgetrun.train import run
+from budgetrun.training.data import hold_out, prepare
 
 CPU = torch.device("cpu")
 PLAUSIBLE = 1e-3  # a fixed seed either passes always or never; a wrong distribution is far below

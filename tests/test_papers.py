@@ -10,10 +10,10 @@ import pytest
 from cli import CONF
 from tables import aggregate, read_markdown, refused, table_of, write
 
-from budgetrun.derived import DERIVED
 from budgetrun.errors import UserError
-from budgetrun.papers import FILE, fitting, numbers, of_paper
-from budgetrun.table import tabulate
+from budgetrun.tables.derived import DERIVED
+from budgetrun.tables.papers import FILE, fitting, numbers, of_paper
+from budgetrun.tables.table import tabulate
 
 EVERY = numbers()
 HU = {"dataset": "cifar10", "model": "wrn_28_10", "epochs": 100.0, "batch_size": 128, "budget": 1.0}

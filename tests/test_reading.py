@@ -23,10 +23,12 @@ from hypothesis import strategies as st
 from tables import aggregate, called, read_latex, read_markdown, refused, result, write
 from test_aggregate import nobody
 
-from budgetrun import cache, report, status
-from budgetrun.reading import DEEPEST, parse
-from budgetrun.results import FAILED, FINISHED, INTERRUPTED, RunFolder
-from budgetrun.runs import cell_of, read, value_in
+from budgetrun import status
+from budgetrun.folder.reading import DEEPEST, parse
+from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, RunFolder
+from budgetrun.report import page as report
+from budgetrun.tables import cache
+from budgetrun.tables.runs import cell_of, read, value_in
 
 DEEP = 100_000 * "[" + 100_000 * "]"
 NASTY = "a\x1b[31mb\r\x00|&\u2028=c"

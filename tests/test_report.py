@@ -23,14 +23,14 @@ from matplotlib.text import Text
 from tables import aggregate, called, result
 from test_papers import write_hu
 
-from budgetrun import gallery
-from budgetrun.curves import Point
-from budgetrun.picture import REFERENCE, Line, chart, looks, page_style
-from budgetrun.report import main
-from budgetrun.runs import read
-from budgetrun.status import write_plan
-from budgetrun.study import missing, study
-from budgetrun.table import words
+from budgetrun.folder.plan import write_plan
+from budgetrun.report import figures as gallery
+from budgetrun.report.layout import missing, study
+from budgetrun.report.page import main
+from budgetrun.tables.curves import Point
+from budgetrun.tables.plot import REFERENCE, Line, chart, looks, page_style
+from budgetrun.tables.runs import read
+from budgetrun.tables.table import words
 
 # ---- builders and readers
 

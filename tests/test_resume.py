@@ -16,11 +16,11 @@ import pytest
 import torch
 from cli import SAMPLERS, before_update, here, needed, process, sampler_class, started
 
-from budgetrun import results
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context
-from budgetrun.looks import Looks, SecondNetwork
+from budgetrun.folder import run as results
 from budgetrun.train import run
+from budgetrun.training.looks import Looks, SecondNetwork
 
 MIXING = ["mixup", "cutmix", "ricap", "randaugment"]
 # all that may differ: times, and the code's commit, which may be made while the tests run
@@ -320,7 +320,7 @@ def test_the_commit_of_a_run_is_that_of_its_process_s_start(tmp_path: Path, monk
     def git(*command: str) -> None:
         subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=b@c", *command], cwd=tmp_path, check=True)
 
-    monkeypatch.setattr(results, "__file__", str(tmp_path / "budgetrun" / "results.py"))
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "budgetrun" / "folder" / "run.py"))
     git("init", "-q")
     (tmp_path / "conf").mkdir()
     results.commit.cache_clear()

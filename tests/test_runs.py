@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tables import aggregate, refused, result, table_of, write
 
-from budgetrun import cache
-from budgetrun.cache import NAME, Cache
-from budgetrun.results import read_result
-from budgetrun.runs import curve, frame, read, value_of, varying
-from budgetrun.table import word
+from budgetrun.folder.run import read_result
+from budgetrun.tables import cache
+from budgetrun.tables.cache import NAME, Cache
+from budgetrun.tables.runs import curve, frame, read, value_of, varying
+from budgetrun.tables.table import word
 
 # ---- a CSV of runs
 
@@ -173,7 +173,7 @@ def worth(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def opened(folder: Path) -> int:
     """How many results a reading opens."""
-    with mock.patch("budgetrun.runs.read_result", wraps=read_result) as reading:
+    with mock.patch("budgetrun.tables.runs.read_result", wraps=read_result) as reading:
         read([folder])
     return int(reading.call_count)
 
@@ -260,7 +260,7 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(worth: None, tmp_p
     with mock.patch("tempfile.mkstemp", side_effect=PermissionError(13, "Permission denied")):
         assert len(read([tmp_path]).runs) == 3
     full = OSError(28, "No space left on device")
-    with mock.patch("budgetrun.cache.Path.replace", side_effect=full):
+    with mock.patch("budgetrun.tables.cache.Path.replace", side_effect=full):
         assert len(read([tmp_path]).runs) == 3
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(NAME)]
 

@@ -151,13 +151,13 @@ SENSELESS = [
         "noise._target_=budgetrun.aug.flip.Flip cannot be used",
     ),
     (
-        "loss=cross_entropy loss._target_=budgetrun.schedule.Linear +loss.final=0.5 ~loss.smoothing",
+        "loss=cross_entropy loss._target_=budgetrun.schedule.linear.Linear +loss.final=0.5 ~loss.smoothing",
         "loss._target_",
         "Linear",
     ),
     (
-        "sampler=proxy sampler.model._target_=budgetrun.optimizer.SGD ~sampler.model.width +sampler.model.momentum=0.9 "
-        "+sampler.model.nesterov=false",
+        "sampler=proxy sampler.model._target_=budgetrun.optimizer.sgd.SGD ~sampler.model.width "
+        "+sampler.model.momentum=0.9 +sampler.model.nesterov=false",
         "sampler.model._target_",
     ),
     ("foo", "foo"),

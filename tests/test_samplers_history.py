@@ -23,9 +23,9 @@ from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.ricap import RICAP
 from budgetrun.config import build
 from budgetrun.contracts import Batch, Sampler
-from budgetrun.flag import Flag
-from budgetrun.history import LatestLosses
 from budgetrun.loss.cross_entropy import CrossEntropy
+from budgetrun.sampler._flag import Flag
+from budgetrun.sampler._history import LatestLosses
 from budgetrun.sampler.active_bias import ActiveBias
 from budgetrun.sampler.infobatch import InfoBatch
 from budgetrun.sampler.online_batch import OnlineBatchSelection

@@ -22,7 +22,6 @@ from torch import Tensor
 from budgetrun.aug.crop import Crop
 from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.ricap import RICAP
-from budgetrun.budget import model_flops
 from budgetrun.contracts import Batch, Random, UserError
 from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.model.cnn import CNN
@@ -31,6 +30,7 @@ from budgetrun.sampler.hard_batches import HardBatches
 from budgetrun.sampler.ordered_sgd import OrderedSGD
 from budgetrun.sampler.selective_backprop import SelectiveBackprop
 from budgetrun.train import run
+from budgetrun.training.budget import model_flops
 
 CPU = torch.device("cpu")
 PLAUSIBLE = 1e-3  # a fixed seed either passes always or never; a wrong distribution is far below

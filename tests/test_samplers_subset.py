@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from budgetrun.aug.mixup import Mixup
-from budgetrun.budget import model_flops
 from budgetrun.contracts import Batch, UserError
 from budgetrun.model.cnn import CNN
 from budgetrun.sampler.proxy import Proxy
 from budgetrun.sampler.rho import RHO
 from budgetrun.sampler.subset import Subset
+from budgetrun.training.budget import model_flops
 
 
 def file_of(

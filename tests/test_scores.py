@@ -22,11 +22,9 @@ from omegaconf import OmegaConf
 from test_resume import interrupt
 from torch import Tensor, nn
 
-from budgetrun import scorefile
-from budgetrun.budget import model_flops
 from budgetrun.config import build
 from budgetrun.contracts import Batch, Scorer, UserError
-from budgetrun.looks import Looks
+from budgetrun.folder import scorefile
 from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.loss.focal import Focal
 from budgetrun.model.cnn import CNN
@@ -35,6 +33,8 @@ from budgetrun.scores.forgetting import Forgetting
 from budgetrun.scores.grand import GraNd
 from budgetrun.scores.logits import LogitScores, el2n, margin
 from budgetrun.softmax import entropy
+from budgetrun.training.budget import model_flops
+from budgetrun.training.looks import Looks
 
 CPU = torch.device("cpu")
 SCORES = sorted(p for p in (CONF / "scores").glob("*.yaml") if p.stem != "none")

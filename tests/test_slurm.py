@@ -26,7 +26,7 @@ from cli import CHECKOUT, Done, environment, here, process, refused, started
 from test_resume import assert_identical, without_clocks
 from test_soak import KILLS, assert_as_quiet, times
 
-from budgetrun.slurm import SlurmLauncher
+from budgetrun.launch.slurm import SlurmLauncher
 
 # a sampler that takes its time until there is a file `fast`
 SLOW = """

@@ -19,7 +19,7 @@ from cli import here, started
 from test_resume import assert_identical, without_clocks
 from test_sweeps import counts, results
 
-from budgetrun.results import FINISHED
+from budgetrun.folder.run import FINISHED
 
 KILLS = int(os.environ.get("BUDGETRUN_KILLS", "2"))
 SWEEP = "-m sampler=uniform,is,sb aug=none,ricap seed=range(5) epochs=2 budget=0.5 checkpoint_every=0.05"  # 30 runs

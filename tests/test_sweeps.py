@@ -25,11 +25,11 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from budgetrun import status
-from budgetrun.composing import Composed, task_part
-from budgetrun.config import choices_of, experiment, plain
+from budgetrun.config import experiment, plain
 from budgetrun.errors import UserError
-from budgetrun.grid import jobs_of
-from budgetrun.results import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, RunFolder
+from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, RunFolder
+from budgetrun.launch.compose import Composed, choices_of, task_part
+from budgetrun.launch.grid import jobs_of
 
 SHORT = "epochs=0.2"  # 4 updates
 
@@ -508,7 +508,7 @@ def test_a_forced_run_whose_worker_is_killed_once_is_run_again(bad: str, tmp_pat
 
 
 def test_workers_take_turns_on_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    from budgetrun.machine import own_gpu
+    from budgetrun.training.machine import own_gpu
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from budgetrun import views
 from budgetrun.aug.cutmix import CutMix
 from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.ricap import RICAP
 from budgetrun.contracts import Augmentation, Batch, Data, Random
-from budgetrun.views import Stream, Views
+from budgetrun.training import views
+from budgetrun.training.views import Stream, Views
 
 CPU = torch.device("cpu")
 N = 400

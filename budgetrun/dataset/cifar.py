@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from budgetrun.contracts import Data
-from budgetrun.fetch import check, fetch
+from budgetrun.dataset._fetch import check, fetch
 
 
 @dataclass

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Data, path
-from budgetrun.fetch import broken, fetch
+from budgetrun.dataset._fetch import broken, fetch
 
 RAW = Path("FashionMNIST", "raw")  # where torchvision keeps it
 # MD5 sums of the unpacked files: archives of the same content differ (Debian packs them anew)

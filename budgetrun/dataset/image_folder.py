@@ -9,7 +9,16 @@ from pathlib import Path
 import torch
 
 from budgetrun.contracts import Data, UserError, path
-from budgetrun.images import SUFFIXES, Walk, check_link, check_size, is_hidden, mean_and_std, one_spelling, read
+from budgetrun.dataset._images import (
+    SUFFIXES,
+    Walk,
+    check_link,
+    check_size,
+    is_hidden,
+    mean_and_std,
+    one_spelling,
+    read,
+)
 
 
 @dataclass

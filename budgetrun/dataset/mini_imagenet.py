@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from budgetrun.contracts import Data, UserError
-from budgetrun.images import Walk, check_size, one_spelling, read
+from budgetrun.dataset._images import Walk, check_size, one_spelling, read
 
 TABLES = ("train.csv", "val.csv", "test.csv")
 

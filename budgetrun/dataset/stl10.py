@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Data
-from budgetrun.fetch import check, fetch
+from budgetrun.dataset._fetch import check, fetch
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from budgetrun.stem import check_stem, first_convolution
+from budgetrun.model._stem import check_stem, first_convolution
 
 
 @dataclass

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from budgetrun import coresets
 from budgetrun.contracts import Batch, Context
-from budgetrun.views import Stream
+from budgetrun.training.views import Stream
 
 
 @dataclass

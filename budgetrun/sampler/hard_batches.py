@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context, UserError
-from budgetrun.views import Stream
+from budgetrun.training.views import Stream
 
 
 @dataclass

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
-from budgetrun.flag import Flag
-from budgetrun.views import Stream
+from budgetrun.sampler._flag import Flag
+from budgetrun.training.views import Stream
 
 
 @dataclass

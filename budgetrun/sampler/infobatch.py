@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
-from budgetrun.history import LatestLosses
-from budgetrun.views import Stream
+from budgetrun.sampler._history import LatestLosses
+from budgetrun.training.views import Stream
 
 
 @dataclass

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import MOST, Batch, Context
-from budgetrun.history import LatestLosses
-from budgetrun.views import Stream
+from budgetrun.sampler._history import LatestLosses
+from budgetrun.training.views import Stream
 
 GATHERED = 4096  # images of a refresh at once: 12 MB of CIFAR's pixels
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context, Model
-from budgetrun.views import Stream
+from budgetrun.training.views import Stream
 
 
 @dataclass

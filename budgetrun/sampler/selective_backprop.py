@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import MOST, Batch, Context, UserError
-from budgetrun.views import Stream
+from budgetrun.training.views import Stream
 
 MANY = 2000  # candidates of an update
 

@@ -1,0 +1,261 @@
+"""Image files: those below folders, and their pixels as one tensor, which is decoded once and kept."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import stat
+import threading
+import unicodedata
+import warnings
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from budgetrun import memory
+from budgetrun.contracts import MOST
+from budgetrun.errors import UserError, one_line
+from budgetrun.files import replacing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+log = logging.getLogger("budgetrun")
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # Pillow's; it would run a program to read an EPS
+SYSTEM = ("thumbs.db", "desktop.ini")  # left in folders by Windows, as hidden files are by others
+LARGEST = 120_000_000  # pixels, more than cameras have; takes 1 GB while it is decoded
+LARGE = 25_000_000  # pixels, above which only one image at a time is decoded
+DECODING = 2  # set it higher when pixels are made of files in another way: what was kept is then decoded anew
+
+
+def check_size(size: int) -> None:
+    """Raise ValueError where images cannot have so many pixels a side."""
+    if not 1 <= size <= MOST:
+        raise ValueError(f"size={size} must be at least 1 pixel, and at most {MOST:,}")
+
+
+def one_spelling(name: str) -> str:
+    """The same for names that look the same: some systems write é as one character, others as two."""
+    return unicodedata.normalize("NFC", name)
+
+
+class Walk:
+    """Finds the image files below folders: each folder and each file once, however many links lead to it.
+
+    kinds: the folders, each with what its images are, its part and class. A link to a folder is followed unless it
+    leads to where the walk comes anyway: into one of these folders, or to one around them. Raises UserError where a
+    folder or file is of two kinds, of which one is wrong.
+    """
+
+    def __init__(self, kinds: dict[Path, str]) -> None:
+        self.kinds = kinds
+        self.real = {folder: os.path.realpath(folder) for folder in kinds}
+        self.reached: dict[str, tuple[Path, str]] = {}  # by its real path: on which way first, and its kind
+        self.unread: Counter[str] = Counter()  # files, by their suffix
+        self.repeated = 0  # links to what is found anyway
+        for folder, real in self.real.items():
+            self.reach(real, folder, kinds[folder])
+
+    def below(self, top: Path) -> list[str]:
+        """The image files in one of the folders and in those below it, as paths below it, sorted."""
+        found: list[str] = []
+        todo = [(top, self.real[top])]
+        while todo:
+            folder, real = todo.pop()
+            for path, linked in entries(folder):
+                if linked:
+                    check_link(path)
+                place = os.path.realpath(path) if linked else f"{real}/{path.name}"
+                if path.is_dir():
+                    if linked and self.leads_back(place, real):
+                        self.repeated += 1
+                    elif self.reach(place, path, self.kinds[top]):
+                        todo.append((path, place))
+                elif not path.name.lower().endswith(SUFFIXES):
+                    self.unread[path.suffix.lower() or "without a suffix"] += 1
+                elif self.reach(place, path, self.kinds[top]):
+                    found.append(path.relative_to(top).as_posix())
+        return sorted(found)
+
+    def leads_back(self, place: str, real: str) -> bool:
+        """Whether a link in the folder `real` leads around it, or around or into one of the walk's own folders."""
+        own = self.real.values()
+        return any(is_in(other, place) for other in (real, *own)) or any(is_in(place, other) for other in own)
+
+    def reach(self, place: str, path: Path, kind: str) -> bool:
+        """Whether what is at this real path was not found before."""
+        first, kind_of_first = self.reached.setdefault(place, (path, kind))
+        if kind != kind_of_first:
+            raise UserError(f"{first} and {path} are the same, {place}; take one of them away")
+        self.repeated += first is not path
+        return first is path
+
+    def say(self, root: Path) -> None:
+        """Log what of the folder adds nothing."""
+        if several := ", ".join(f"{count:,} {suffix}" for suffix, count in self.unread.most_common() if count):
+            log.warning("%s: not read are %s; images are %s", root, several, " ".join(SUFFIXES))
+        if self.repeated:
+            log.warning("%s: links to what is read anyway, which add nothing: %s", root, f"{self.repeated:,}")
+
+
+def is_in(place: str, folder: str) -> bool:
+    """Whether a path is that of the folder, or of something below it."""
+    return place == folder or place.startswith(folder.rstrip("/") + "/")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether systems, and not people, have put a file or folder of this name there."""
+    return name.startswith(".") or name.lower() in SYSTEM
+
+
+def check_link(path: Path) -> None:
+    """Raise UserError where this is a link to nowhere: images may be missing."""
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{path} is a link to {path.readlink()}, which is not there; mend it or take it away")
+
+
+def entries(folder: Path) -> list[tuple[Path, bool]]:
+    """What is in a folder and not hidden, each with whether it is a link, links last."""
+    try:
+        with os.scandir(folder) as scan:
+            found = sorted((entry.is_symlink(), entry.name) for entry in scan if not is_hidden(entry.name))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror})") from error
+    return [(folder / name, linked) for linked, name in found]
+
+
+def read(root: Path, names: list[str], size: int, channels: int, kept_in: Path) -> Tensor:
+    """The images of these files below `root`, with both sides resized to `size`: uint8 [N, channels, size, size].
+
+    channels: 3, colour, or 1, grey. As people see them: turned as their camera says, and transparent ones on white.
+    Resized as torchvision's Resize((size, size)) does it: antialiased bilinear.
+    What was decoded is kept in a file in the folder `kept_in`, and decoded anew when a file's name, size or time of
+    change is another. Raises UserError that names a file that cannot be read.
+    """
+    memory.check(
+        len(names) * channels * size**2, f"the {len(names):,} images of {root} at {size}x{size} pixels",
+        f"set dataset.size={size} lower",
+    )  # fmt: skip
+    place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
+    kept = kept_in / f"{root.resolve().name}-{size}x{size}x{channels}-{place}.bin"
+    state = hashlib.sha256(f"{DECODING} {size} {channels}".encode())
+    for name in names:
+        try:
+            found = (root / name).stat()
+        except OSError as error:
+            raise UserError(f"{root / name} cannot be read ({error.strerror})") from error
+        if not stat.S_ISREG(found.st_mode):  # to open a pipe would wait for a writer
+            raise UserError(f"{root / name} is not a file; take it away")
+        # when its inode changed, too: files whose names are swapped keep their own time
+        state.update(os.fsencode(f"\0{name}\0{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"))
+    key = state.digest()
+    if (images := read_kept(kept, key)) is None:
+        kept_in.mkdir(parents=True, exist_ok=True)
+        with FileLock(kept.with_suffix(".lock")):
+            if (images := read_kept(kept, key)) is None:  # another job may have decoded them meanwhile
+                log.info("decoding the %s images of %s, once; they are kept in %s", f"{len(names):,}", root, kept)
+                images = decode(root, names, size, channels)
+                with replacing(kept) as file:
+                    file.write(key)
+                    np.save(file, images)
+    return torch.from_numpy(images)
+
+
+def read_kept(path: Path, key: bytes) -> np.ndarray | None:
+    """What `read` kept in this file, if it is of that key."""
+    try:
+        with path.open("rb") as file:
+            return np.load(file) if file.read(len(key)) == key else None
+    except (FileNotFoundError, EOFError, ValueError):  # the latter two where the file is damaged
+        return None
+
+
+def decode(root: Path, names: list[str], size: int, channels: int) -> np.ndarray:
+    """The images of these files: uint8 [N, channels, size, size]."""
+    images = np.empty((len(names), channels, size, size), np.uint8)
+    one_by_one = threading.Lock()
+
+    def decode_one(number: int) -> bool:
+        path = root / names[number]
+        try:
+            images[number], animated = pixels(path, size, channels, one_by_one)
+        except Exception as error:  # Pillow raises many kinds, by what is wrong with a file
+            reason = one_line(error)
+            raise UserError(f"{path} cannot be read as an image ({reason}); replace it or take it away") from error
+        return animated
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # Pillow's, of metadata that are not used and of sizes, which are checked here
+        animated = sum(pool.map(decode_one, range(len(names))))  # Pillow decodes without holding Python's lock
+    if animated:
+        log.warning("%s has animated images, or of several pages: of these %s the first is read", root, f"{animated:,}")
+    return images
+
+
+def pixels(path: Path, size: int, channels: int, one_by_one: threading.Lock) -> tuple[np.ndarray, bool]:
+    """uint8 [channels, size, size] of a file, and whether there is more in it. one_by_one: held while one is large."""
+    from PIL import Image
+
+    if not path.stat().st_size:
+        raise ValueError("it is empty")
+    with Image.open(path, formats=FORMATS) as image:
+        count = image.width * image.height
+        if count > LARGEST:
+            raise ValueError(f"{image.width} x {image.height} pixels are more than {LARGEST:,}; make it smaller")
+        if image.mode.startswith(("I", "F")):  # Pillow would clip them
+            raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
+        with one_by_one if count > LARGE else contextlib.nullcontext():
+            whole = upright(on_white(image, "L" if channels == 1 else "RGB"), image)
+            small = np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR))
+        # a camera's MPO is a photograph with a preview, or its depth, beside it
+        animated = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+    return small.reshape(size, size, channels).transpose(2, 0, 1), animated
+
+
+def on_white(image: Image, mode: str) -> Image:
+    """The image in this mode. What is transparent lies on white: the colours below it are nobody's choice."""
+    from PIL.Image import new
+
+    image.load()
+    if image.has_transparency_data:
+        ground = new("RGBA", image.size, "white")
+        ground.alpha_composite(image.convert("RGBA"))
+        image = ground
+    return image if image.mode == mode else image.convert(mode)
+
+
+def upright(image: Image, opened: Image) -> Image:
+    """The image, turned or mirrored as the file's metadata say that it is to be shown."""
+    from PIL.ExifTags import Base
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+    }  # fmt: skip
+    orientation = 1
+    with contextlib.suppress(Exception):  # metadata that cannot be read say nothing
+        orientation = opened.getexif().get(Base.Orientation, 1)
+    return image.transpose(turns[orientation]) if orientation in turns else image
+
+
+def mean_and_std(images: Tensor) -> tuple[list[float], list[float]]:
+    """Of each channel, for pixels uint8 [N, C, H, W] scaled to [0, 1]: all pixels', computed in float64."""
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in range(images.shape[1]):
+        counts = torch.bincount(images[:, channel].flatten(), minlength=256).double()
+        mean = (counts @ values) / counts.sum()
+        means.append(mean.item())
+        stds.append(((counts @ (values - mean) ** 2) / counts.sum()).sqrt().item())
+    return means, stds

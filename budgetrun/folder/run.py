@@ -1,0 +1,322 @@
+"""A run's folder: its lock, configuration, metrics, checkpoint and result. Files appear whole or not at all.
+
+torch is imported where a checkpoint is: the reader of runs is 3 s faster without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import logging
+import subprocess
+import traceback
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from budgetrun.errors import UserError, one_line
+from budgetrun.files import replacing, writable, write_text
+from budgetrun.folder.lock import Lock, holder
+from budgetrun.folder.reading import RULES, brief, check, check_one, content, parse
+from budgetrun.identity import digest
+from budgetrun.terminal import shown
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger("budgetrun")
+
+STATES = FINISHED, RUNNING, INTERRUPTED, FAILED, MISSING = "finished", "running", "interrupted", "failed", "missing"
+# what is shown of a result and looked up in it, so that a file without it is none
+SHOWN = ("run_id", "names", "config", "test_accuracy", "updates", "examples_forward", "examples_backward", "flops",
+         "seconds")  # fmt: skip
+SUMS = "SHA256SUMS"
+NEEDED = ("run_id", "names", "config", "test_accuracy")  # which may not be null: the others may be unknown
+RECKONED = ("budget", "epochs", "batch_size", "seed")  # what is reckoned with of every configuration
+MARK = "archive/written by a run"  # an entry of a checkpoint, in the folder that torch.save makes
+
+
+class LogFile(logging.FileHandler):
+    """A log that goes on without what a full disk does not take, or what is in its place: the run itself says so."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        path = Path(self.baseFilename)
+        if path.is_file() or not path.exists():  # a FIFO would keep the run waiting
+            with contextlib.suppress(OSError):
+                super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        pass
+
+
+def set_aside(path: Path, why: str) -> None:
+    """Rename a file that cannot be used, so that nothing is lost and nothing is in the way."""
+    name = rename_free(path, "corrupt").name
+    log.warning("%s", shown(f"{path} cannot be read ({why}): set aside as {name}"))
+
+
+def why_not(error: OSError | ValueError) -> str:
+    """What kept a file from being read, in a few words."""
+    return shown((error.strerror if isinstance(error, OSError) else None) or str(error))
+
+
+def rename_free(path: Path, word: str) -> Path:
+    """Give a file a name with `word` in it that is free, and return it."""
+    number = 0
+    while (target := path.with_name(f"{path.name}.{word}{number or ''}")).exists():
+        number += 1
+    return path.rename(target)
+
+
+def read_result(path: str | Path) -> dict[str, Any]:
+    """The content of a result.json; raises OSError, or ValueError where it is not that of a finished run."""
+    result = parse(content(path))
+    if not isinstance(result, dict) or result.get("status") != FINISHED:
+        raise ValueError("it is not the result of a finished run")
+    if missing := [key for key in SHOWN if key not in result or (result[key] is None and key in NEEDED)]:
+        raise ValueError(f"it has no {', '.join(missing)}")
+    names, config = result["names"], result["config"]
+    if not isinstance(names, dict) or not isinstance(config, dict):
+        raise ValueError("its names or its config have no keys")
+    if missing := [key for key in RECKONED if config.get(key) is None]:
+        raise ValueError(f"its config has no {', '.join(missing)}")
+    if wrong := [name for name, option in {"run_id": result["run_id"], **names}.items() if type(option) is not str]:
+        raise ValueError(f"{wrong[0]} is not a word but {brief(names.get(wrong[0], result['run_id']))}")
+    if wrong := [group for group in names if type(config.get(group, {})) is not dict]:
+        raise ValueError(f"its config has no values of {wrong[0]} but {brief(config[wrong[0]])}")
+    check({**config, **result})
+    return result
+
+
+def check_made(path: Path) -> None:
+    """Raises UserError where a file in the folder of another run is not, or not yet, what that run has made."""
+    how = "copy it to a folder of another name to use it as it is"
+    if not path.is_file():
+        raise UserError(f"{path} is not there; run the experiment {path.parent.name} first, which makes it")
+    try:
+        lines = content(path.parent / SUMS).decode().splitlines()
+        sums = {name: made for made, name in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError):
+        raise UserError(f"{path} is of a run that is not finished, for all that its folder tells; {how}") from None
+    if sums.get(path.name) != sha256(path):
+        raise UserError(f"{path} is not what its run has made ({path.parent / SUMS}); {how}, or run that again")
+
+
+def sha256(path: Path) -> str:
+    stat = path.stat()
+    return digest(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@dataclass
+class State:
+    """What became of a run, as its folder tells. word: one of STATES. detail: why it failed, or who works on it."""
+
+    word: str
+    detail: str = ""
+
+
+class RunFolder:
+    """output_dir/run_id: config.yaml, metrics.jsonl, checkpoint.pt, train.log, scores.csv and, last, result.json.
+
+    SHA256SUMS has the digests of what other runs may use, as sha256sum writes them. In place of the result failed.json,
+    where the run ended with an error.
+    """
+
+    def __init__(self, output_dir: str, run_id: str) -> None:
+        self.path = Path(output_dir) / run_id
+        self.lock: Lock | None = None
+        self.handler: LogFile | None = None
+        self.result_path = self.path / "result.json"
+        self.checkpoint_path = self.path / "checkpoint.pt"
+        self.scores_path = self.path / "scores.csv"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.failed_path = self.path / "failed.json"
+        self.log_path = self.path / "train.log"
+
+    def state(self) -> State:
+        """What became of the run; reads only."""
+        unusable: list[str] = []
+
+        def known(path: Path, read: Callable[[], Any]) -> Any:
+            try:
+                return read()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except (OSError, ValueError) as error:
+                unusable.append(f"{path.name} cannot be used ({why_not(error)})")
+
+        if known(self.result_path, self.result) is not None:
+            return State(FINISHED)
+        if who := holder(self.path):
+            job = f", job {who['job']}" if who.get("job") else ""
+            return State(RUNNING, shown(f"process {who['pid']} on {who['host']}{job}"))
+        if (reason := known(self.failed_path, self.reason)) is not None:
+            return State(FAILED, reason)
+        begun = unusable or self.metrics_path.exists() or self.checkpoint_path.exists()
+        return State(INTERRUPTED if begun else MISSING, "; ".join(unusable))
+
+    def result(self) -> dict[str, Any]:
+        """The content of the result; raises OSError, or ValueError where it is not that of this run, finished."""
+        result = read_result(self.result_path)
+        if result["run_id"] != self.path.name:
+            raise ValueError(f"it is that of another run, {brief(result['run_id'])}")
+        return result
+
+    def reason(self) -> str:
+        """Why the run failed, in a line; raises OSError, or ValueError where that is not known."""
+        failed = parse(content(self.failed_path))
+        if not isinstance(failed, dict) or not isinstance(failed.get("reason"), str):
+            raise ValueError("it has no reason")
+        return shown(failed["reason"])
+
+    def finished(self) -> dict[str, Any] | None:
+        """The result, if there is a whole one; what is not whole is set aside."""
+        try:
+            return self.result()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise UserError(f"{self.result_path} cannot be read ({error.strerror or error})") from error
+        except ValueError as error:
+            set_aside(self.result_path, str(error))
+        return None
+
+    def open(self) -> None:
+        """Make the folder this process's alone, once; what is logged from here on also goes to train.log."""
+        if self.lock is not None:
+            return
+        with writable(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock = Lock(self.path)
+        with contextlib.suppress(OSError):
+            self.failed_path.unlink(missing_ok=True)
+        self.handler = LogFile(self.log_path, delay=True)
+        self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        log.addHandler(self.handler)
+
+    def fail(self, error: Exception) -> None:
+        """Record why the run ended without a result, if this process had opened its folder."""
+        if self.lock is None:
+            return
+        expected = isinstance(error, UserError)
+        reason = one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}"
+        where = None if expected else "".join(traceback.format_exception(error))
+        with contextlib.suppress(UserError):  # the disk is full, and that is the reason
+            write_text(self.failed_path, json.dumps({"reason": reason, "traceback": where}, indent=2) + "\n")
+
+    def close(self) -> None:
+        """Undo `open`, if it was done."""
+        if self.handler is not None:
+            log.removeHandler(self.handler)
+            with contextlib.suppress(OSError):  # the disk is full, and said so elsewhere
+                self.handler.close()
+        if self.lock is not None:
+            self.lock.release()
+
+    def start_over(self) -> None:
+        """Keep an earlier result under another name and forget the checkpoint, for a run that is forced."""
+        if self.result_path.exists():
+            rename_free(self.result_path, "previous")
+        self.checkpoint_path.unlink(missing_ok=True)
+
+    def write_config(self, resolved: dict[str, Any]) -> None:
+        write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
+
+    def write_checkpoint(self, state: dict[str, Any]) -> None:
+        import torch
+
+        buffer = io.BytesIO()  # torch.save writing to a full disk raises other errors than a file does
+        torch.save(state, buffer)
+        with zipfile.ZipFile(buffer, "a") as archive:
+            archive.writestr(MARK, "")
+        with replacing(self.checkpoint_path) as file:
+            file.write(buffer.getbuffer())
+
+    def read_checkpoint(
+        self, device: torch.device, keys: Iterable[str], here: Mapping[str, str]
+    ) -> dict[str, Any] | None:
+        """The last checkpoint, if there is one; one that is broken or lacks one of `keys` is set aside.
+
+        here: what must be the same in it; raises UserError where it is not. What was loaded, changed and saved is
+        not as the run left it, which no look at its values could tell, and is set aside too; but for one of an earlier
+        version, which does not say which run it is of.
+        """
+        import torch
+
+        if not self.checkpoint_path.exists():
+            return None
+        try:
+            if not self.checkpoint_path.is_file():  # to read a FIFO or a device may never end
+                raise ValueError("it is not a file")
+            with zipfile.ZipFile(self.checkpoint_path) as archive:  # torch.load does not check the sums
+                if archive.testzip() is not None:
+                    raise ValueError("its content does not have its checksum")
+                marked = MARK in archive.namelist()
+            state = torch.load(self.checkpoint_path, map_location=device, weights_only=True)
+            if not isinstance(state, dict) or not state.keys() >= {*keys, *here} - {"run"}:
+                raise ValueError("it is not a checkpoint of a run")
+            for what, now in here.items():
+                if isinstance(state.get(what), str) and state[what] != now:
+                    made = f"{self.checkpoint_path} was made with {what} {state[what]}"
+                    raise UserError(f"{made}, and here it is {now}; force=true starts over")
+            if "run" not in state:
+                check_one("seconds_total", state["seconds_total"], RULES["seconds_total"])
+                log.warning("%s does not say which run it is of, as those of earlier versions", self.checkpoint_path)
+            elif not marked:
+                raise ValueError("it is not as a run of this version wrote it")
+            return state
+        except UserError:
+            raise
+        except Exception as error:  # torch.load raises a dozen kinds, by where the file is damaged
+            self.give_up_checkpoint(error)
+            return None
+
+    def give_up_checkpoint(self, error: Exception) -> None:
+        """Set a checkpoint aside that cannot be gone on from."""
+        set_aside(self.checkpoint_path, (str(error) or type(error).__name__).splitlines()[0])
+
+    def write_metrics(self, lines: list[dict[str, Any]]) -> None:
+        write_text(self.metrics_path, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        try:
+            with self.metrics_path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise UserError(f"{self.metrics_path} cannot be written ({error.strerror or error})") from error
+
+    def last_checkpoint(self) -> str:
+        """Where it is, in words."""
+        path = self.checkpoint_path
+        return f"the last good checkpoint is {path}" if path.exists() else "there is no checkpoint yet"
+
+    def finish(self, result: dict[str, Any]) -> None:
+        write_sums(self)
+        write_text(self.result_path, json.dumps(result, indent=2) + "\n")
+
+
+def write_sums(folder: RunFolder) -> None:
+    """The digests of the files in a run's folder that another run may use."""
+    made = [path for path in (folder.checkpoint_path, folder.scores_path) if path.exists()]
+    write_text(folder.path / SUMS, "".join(f"{sha256(path)}  {path.name}\n" for path in made))
+
+
+@functools.cache  # a commit made while a process runs is not what the process runs
+def commit() -> tuple[str | None, bool | None]:
+    """The git commit of the code that runs and whether it was changed since; (None, None) outside a checkout."""
+    checkout = Path(__file__).resolve().parent.parent.parent
+    if not (checkout / ".git").exists():
+        return None, None
+    ask = ["git", "-C", str(checkout), "status", "--porcelain=v2", "--branch", "--", "budgetrun", "conf"]
+    try:
+        lines = subprocess.run(ask, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    head = next((line.split()[-1] for line in lines if line.startswith("# branch.oid")), None)
+    return head, any(not line.startswith("#") for line in lines)

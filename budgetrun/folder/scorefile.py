@@ -1,0 +1,118 @@
+"""Files of scores: what one run found out about training examples, for another run to select by.
+
+A comma-separated file whose first line is a comment: `# {"dataset_fingerprint": "...", ...}`, a JSON object with
+dataset_fingerprint, of the data set's clean examples and their validation part; labels_fingerprint, of the labels of
+the scored examples, as the run saw them; examples, their number; what made the file, and what that cost (flops). All
+but the first may be missing, in a file written by hand. Then a header, `index,score` and further columns (`weight`),
+and a line an example; index counts the training examples of the run, without the held-out ones.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from budgetrun.contracts import UserError
+from budgetrun.files import write_text
+from budgetrun.folder import reading
+from budgetrun.folder.reading import COUNT, check_one
+from budgetrun.folder.run import why_not
+from budgetrun.identity import made_by_a_run, paths, real
+
+
+def write(path: Path, columns: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """A file of `columns` [m] each, with `index` 0 .. m-1 where there is none; whole or not at all."""
+    length = len(next(iter(columns.values())))
+    table = {"index": columns.get("index", torch.arange(length)), **columns}
+    host = [column.cpu().numpy() for column in table.values()]
+    text = io.StringIO()
+    text.write(f"# {json.dumps({**about, 'examples': length})}\n{','.join(table)}\n")
+    for row in zip(*host, strict=True):
+        # 9 digits give every float32 back
+        text.write(",".join(str(v) if isinstance(v, np.integer) else f"{v:.9g}" for v in row) + "\n")
+    write_text(path, text.getvalue())
+
+
+def content(path: Path, key: str) -> bytes:
+    try:
+        return reading.content(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{key}: {path} cannot be read ({why_not(error)}); a run with scores=... writes such a file"
+        ) from error
+
+
+def need(pattern: str | None, key: str) -> None:
+    """Raises UserError where a file of the pattern cannot be read, unless it is one that a run is still to make."""
+    for path in map(Path, paths(pattern or "")):
+        if pattern and not made_by_a_run(real(str(path))):
+            content(path, key)
+
+
+def read(pattern: str, key: str, run: Mapping[str, str], n: int) -> tuple[dict[str, Tensor], int]:
+    """The columns of a file, and what it cost to make in FLOPs; of several files the mean of their columns.
+
+    key: where the pattern was configured, for messages. run: the two fingerprints of the run that reads. Raises
+    UserError where a file is missing, is none, or was made for other data.
+    """
+    tables, cost = [], 0
+    for path in (files := [Path(path) for path in paths(pattern)]):
+        table, about = parse(path, key)
+        if about.get("dataset_fingerprint") != run["dataset_fingerprint"]:
+            made = about.get("dataset_fingerprint", "no fingerprint")
+            raise UserError(
+                f"{key}: {path} was made for other data ({made}, and this is {run['dataset_fingerprint']}: data set "
+                "and validation part must be the same); make it again for this data"
+            )
+        if about.get("labels_fingerprint", run["labels_fingerprint"]) != run["labels_fingerprint"]:
+            raise UserError(
+                f"{key}: {path} scores other examples than those that this run trains on, or the same with other "
+                "labels: the noise, its seed, and which part is trained on must fit"
+            )
+        index = table["index"]
+        if not len(index) or index.min() < 0 or index.max() >= n or len(index.unique()) < len(index):
+            raise UserError(f"{key}: {path} must name each example at most once, from 0 to {n - 1}, and at least one")
+        cost += about["flops"]
+        tables.append(table)
+    first = tables[0]
+    for path, table in zip(files, tables, strict=True):
+        if set(table) != set(first) or not torch.equal(table["index"], first["index"]):
+            raise UserError(f"{key}: {path} has other columns or examples than {files[0]}, so they have no mean")
+    return {
+        name: first[name] if name == "index" else torch.stack([t[name] for t in tables]).mean(0) for name in first
+    }, cost
+
+
+def parse(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The columns of one file in the order of `index`, and its first line."""
+    whole = content(path, key)
+    try:
+        first, header, *rows = whole.decode().splitlines()
+        about: dict[str, Any] = reading.parse(first.removeprefix("#"))
+        check_one("flops", about.setdefault("flops", 0), COUNT)
+        if about.get("examples", len(rows)) != len(rows) or not whole.endswith(b"\n"):
+            raise ValueError(f"it was cut off: it has {len(rows)} lines of {about.get('examples', 'more')}")
+        values = np.array([row.split(",") for row in rows], dtype=np.float64).reshape(len(rows), -1)
+        names = header.split(",")
+        if len(set(names)) < len(names):
+            raise ValueError("it has a column twice")
+        table = dict(zip(names, torch.from_numpy(values).unbind(1), strict=True))
+        index, _ = table["index"].long(), table["score"]
+        if not all(column.float().isfinite().all() for column in table.values()):
+            raise ValueError("not all of its values are finite numbers")
+        if not torch.equal(index.double(), table["index"]):
+            raise ValueError("not all of its index are whole numbers")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"{key}: {path} is no file of scores ({error}); its first line is '# {{\"dataset_fingerprint\": ...}}', "
+            "its second 'index,score'"
+        ) from error
+    order = index.argsort()
+    return {"index": index[order]} | {k: v[order].float() for k, v in table.items() if k != "index"}, about

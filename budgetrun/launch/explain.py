@@ -1,0 +1,101 @@
+"""Errors of the command line in one sentence: what, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import traceback
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from budgetrun.config import unknown
+from budgetrun.errors import UserError, one_line
+from budgetrun.launch.command import CONF, command, composed
+from budgetrun.terminal import shown
+
+# sweepers and launchers, and what they are made of
+PLUGINS = ("hydra_plugins", "optuna", "sqlalchemy", "joblib")
+
+
+def explain(error: BaseException, arguments: list[str]) -> str | None:
+    """The sentence for an error of this command line that the user can mend; None for one that is a bug."""
+    sentence = in_words(error, arguments)
+    return None if sentence is None else shown(sentence)  # what was typed is in it
+
+
+def in_words(error: BaseException, arguments: list[str]) -> str | None:
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return no_option(group, option, list(error.options))
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} cannot be read as key=value ({one_line(error)}); quote it, or see --help"
+    text = one_line(error)
+    typed = [o.partition("=") for o in command(arguments).overrides]
+    for group, _, option in typed:
+        if option.startswith("{") and options_of(group):
+            return f"{group}={option} is no option; type {group}=... for one, and values of it as in {group}.key=value"
+    if text.startswith("Config group override must be"):  # null or a number for an option
+        for group, _, option in typed:
+            if (options := options_of(group)) and option not in options:
+                return no_option(group, option, options)
+    if text.startswith("Ambiguous value for argument 'grid="):
+        return f"{text.split(chr(39))[1]} is more than one grid; run one after the other"
+    if match := re.search(r"An item is already at '([^']+)'", text):
+        return f"{match[1]} is there already; type it without the +"
+    if match := re.search(r"Could not (?:override|append.*?|find.*?) '([^']+)'", text):
+        return unknown(match[1], keys(arguments))
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename} cannot be used ({error.strerror}); set output_dir or data_dir to another folder"
+    if isinstance(error, (HydraException, OmegaConfBaseException)) or raised_by_hydra(error):
+        return text
+    if (plugin := module_of(error)) in PLUGINS:  # what it was told to do cannot be done
+        return f"{plugin}: {type(error).__name__}: {text}"
+    return None
+
+
+def no_option(group: str, option: str, options: list[str]) -> str:
+    """The sentence for an option that does not exist, with the nearest that does."""
+    close = difflib.get_close_matches("none" if option == "null" else option, options, n=1)
+    meant = f"did you mean {group}={close[0]}? " if close else ""
+    return f"{group}={option} is not an option of {group}; {meant}there are {', '.join(options)}"
+
+
+def raised_by_hydra(error: BaseException) -> bool:
+    """Whether the line that raised it is Hydra's own, or of what reads its files: it raises ValueError for some."""
+    return module_of(error) in ("hydra", "omegaconf", "yaml")
+
+
+def module_of(error: BaseException) -> str:
+    """The package with the line that raised it."""
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].partition(".")[0] if frames else ""
+
+
+def options_of(group: str) -> list[str]:
+    """The options of a group of ours; none of any other key."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group.isidentifier() else []
+
+
+def keys(arguments: list[str]) -> list[str]:
+    """All keys that a command line can set, under the options that it chooses where they exist."""
+    groups = [p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra"]
+    chosen = [o for o in command(arguments).overrides if o.partition("=")[0] in [*groups, "hydra/launcher"]]
+    try:
+        cfg = composed(arguments, chosen)
+    except (HydraException, OmegaConfBaseException, ValueError):  # one of these is wrong too
+        cfg = composed(arguments, [])
+
+    def walk(node: DictConfig, path: str) -> list[str]:
+        found: list[str] = []
+        for key in (key for key in node if key != "_target_"):
+            found.append(path + str(key))
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none():
+                found += walk(child, f"{path}{key!s}.")
+        return found
+
+    return [*groups, *walk(cfg, "")]

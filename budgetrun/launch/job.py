@@ -1,0 +1,120 @@
+"""One job, as Hydra's launchers call it: in this process, in a worker's, or on another node.
+
+A module of its own, so that what is sent to workers names it instead of carrying it. torch is imported in the job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import threading
+import time
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from budgetrun.errors import UserError, one_line
+from budgetrun.folder.lock import Busy
+from budgetrun.launch import known, plugins
+from budgetrun.terminal import lasting, shown
+from budgetrun.training.summary import BEFORE, say
+
+
+def task(cfg: DictConfig) -> float | None:
+    """One run; its test accuracy, for sweepers that optimise. None of a dry run."""
+    if worker() is None:
+        return ran(cfg)
+    leave_with_the_first()
+    with lasting():  # as in the first process
+        return ran(cfg)
+
+
+def ran(cfg: DictConfig) -> float | None:
+    """The same, where stdout and stderr are lasting."""
+    plugins.register_resolvers()
+    log = logging.getLogger("budgetrun")
+    log.setLevel(logging.INFO)
+    hydra = HydraConfig.get()
+    in_sweep = not OmegaConf.is_missing(hydra.job, "num")  # of which Hydra goes on with the other jobs
+    try:
+        # paths are as they were typed, wherever hydra.job.chdir has gone
+        with contextlib.chdir(hydra.runtime.cwd):
+            again = in_sweep or cfg.get("force") or cfg.get("dry_run") or hydra.run.dir != "."
+            record = None if again else known.record_of(cfg, hydra)
+            if record is not None and (found := known.finished(record)) is not None:
+                result, path = found
+                log.info(BEFORE)
+                say(result, path)
+                return float(result["test_accuracy"])
+
+            from budgetrun.config import experiment
+            from budgetrun.launch.compose import choices_of
+            from budgetrun.train import run
+            from budgetrun.training.machine import own_gpu
+
+            checked = experiment(cfg, choices_of(hydra))
+            if not in_sweep and hydra.run.dir != ".":
+                raise no_run_dir(hydra.run.dir)
+            if checked.settings.dry_run:
+                from budgetrun.folder.run import FINISHED, RunFolder
+                from budgetrun.launch.preflight import Fit
+                from budgetrun.launch.preview import preview
+
+                if in_sweep:
+                    raise UserError(
+                        f"dry_run=true cannot know the runs of {hydra.sweeper._target_}: it chooses as it goes"
+                    )
+                fit = Fit()
+                fit(checked)
+                folder = RunFolder(checked.settings.output_dir, checked.run_id)
+                preview([(checked, checked.settings.force or folder.state().word != FINISHED)], fit=fit)
+                return None
+            if checked.settings.device == "auto" and (gpu := own_gpu(worker())) is not None:
+                checked.settings.device = gpu
+            accuracy = float(run(checked)["test_accuracy"])
+            if record is not None:
+                known.remember(record, checked.run_id)
+            return accuracy
+    except Exception as error:
+        if in_sweep:
+            job = " ".join(hydra.overrides.task)
+            why = "left out" if isinstance(error, Busy) else "failed"
+            name = "" if isinstance(error, (UserError, OSError)) else f"{type(error).__name__}: "
+            log.error("%s: %s: %s%s", why, shown(job), name, shown(one_line(error)))
+        raise
+
+
+@functools.cache  # once a process
+def leave_with_the_first() -> None:
+    """In a worker: see to it that it saves and ends when the process that started it is gone, however that ended."""
+    first = multiprocessing.parent_process()
+
+    def watch() -> None:
+        while first is not None and os.getppid() == first.pid:
+            time.sleep(1)
+        while True:  # a run saves at the first, and then nobody is there to hear the next, which ends the process
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def no_run_dir(folder: str) -> UserError:
+    """The sentence for hydra.run.dir, in which no run would be."""
+    return UserError(
+        f"hydra.run.dir={folder} has no effect: a run's folder is named by its configuration; "
+        f"set output_dir={folder}, the folder that it is in"
+    )
+
+
+def worker() -> int | None:
+    """The number of this process among those that a parallel launcher started, from 1; None in the first process."""
+    if multiprocessing.parent_process() is None:
+        return None
+    match = re.search(r"-(\d+)", multiprocessing.current_process().name)  # LokyProcess-3
+    return int(match[1]) if match else None

@@ -1,0 +1,178 @@
+"""Whether experiments fit this machine and their data, and how long their updates take here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from budgetrun import memory
+from budgetrun.config import Experiment
+from budgetrun.contracts import Context, Data, Model, Random
+from budgetrun.folder import scorefile
+from budgetrun.folder.run import check_made
+from budgetrun.identity import made_files
+from budgetrun.training.budget import full_updates, model_flops
+from budgetrun.training.checks import (
+    NeedsAModel,
+    check_memory,
+    check_parts,
+    check_views,
+    needs_a_model,
+    outline,
+)
+from budgetrun.training.data import (
+    check_resized,
+    corrupt,
+    digest,
+    fingerprint,
+    held_out,
+    load,
+    trained_on,
+    trained_shape,
+)
+from budgetrun.training.machine import find_device, synchronize, uses_bf16
+from budgetrun.training.views import Views
+
+ENOUGH = 0.5  # seconds of updates that are timed
+
+
+class Fit:
+    """Checks experiments one by one; data and models are read and built once for all that share them."""
+
+    def __init__(self) -> None:
+        self.data: tuple[str, Data] | None = None
+        self.models: set[str] = set()
+        self.flops: dict[str, tuple[int, int]] = {}  # of a model, forward and an update
+        self.noises: set[str] = set()
+        self.times: dict[str, float] = {}
+        self.fingerprints: dict[str, str] = {}
+
+    def __call__(self, experiment: Experiment) -> None:
+        """Raises UserError where the experiment does not fit."""
+        with memory.explained():
+            self.check(experiment)
+
+    def check(self, experiment: Experiment) -> None:
+        settings, resolved = experiment.settings, experiment.resolved
+        device = check_parts(experiment)
+        for path in made_files(resolved):
+            check_made(path)
+        data = self.data_of(experiment)
+        check_resized(data, settings)
+        full_updates(settings, len(trained_on(data, settings).labels))
+        noise = json.dumps([self.source(experiment), resolved["noise"]])  # one seed says whether it fits
+        if noise not in self.noises:
+            corrupt(data, experiment)
+            self.noises.add(noise)
+        check_views(experiment, data)
+        self.check_model(experiment.model, experiment, data, device)
+        self.rehearse(experiment, data, device)
+
+    def check_model(self, model: Model, experiment: Experiment, data: Data, device: torch.device) -> None:
+        settings = experiment.settings
+        how = [settings.batch_size, settings.precision, settings.compile, str(device)]
+        key = json.dumps([self.source(experiment), settings.image_size, repr(model), how])
+        if key not in self.models:
+            self.flops_of(model, experiment)
+            check_memory(outline(model, data), data, settings, device)
+            self.models.add(key)
+
+    def rehearse(self, experiment: Experiment, data: Data, device: torch.device) -> None:
+        """Start the sampler and the scorer, without a model: they say whether the data and their files fit them."""
+        settings, cpu = experiment.settings, torch.device("cpu")
+        trained = trained_on(data, settings)
+        n, random = len(trained.labels), Random.seeded(settings.seed, "sampler", cpu)
+
+        def read_scores(file: str) -> dict[str, Tensor]:
+            seen = trained_on(corrupt(data, experiment), settings).labels
+            run = {"dataset_fingerprint": self.fingerprint(experiment), "labels_fingerprint": digest(seen)}
+            return scorefile.read(file, "sampler.file", run, n)[0]
+
+        def second(model: Model) -> Any:
+            self.check_model(model, experiment, data, device)
+            raise NeedsAModel
+
+        context = Context(
+            n=n, classes=data.classes, labels=trained.labels, batch_size=settings.batch_size, fraction=settings.budget,
+            epoch=n // settings.batch_size, device=cpu, random=random, view=Views(trained, experiment.aug, random),
+            validation=held_out(trained), progress=lambda: 0.0, read_scores=read_scores, look=needs_a_model,
+            embed=needs_a_model, gradient_norms=needs_a_model, logit_gradients=needs_a_model, second=second,
+        )  # fmt: skip
+        for method in (experiment.sampler, experiment.scores):
+            with contextlib.suppress(NeedsAModel):  # then only the run itself can tell
+                if method is not None:
+                    method.start(context)
+
+    def fingerprint(self, experiment: Experiment) -> str:
+        """That of the clean data, computed once for a source."""
+        if (source := self.source(experiment)) not in self.fingerprints:
+            self.fingerprints[source] = fingerprint(self.data_of(experiment))
+        return self.fingerprints[source]
+
+    def source(self, experiment: Experiment) -> str:
+        settings = experiment.settings
+        return json.dumps([experiment.resolved["dataset"], settings.validation, settings.data_dir])
+
+    def data_of(self, experiment: Experiment) -> Data:
+        if self.data is None or self.data[0] != self.source(experiment):
+            self.data = self.source(experiment), load(experiment)
+        return self.data[1]
+
+    def updates(self, experiment: Experiment) -> int:
+        """How many uniform updates its budget is worth."""
+        examples = len(trained_on(self.data_of(experiment), experiment.settings).labels)
+        return round(experiment.settings.budget * full_updates(experiment.settings, examples))
+
+    def flops_of(self, model: Model, experiment: Experiment) -> tuple[int, int]:
+        """The FLOPs of an image, forward alone and in an update; raises UserError where it does not fit the model."""
+        data = self.data_of(experiment)
+        key = json.dumps([self.source(experiment), experiment.settings.image_size, repr(model)])
+        if key not in self.flops:
+            self.flops[key] = model_flops(outline(model, data), trained_shape(data, experiment.settings))
+        return self.flops[key]
+
+    def seconds(self, experiment: Experiment) -> float:
+        """How long it takes here without looks and evaluations, by the time of some updates on made-up images."""
+        data, settings = self.data_of(experiment), experiment.settings
+        shape = trained_shape(data, settings)
+        kind = [experiment.resolved["model"], shape, data.classes, settings.batch_size, settings.precision]
+        if (key := json.dumps([*kind, settings.device])) not in self.times:
+            self.times[key] = seconds_an_update(experiment, shape, data.classes)
+        return self.updates(experiment) * self.times[key]
+
+
+def seconds_an_update(experiment: Experiment, shape: torch.Size, classes: int) -> float:
+    """The shortest of several, or of one where one takes longer than ENOUGH; the first is not counted."""
+    settings = experiment.settings
+    device = find_device(settings.device)
+    net: Any = experiment.model.build(shape[0], classes)
+    net = net.to(device, memory_format=torch.channels_last)
+    optimizer = experiment.optimizer.build(net.parameters(), settings.lr, settings.weight_decay)
+    images = torch.rand(settings.batch_size, *shape, device=device).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(settings.batch_size, device=device) % classes
+    bf16 = uses_bf16(settings.precision, device)
+
+    def update() -> None:
+        with torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
+            logits = net(images)
+        optimizer.zero_grad()
+        F.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+
+    def timed() -> float:
+        began = time.perf_counter()
+        update()
+        synchronize(device)
+        return time.perf_counter() - began
+
+    timed()
+    times = [timed()]
+    while sum(times) < ENOUGH:
+        times.append(timed())
+    return min(times)

@@ -1,0 +1,305 @@
+"""A sweep as jobs of Slurm, which save when they are stopped and go on when they start again.
+
+Slurm's own commands (https://slurm.schedmd.com) and submitit do the work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from omegaconf import OmegaConf
+
+from budgetrun.errors import STOPPING, Interrupted, UserError, one_line
+from budgetrun.folder.run import commit
+
+log = logging.getLogger("budgetrun")
+
+# the states in which Slurm is through with a job; those of a job that it requeues are others
+ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
+         "REVOKED", "TIMEOUT")  # fmt: skip
+SLOWEST = 30.0  # seconds between two questions to Slurm while a sweep waits
+
+
+@dataclass
+class SlurmLauncher:
+    """Submits a sweep as a job array: what `hydra/launcher=submitit_slurm` is.
+
+    The options are those of sbatch, under the names that hydra-submitit-launcher gives them. `wait` and `runs_per_job`
+    are ours, and so are the meaning of a job's end (a failed run is a FAILED job) and what a signal does.
+    """
+
+    wait: bool = True  # stay until the last job has ended, and say what happens; false: submit and leave
+    runs_per_job: int = 1  # runs that share a job, one after another in one process, where they are small
+    array_parallelism: int = 256  # jobs that run at a time, at most
+
+    partition: str | None = None  # None, here and below, is Slurm's default
+    account: str | None = None
+    qos: str | None = None
+    timeout_min: int = 60  # a job's time limit in minutes
+    signal_delay_s: int = 120  # seconds before the limit at which a job saves and goes back to the queue
+    max_num_timeout: int = 100  # times that a job may go back so; then it has failed
+
+    cpus_per_task: int | None = None  # a job's CPUs, and the threads of torch
+    gpus_per_node: int | None = None  # a job's GPUs; a run uses one
+    mem_gb: float | None = None  # a job's memory
+    gres: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    cpus_per_gpu: int | None = None
+    gpus_per_task: int | None = None
+    mem_per_gpu: str | None = None
+    mem_per_cpu: str | None = None
+    nodes: int = 1  # a run is one process on one node
+    tasks_per_node: int = 1
+
+    name: str = "budgetrun"  # in the queue
+    comment: str | None = None
+    # any other option of sbatch; true is one without a value
+    additional_parameters: dict[str, Any] = field(default_factory=lambda: {"requeue": True})
+    setup: list[str] | None = None  # shell commands before the runs, as [module load cuda, source venv/bin/activate]
+    submitit_folder: str = "${hydra.sweep.dir}/.submitit/%j"  # of logs and submitit's files; %j is the job
+    stderr_to_stdout: bool = True  # one log a job
+
+    def __post_init__(self) -> None:
+        for key in ("runs_per_job", "array_parallelism", "timeout_min", "cpus_per_task", "mem_gb"):
+            if (value := getattr(self, key)) is not None and value <= 0:
+                raise ValueError(f"{key}={value} must be greater than 0")
+        for key in ("signal_delay_s", "max_num_timeout"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key}={getattr(self, key)} must be at least 0")
+        for key in ("nodes", "tasks_per_node"):
+            if getattr(self, key) != 1:
+                raise ValueError(f"{key}={getattr(self, key)}: a run is one process on one node; set it to 1")
+        if self.signal_delay_s >= 60 * self.timeout_min:
+            limit = f"the {60 * self.timeout_min} seconds of timeout_min={self.timeout_min}"
+            raise ValueError(f"signal_delay_s={self.signal_delay_s} leaves nothing of {limit}")
+
+    def check(self) -> None:
+        """Raises UserError where Slurm or submitit is missing, before anything is written."""
+        submitit_or_why()
+        states()
+
+    def queue(self, commands: Mapping[str, Sequence[str]], others: Collection[str] = ()) -> None:
+        """Submit runs, each given by its folder and the command line that runs it alone, and `wait` for them.
+
+        Runs that a job in the queue has already are left to it. others: folders of runs that are not to be submitted,
+        but are waited for where a job has them. Raises UserError where Slurm refuses.
+        """
+        asked = commands.keys() | set(others)
+        there = {job: runs for job, runs in self.queued().items() if asked & set(runs)}
+        taken = {run for runs in there.values() for run in runs}
+        new = {run: list(command) for run, command in commands.items() if run not in taken}
+        if there:
+            print(f"{len(asked & taken)} runs are in the queue already", flush=True)
+        jobs = there | (self.submit(new) if new else {})
+        if not jobs:
+            return
+        numbers = " ".join(sorted({job.partition("_")[0] for job in jobs}, key=int))
+        print(f"  to see them:    squeue --me\n  to cancel them: scancel {numbers}", flush=True)
+        if not self.wait:
+            print("  the same command again submits what is missing then, and sums up what is finished")
+            return
+        try:
+            self.watch(jobs)
+        except KeyboardInterrupt as interrupt:
+            how = f"the jobs go on without you; scancel {numbers} cancels them"
+            raise Interrupted(how, getattr(interrupt, "signum", signal.SIGINT)) from None
+
+    def queued(self) -> dict[str, list[str]]:
+        """The runs of every job submitted with this folder that Slurm is not through with, by the job's number."""
+        submitit = submitit_or_why()
+        active = [job for job, state in states().items() if state not in ENDED]
+        jobs = [submitit.SlurmJob(self.submitit_folder, job) for job in active]
+        do = {job.job_id: job.submission().function for job in jobs if job.paths.submitted_pickle.exists()}
+        return {job: list(part.commands) for job, part in do.items() if isinstance(part, Allocation)}
+
+    def submit(self, commands: Mapping[str, list[str]]) -> dict[str, list[str]]:
+        """Submit runs as one array of jobs; the runs of each job by its number."""
+        submitit = submitit_or_why()
+        runs = list(commands.items())
+        size = self.runs_per_job
+        here = commit()
+        parts = [Allocation(dict(runs[i : i + size]), here) for i in range(0, len(runs), size)]
+        if len(parts) > (most := longest_array()):
+            enough = -(-len(runs) // most)
+            raise UserError(f"Slurm takes {most} jobs at a time here, and this sweep has {len(parts)}; "
+                            f"set hydra.launcher.runs_per_job={enough} or more")  # fmt: skip
+        folder = Path(submitit.core.utils.JobPaths.get_first_id_independent_folder(self.submitit_folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        before = set(folder.iterdir())
+        try:
+            executor = submitit.SlurmExecutor(self.submitit_folder, max_num_timeout=self.max_num_timeout)
+            executor.update_parameters(**self.parameters())
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats there what it raises
+                jobs = executor.submit_array(parts)
+        except submitit.core.utils.UncompletedJobError as error:  # what sbatch said
+            for path in set(folder.iterdir()) - before:
+                path.unlink()
+            raise UserError(f"Slurm takes no job: {one_line(error)}") from error
+        number = jobs[0].job_id.partition("_")[0]
+        array = f", an array of {len(jobs)}" if len(jobs) > 1 else ""
+        print(f"submitted {len(runs)} runs as job {number}{array}; the first log: {jobs[0].paths.stdout}")
+        return {job.job_id: list(part.commands) for job, part in zip(jobs, parts, strict=True)}
+
+    def parameters(self) -> dict[str, Any]:
+        """The options as submitit's, which are sbatch's."""
+        ours = ("wait", "runs_per_job", "max_num_timeout", "submitit_folder")
+        other = {"timeout_min": "time", "name": "job_name", "tasks_per_node": "ntasks_per_node"}
+        values = {other.get(k, k): v for k, v in vars(self).items() if k not in (*ours, "mem_gb", "setup")}
+        if self.mem_gb is not None:
+            values["mem"] = f"{round(1024 * self.mem_gb)}MB"
+        # where Slurm does not confine a job to its CPUs, torch would start a thread for each of the machine's; srun
+        # does not take over the job's number of CPUs since Slurm 22.05
+        setup = [f"export OMP_NUM_THREADS={self.cpus_per_task or '${SLURM_CPUS_ON_NODE:-1}'}"]
+        if self.cpus_per_task is not None:
+            setup.append(f"export SRUN_CPUS_PER_TASK={self.cpus_per_task}")
+        return values | {"setup": [*setup, *(self.setup or [])]}
+
+    def watch(self, jobs: Mapping[str, list[str]]) -> None:
+        """Return when Slurm is through with these jobs; print how many run and wait, and which end badly."""
+        submitit = submitit_or_why()
+        left, said, pause = dict(jobs), "", 1.0
+        while True:
+            try:
+                now = states()
+            except UserError as error:  # slurmctld restarts, or is busy; the jobs go on
+                say = str(error)
+            else:
+                for job in [job for job in left if now.get(job, "COMPLETED") in ENDED]:
+                    runs = left.pop(job)
+                    if (state := now.get(job, "COMPLETED")) != "COMPLETED":
+                        where = submitit.SlurmJob(self.submitit_folder, job).paths.stdout
+                        print(f"job {job} is {state} ({some(runs)}); log: {where}", flush=True)
+                running = sum(now[job] == "RUNNING" for job in left)
+                say = f"Slurm: {running} jobs running, {len(left) - running} waiting, {len(jobs) - len(left)} ended"
+            if say != said:
+                print(f"{time.strftime('%H:%M:%S')} {say}", flush=True)
+            if not left:
+                return
+            pause = min(SLOWEST, 1.3 * pause) if say == said else 1.0
+            said = say
+            time.sleep(pause)
+
+
+# the option as Hydra takes it, in which any other option of sbatch may be set
+OPTION = OmegaConf.create(vars(SlurmLauncher()))
+OmegaConf.set_struct(OPTION.additional_parameters, False)
+
+
+@dataclass
+class Allocation:
+    """What one job does: its runs, one after another in one process. It travels to the job, and to the requeued job.
+
+    commands: the command line of each run by its folder. submitted: the commit of the code at submission and whether it
+    was changed. failed: the runs that get no second try when the job is requeued.
+    """
+
+    commands: dict[str, list[str]]
+    submitted: tuple[str | None, bool | None]
+    failed: list[str] = field(default_factory=list)
+
+    def __call__(self) -> None:
+        """Run what is not finished; the job ends FAILED where a run failed."""
+        if (now := commit()) != self.submitted:
+            before, after = (f"{c}{' and changes' * bool(dirty)}" for c, dirty in (self.submitted, now))
+            log.warning("the code is not that of the submission: it was commit %s, now it is %s", before, after)
+        for folder, command in self.commands.items():
+            if folder in self.failed:
+                continue
+            code = run(command)
+            if code <= 128 or not (Path(folder) / "result.json").exists():  # it began: it is forced only once
+                self.commands[folder] = [*command, "force=false"]
+            if code > 128:
+                hand_back(code - 128)
+            if code:
+                self.failed.append(folder)
+        for signum in STOPPING:  # Python takes its handlers away before it ends, and what is done would look killed
+            signal.signal(signum, signal.SIG_IGN)
+        if self.failed:
+            sys.exit(f"{len(self.failed)} of {len(self.commands)} runs failed: {some(self.failed)}")
+
+    def checkpoint(self) -> Any:
+        """For submitit: what the requeued job calls."""
+        return submitit_or_why().helpers.DelayedSubmission(self)
+
+
+def run(command: Sequence[str]) -> int:
+    """The exit code of a command line that runs one experiment, here in this process."""
+    sys.argv = ["budgetrun", *command, "hydra.mode=RUN"]
+    code: Any = 0
+    try:
+        runpy.run_module("budgetrun", run_name="__main__")
+    except SystemExit as end:
+        code = end.code
+    except Exception:  # a bug, whose traceback belongs into the job's log; the other runs go on
+        traceback.print_exc()
+        code = 1
+    return int(code or 0)
+
+
+def hand_back(signum: int) -> NoReturn:
+    """Leave a job that was asked to stop by this signal and has saved; see that it goes on later, where it should.
+
+    Slurm sends SIGUSR2 ahead of the time limit, as submitit asks it to, and SIGTERM ahead of a preemption that leaves
+    time. The job is RUNNING then, and goes back to the queue. Where it is not, Slurm has decided already: scancel and
+    the time limit end it, a preemption and `scontrol requeue` requeue it.
+    """
+    here = submitit_or_why().JobEnvironment()
+    if signum != signal.SIGINT and states(f"--jobs={here.job_id}").get(here.job_id) == "RUNNING":
+        signal.raise_signal(here._usr_sig())  # submitit's handler requeues the job, and exits
+    sys.exit(128 + signum)
+
+
+def states(*which: str) -> dict[str, str]:
+    """The state of each job of this user that Slurm remembers, by its number, as in 12 or 12_3 of an array.
+
+    which: options of squeue. Raises UserError where Slurm does not answer.
+    """
+    if shutil.which("squeue") is None or shutil.which("sbatch") is None:
+        raise UserError("hydra/launcher=submitit_slurm needs Slurm, and there is no sbatch on this machine; "
+                        "run this on a login node of the cluster, or without hydra/launcher")  # fmt: skip
+    ask = ["squeue", f"--user={os.getuid()}", "--array", "--states=all", "--noheader", "--format=%i|%T", *which]
+    try:
+        answer = subprocess.run(ask, capture_output=True, text=True, timeout=120, check=True).stdout
+    except subprocess.SubprocessError as error:
+        why = getattr(error, "stderr", None) or error
+        raise UserError(f"Slurm does not answer: {' '.join(str(why).split())}") from error
+    return dict(line.split("|") for line in answer.split())
+
+
+def longest_array() -> int:
+    """How many jobs an array may have here."""
+    answer = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=120).stdout
+    found = [line.split("=")[1] for line in answer.splitlines() if line.startswith("MaxArraySize")]
+    return int(found[0]) if found else 1001  # which is Slurm's default
+
+
+def submitit_or_why() -> Any:
+    """The module; raises UserError where it is not installed."""
+    try:
+        import submitit
+        import submitit.helpers
+    except ImportError as error:
+        raise UserError(
+            "hydra/launcher=submitit_slurm needs submitit: python -m pip install 'budgetrun[slurm]'"
+        ) from error
+    return submitit
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of many."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,278 @@
+"""A sweep: all jobs are checked before the first one starts, only what is missing is run, and all is accounted for.
+
+Hydra's launchers launch the jobs. One that breaks because a worker was killed is started again for those that are left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from budgetrun.config import Experiment, experiment, typed
+from budgetrun.errors import STOPPING, Interrupted, UserError, heard
+from budgetrun.folder import lock
+from budgetrun.folder.lock import Busy
+from budgetrun.folder.plan import write_plan
+from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, STATES, RunFolder, State
+from budgetrun.launch.compose import Composed
+from budgetrun.launch.explain import explain
+from budgetrun.launch.grid import jobs_of
+from budgetrun.launch.preflight import Fit
+from budgetrun.launch.preview import preview
+from budgetrun.launch.slurm import SlurmLauncher
+from budgetrun.training.progress import duration
+
+LOCAL = (".BasicLauncher", ".JoblibLauncher")  # those that run the jobs on this machine
+KILLED = 3  # times that a run's worker was killed while no other ran, after which the sweep goes on without it
+Errors = dict[Path, BaseException]
+
+
+class Job:
+    """A checked job of a sweep: what was typed for it, and the run that it is."""
+
+    def __init__(self, overrides: list[str], experiment: Experiment) -> None:
+        self.overrides, self.experiment = overrides, experiment
+        self.folder = RunFolder(experiment.settings.output_dir, experiment.run_id)
+        self.found = self.folder.state().word  # before the sweep
+
+    def is_wanted(self) -> bool:
+        """Whether the sweep is to run it: not what another runs, nor what failed unless asked."""
+        settings = self.experiment.settings
+        again = {FINISHED: settings.force, FAILED: settings.force or settings.retry_failed}
+        return again.get(self.found, self.found in (MISSING, INTERRUPTED))
+
+    def ends(self) -> list[int | None]:
+        """When its result and its failure were written: those from before the sweep are not what it is to make."""
+        paths = self.folder.result_path, self.folder.failed_path
+        return [path.stat().st_mtime_ns if path.exists() else None for path in paths]
+
+    def ended_since(self, before: list[int | None]) -> bool:
+        """Whether there is a result or a failure that was not; a forced run sets the old ones aside as it begins."""
+        return any(now is not None and now != then for now, then in zip(self.ends(), before, strict=True))
+
+
+def sweep(
+    words: Sequence[str], whole: DictConfig, context: HydraContext, task: TaskFunction, batch_size: int | None
+) -> None:
+    """Check all jobs of the words that were typed, launch those that are wanted, and report.
+
+    whole: the configuration of the sweep. batch_size: the jobs that a launcher gets at a time, None for all. Raises
+    UserError where a job cannot run, before any is started, and where not all runs are finished in the end.
+    """
+    check_asked(whole)
+    composed = Composed(context.config_loader, whole)
+    fit = Fit() if whole.hydra.launcher._target_.endswith(LOCAL) else None
+    jobs, wrong = checked(jobs_of(words, composed), composed, fit)
+    if whole.get("dry_run") or any(job.experiment.settings.dry_run for job in jobs):
+        preview([(job.experiment, job.is_wanted()) for job in jobs], [(" ".join(job), why) for job, why in wrong], fit)
+        return
+    if wrong:
+        (job, sentence), more = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise UserError(f"no job was started, because this one cannot run: {' '.join(job)}: {sentence}{more}")
+    with open_dict(whole):
+        whole.output_dir = jobs[0].experiment.settings.output_dir  # for files of the launchers' own
+    cluster = slurm_launcher(whole)
+    wanted = [job for job in jobs if job.is_wanted()]
+    finished = [job for job in jobs if job.found == FINISHED]
+    states = ", ".join(counted(job.found for job in jobs))
+    print(f"{len(jobs)} runs: {states}{expected(finished, wanted, fit)}", flush=True)
+    write_plan({job.folder.path: job.overrides for job in jobs})
+    errors: Errors = {}
+    if cluster is not None:
+        running = [str(job.folder.path) for job in jobs if job.found == RUNNING]
+        cluster.queue({str(job.folder.path): by_itself(job, whole) for job in wanted}, running)
+        if not cluster.wait:
+            return
+    else:
+        with stopping(wanted):
+            errors = launched(wanted, whole, context, task, batch_size or len(wanted))
+    report(jobs, errors)
+
+
+def check_asked(whole: DictConfig) -> None:
+    """Raises UserError where Hydra is asked for folders that no run would use, or for no workers or jobs at all."""
+    asked: Any = OmegaConf.to_container(whole.hydra.sweep, resolve=False)
+    for key, ours in (("dir", "${output_dir}"), ("subdir", ".")):
+        if asked[key] != ours:
+            raise UserError(
+                f"hydra.sweep.{key}={asked[key]} has no effect: a run's folder is named by its configuration; "
+                "set output_dir, the folder that all are in"
+            )
+    if (size := whole.hydra.sweeper.max_batch_size) is not None and size < 1:
+        raise UserError(
+            f"hydra.sweeper.max_batch_size={size} is no job at a time; set it to 1 or more, or null for all"
+        )
+    if whole.hydra.launcher.get("n_jobs") == 0:
+        raise UserError("hydra.launcher.n_jobs=0 is no worker at all; set how many there are, or -1 for one a core")
+
+
+def slurm_launcher(whole: DictConfig) -> SlurmLauncher | None:
+    """The launcher, where it is Slurm's; raises UserError where its options make no sense, or it is missing."""
+    if not whole.hydra.launcher._target_.endswith(".SlurmQueue"):
+        return None
+    options: Any = OmegaConf.to_container(whole.hydra.launcher, resolve=True)
+    del options["_target_"]
+    launcher: SlurmLauncher = typed(SlurmLauncher, options, "hydra.launcher.")
+    launcher.check()
+    return launcher
+
+
+def by_itself(job: Job, whole: DictConfig) -> list[str]:
+    """The command line that runs a job of the sweep by itself."""
+    sources = {source.provider: source.path for source in whole.hydra.runtime.config_sources}
+    flags = ["--config-path", sources["main"], "--config-name", whole.hydra.job.config_name]
+    if "command-line" in sources:
+        flags += ["--config-dir", sources["command-line"]]
+    of_the_sweep = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.mode")
+    rest = [o for o in whole.hydra.overrides.hydra if not o.lstrip("+~").startswith(of_the_sweep)]
+    # where the sweep expects it, though ${now:...} is another time there
+    place = job.experiment.settings.output_dir.replace("'", r"\'")
+    return [*flags, *rest, *job.overrides, f"output_dir='{place}'"]
+
+
+def checked(
+    jobs: Iterable[list[str]], composed: Composed, fit: Fit | None
+) -> tuple[list[Job], list[tuple[list[str], str]]]:
+    """The jobs, each run once, and those that cannot run with the sentence that says why."""
+    known: dict[Path, Job] = {}
+    wrong = []
+    for overrides in jobs:
+        try:
+            job = Job(overrides, experiment(*composed(overrides)))
+            if job.is_wanted() and fit is not None:
+                fit(job.experiment)
+            known.setdefault(job.folder.path, job)
+        except Exception as error:
+            if (sentence := explain(error, [*sys.argv[1:], *overrides])) is None:
+                raise
+            wrong.append((overrides, sentence))
+    return list(known.values()), wrong
+
+
+def counted(states: Iterable[str]) -> list[str]:
+    """How many runs are in which state, in words."""
+    counts = Counter(states)
+    return [f"{counts[word]} {word}" for word in STATES if counts[word]]
+
+
+def expected(finished: list[Job], wanted: list[Job], fit: Fit | None) -> str:
+    """How long the wanted ones will take, in words: as long as the finished ones, or as their updates take here."""
+    if not wanted:
+        return ""
+    said = [(job, (job.folder.finished() or {}).get("seconds_total")) for job in finished]
+    took = [(job, seconds) for job, seconds in said if seconds is not None and math.isfinite(seconds)]
+    if fit is None:
+        each = f", {duration(sum(s for _, s in took) / len(took))} each so far" if took else ""
+        return f"; {len(wanted)} to run{each}"
+    seconds = sum(fit.seconds(job.experiment) for job in wanted)
+    if took:
+        seconds *= sum(s for _, s in took) / sum(fit.seconds(job.experiment) for job, _ in took)
+        return f"; {len(wanted)} to run, about {duration(seconds)} one after the other"
+    return f"; {len(wanted)} to run, about {duration(seconds)} of updates here, looks and evaluations not counted"
+
+
+def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: TaskFunction, batch_size: int) -> Errors:
+    """Run the jobs by Hydra's launcher; what those raised that did not finish, by folder.
+
+    Killed workers take the others with them. Where none of the jobs ended before that, the halves are launched one
+    after the other, until the one that kills its worker is alone; the others finish.
+    """
+
+    asked = whole.hydra.launcher.get("n_jobs")
+
+    def launch(batch: list[Job], number: int) -> Sequence[JobReturn]:
+        if asked is not None:  # a worker without a job would not see that this process is gone, see job.py
+            from joblib import effective_n_jobs
+
+            with open_dict(whole):
+                # with one, joblib would run the jobs in this process, which a run then could take with it
+                whole.hydra.launcher.n_jobs = min(effective_n_jobs(asked), max(2, len(batch)))
+        launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=whole)
+        return launcher.launch([job.overrides for job in batch], initial_job_idx=number)
+
+    errors: Errors = {}
+    ends = {job.folder.path: job.ends() for job in jobs}
+    batches, alone = [jobs[i : i + batch_size] for i in range(0, len(jobs), batch_size or 1)], Counter[Path]()
+    while batches:
+        batch = batches.pop(0)
+        try:
+            for job, done in zip(batch, launch(batch, jobs.index(batch[0])), strict=True):
+                if done.status is JobStatus.FAILED and not isinstance(done._return_value, Busy):
+                    errors[job.folder.path] = done._return_value
+            continue
+        except BrokenExecutor:
+            states = {job: job.folder.state().word for job in batch}
+        left = [job for job in batch if not job.ended_since(ends[job.folder.path])]
+        left.sort(key=lambda job: states[job] != MISSING)  # those that had begun last: one of them is to blame
+        alone.update(job.folder.path for job in left if len(batch) == 1)
+        if left and alone[path := left[0].folder.path] == KILLED:
+            errors[path] = UserError(f"its worker was killed {KILLED} times; does the run need more memory?")
+            continue
+        half = len(left) // 2 if len(left) == len(batch) else 0
+        batches[:0] = [part for part in (left[:half], left[half:]) if part]
+        print(f"a worker was killed; runs that are left and go on: {sum(map(len, batches))}", flush=True)
+    return errors
+
+
+@contextlib.contextmanager
+def stopping(jobs: list[Job]) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and their like let the runs in this process's workers save, before its launcher kills those."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signum, signal.default_int_handler)  # the second time stops at once
+        asked: set[tuple[Path, int]] = set()
+        until = time.monotonic() + 60
+        while time.monotonic() < until and (running := workers()):
+            for _, pid in running - asked:  # also a worker that has saved one run and begun another
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            asked |= running
+            time.sleep(0.05)
+        raise Interrupted("run the same command again to go on", signum)
+
+    def workers() -> set[tuple[Path, int]]:
+        holders = [(job.folder.path, who) for job in jobs if (who := lock.holder(job.folder.path))]
+        ours = socket.gethostname(), os.getpid()
+        return {(path, who["pid"]) for path, who in holders if (who["host"], who["parent"]) == ours}
+
+    with heard(STOPPING, stop):
+        yield
+
+
+def report(jobs: list[Job], errors: Errors) -> None:
+    """Say what became of the runs; raises UserError where one is not finished, or its error where that is a bug."""
+    ended = {
+        job.folder: State(FINISHED) if job.found == FINISHED and not job.is_wanted() else job.folder.state()
+        for job in jobs
+    }
+    left = {folder: state for folder, state in ended.items() if state.word != FINISHED}
+    print(f"{len(jobs) - len(left)} of {len(jobs)} runs are finished")
+    reasons = []
+    for folder, state in left.items():
+        error = errors.get(folder.path)
+        reason = (error and explain(error, sys.argv[1:])) or state.detail
+        log = f" (see {folder.log_path})" if folder.log_path.exists() else ""
+        print(f"  {state.word}: {folder.path}{reason and ': '}{reason}{log}")
+        reasons.append(reason or state.word)
+    for error in errors.values():
+        if explain(error, sys.argv[1:]) is None:
+            raise error
+    if left:
+        again = "; retry_failed=true runs the failed ones again" if FAILED in {s.word for s in left.values()} else ""
+        raise UserError(f"{len(left)} of {len(jobs)} runs are not finished; the first: {reasons[0]}{again}")

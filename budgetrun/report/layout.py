@@ -1,0 +1,122 @@
+"""What a set of runs is: which settings tell its runs apart, how they are laid out in tables, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from budgetrun.tables.runs import CIRCUMSTANCES, REPEATS, Run
+from budgetrun.tables.table import Key, order, word, words
+
+# what is trained on what: runs that differ here are not compared, each has its own table
+TASK = ("dataset", "model", "noise", "image_size", "validation", "train_on")
+# in which order settings are tried as what tells runs apart, and shown; the others follow as they appear
+ORDER = (*TASK, "sampler", "aug", "loss", "optimizer", "schedule", "scores")
+
+
+@dataclass
+class Panel:
+    """The runs of one table. where: the settings that they share and other panels do not, with their values."""
+
+    where: dict[str, str]
+    runs: list[Run]
+
+    @property
+    def title(self) -> str:
+        """In words; "" where there is no other panel."""
+        return ", ".join(f"{name}={value}" for name, value in self.where.items() if value)
+
+    def condition(self, typed: str) -> str:
+        """What --where is, for this panel alone; typed: what it was for all."""
+        conditions = [f"{name}={value}" for name, value in self.where.items() if value]
+        return ",".join([typed, *conditions] if typed else conditions)
+
+
+@dataclass
+class Study:
+    """rows, columns: settings. panels: the runs, apart by every other setting that varies.
+
+    settings: all but those that say where a run lies. fixed: the ones that do not vary, with their values. options:
+    the values behind an option that varies, by `sampler=is`.
+    """
+
+    rows: list[str]
+    columns: list[str]
+    panels: list[Panel]
+    settings: list[str]
+    fixed: dict[str, str]
+    options: dict[str, dict[str, str]]
+
+    @property
+    def shown(self) -> list[str]:
+        return [*self.rows, *self.columns]
+
+
+def study(runs: list[Run], settings: Iterable[str], rows: list[str] | None, columns: list[str] | None) -> Study:
+    """Lay runs out. Rows or columns that are not given are made of what varies: nothing but seeds is averaged over."""
+    places = {name: number for number, name in enumerate(ORDER)}
+    settings = sorted(
+        (name for name in settings if name not in (*REPEATS, *CIRCUMSTANCES) and not name.endswith("_target_")),
+        key=lambda name: ("." in name, places.get(name, len(places))),
+    )
+    if columns is None:
+        free = next(name for name in ("budget", "sampler", "aug", "seed") if name not in (rows or []))
+        columns = [free, *apart(runs, ["budget_unit"], [*(rows or []), free])]
+    others = apart(runs, settings, [*(rows or []), *columns])
+    if rows is None:
+        rows = [name for name in others if head(name) not in TASK] or ["sampler"]
+    names = [name for name in others if name not in rows]
+    found: dict[Key, list[Run]] = {}
+    for run in runs:
+        found.setdefault(words(run, names), []).append(run)
+    panels = [Panel(dict(zip(names, k, strict=True)), found[k]) for k in sorted(found, key=order)]
+    values = {name: {word(run[name]) for run in runs if name in run} for name in settings}
+    everywhere = {name for name in settings if all(name in run for run in runs)}
+    fixed = {name: min(values[name]) for name in settings if name in everywhere and len(values[name]) == 1}
+    return Study(rows, columns, panels, settings, fixed, options(runs, [n for n in settings if n not in fixed]))
+
+
+def apart(runs: list[Run], names: Iterable[str], chosen: list[str]) -> list[str]:
+    """Those of the names, from the first, that tell runs apart that the chosen and those before do not."""
+    found: list[str] = []
+    for name in names:
+        cells: dict[Key, str] = {}
+        for run in runs:
+            value = word(run.get(name, ""))
+            if cells.setdefault(words(run, [*chosen, *found]), value) != value:
+                found.append(name)
+                break
+    return found
+
+
+def options(runs: list[Run], varying: list[str]) -> dict[str, dict[str, str]]:
+    """The values behind each option of the groups that vary; several, where they vary too, beside each other."""
+    behind: dict[str, dict[str, set[str]]] = {}
+    groups = [name for name in varying if "." not in name]
+    for run in runs:
+        for name in varying:
+            group = head(name)
+            if name != group and group in groups and name in run and group in run:
+                option = behind.setdefault(f"{group}={word(run[group])}", {})
+                option.setdefault(name, set()).add(word(run[name]))
+    return {
+        option: {name: ", ".join(sorted(values)) for name, values in behind[option].items()}
+        for option in sorted(behind)
+    }
+
+
+def missing(panel: Panel, rows: list[str], columns: list[str]) -> list[tuple[Key, list[str]]]:
+    """The cells of a panel's table, by the values of rows and columns, and the seeds that others have and they not."""
+    seeds: dict[Key, set[str]] = {}
+    for run in panel.runs:
+        seeds.setdefault(words(run, [*rows, *columns]), set()).add(word(run.get("seed", "")))
+    every = set().union(*seeds.values())
+    row_keys = sorted({k[: len(rows)] for k in seeds}, key=order)
+    column_keys = sorted({k[len(rows) :] for k in seeds}, key=order)
+    cells = ((row + column, every - seeds.get(row + column, set())) for row in row_keys for column in column_keys)
+    return [(cell, sorted(lost, key=lambda seed: order((seed,)))) for cell, lost in cells if lost]
+
+
+def head(name: str) -> str:
+    """The group of a setting: sampler of sampler.pool."""
+    return name.partition(".")[0]

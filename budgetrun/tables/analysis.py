@@ -1,0 +1,134 @@
+"""What is asked of a set of runs, and the tables that answer it: the same for the command and for the report."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from budgetrun.errors import UserError
+from budgetrun.tables.compare import BOLD, Baseline, Comparison, compare, differences
+from budgetrun.tables.derived import DERIVED, SPEEDUPS, Options, derive, note
+from budgetrun.tables.papers import Number, beside, fitting, of_paper
+from budgetrun.tables.runs import Run, mixed, with_metric
+from budgetrun.tables.table import Place, Sheet, Table, laid_out, tabulate
+
+
+@dataclass
+class Question:
+    """metrics: numbers of a run, or derived ones. baseline: settings, as typed. paper: whose numbers to set beside.
+
+    threshold, share: see derived.Options. Raises UserError for what no runs can answer.
+    """
+
+    metrics: list[str]
+    baseline: str | None = None
+    paper: str | None = None
+    threshold: float = 1.2
+    share: float = 0.99
+    known: list[Number] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.paper is not None:
+            self.known = of_paper(self.paper)
+        if self.baseline is None and (ratios := [metric for metric in self.metrics if metric in SPEEDUPS]):
+            raise UserError(f"{ratios[0]} is a ratio to a baseline; add one, as in --baseline sampler=uniform")
+
+    def measured(self) -> list[str]:
+        """Those of the metrics that runs measure themselves."""
+        return [metric for metric in self.metrics if metric not in DERIVED]
+
+
+def add_arguments(parser: argparse.ArgumentParser, baseline: str) -> None:
+    """The options of a command that are a question; baseline: what --baseline is if it is not given, in words."""
+    add = parser.add_argument
+    add(
+        "--metric",
+        default="test_accuracy",
+        help=f"a number of result.json, or several: a,b; or one that is derived: {', '.join(DERIVED)}",
+    )
+    add("--where", default="", help="only runs with these settings, as in dataset=digits,noise=none")
+    add(
+        "--baseline", help=f"compare all with the runs of these settings, as in sampler=uniform, pair by pair{baseline}"
+    )
+    add("--paper", help="the numbers of a paper beside ours: hu2021, arazo2021 or sahayam2023")
+    add("--threshold", type=float, default=1.2, help="of a speed-up: times the baseline's final error (1.2)")
+    add("--share", type=float, default=0.99, help="of epochs_to_generalise: of a run's last test accuracy (0.99)")
+
+
+def named(options: argparse.Namespace, of: str) -> list[str]:
+    """What --rows, --cols or --metric names, each once."""
+    names = list(dict.fromkeys(name.strip() for name in getattr(options, of).split(",") if name.strip()))
+    if not names:
+        what, example = ("number", "test_accuracy") if of == "metric" else ("setting", "budget")
+        raise UserError(f"--{of} names no {what}; --{of} {example}, for one, does")
+    return names
+
+
+def question(options: argparse.Namespace, baseline: str | None) -> Question:
+    """What a command line asks, with this baseline."""
+    return Question(named(options, "metric"), baseline, options.paper, options.threshold, options.share)
+
+
+@dataclass
+class Analysis:
+    """tables: one a metric. measured: the runs that have the first. compared: the tables that `comparison` is of.
+
+    problems: what these runs cannot answer, by the option that asked. remarks: what to know, in sentences.
+    """
+
+    tables: list[Table]
+    measured: list[Run] = field(default_factory=list)
+    compared: list[Table] = field(default_factory=list)
+    comparison: Comparison | None = None
+    published: Mapping[Place, Sequence[Number]] = field(default_factory=dict)
+    problems: dict[str, UserError] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    def table(self) -> Sheet:
+        """All metrics, a line a row; what is supported to be best is bold."""
+        best = self.comparison.best if self.comparison else set()
+        sheet = laid_out(*self.tables, best=best)
+        sheet.caption += f"; {BOLD}" if best else ""
+        return sheet
+
+    def differences(self) -> Sheet | None:
+        """From the baseline, where there is one."""
+        return None if self.comparison is None else differences(self.comparison, self.compared)
+
+    def beside(self) -> Sheet | None:
+        """A paper's numbers, where there are some of these settings."""
+        return beside(self.tables, self.published) if self.published else None
+
+
+def analyse(runs: list[Run], settings: Sequence[str], rows: list[str], columns: list[str], asked: Question) -> Analysis:
+    """The answer. Runs get those of the metrics that are derived and that they have."""
+    problems: dict[str, UserError] = {}
+    baseline = None
+    if asked.baseline is not None:
+        try:
+            baseline = Baseline(runs, settings, asked.baseline)
+        except UserError as error:
+            problems["baseline"] = error
+    ways = Options(baseline, asked.threshold, asked.share)
+    why = derive(runs, asked.metrics, ways)
+    measured, remarks = with_metric(runs, asked.metrics[0], why)
+    if not measured:
+        because = why.get((asked.metrics[0], str(runs[0]["path"])), "")
+        said = f"none of the {len(runs)} runs chosen has {asked.metrics[0]}"
+        problems["metric"] = UserError(f"{said}: {because}" if because else said)
+    for metric in asked.metrics[1:]:  # what only some runs have, beside what all have
+        remarks += [remark for remark in with_metric(runs, metric, why)[1] if remark.startswith("note")]
+    tables = [tabulate(runs, rows, columns, metric, note(metric, runs, ways)) for metric in asked.metrics]
+    result = Analysis(tables, measured, problems=problems, remarks=remarks)
+    result.remarks += mixed(measured or runs, settings, [*rows, *columns])
+    result.compared = [table for table in tables if table.metric not in SPEEDUPS]  # which are comparisons already
+    if baseline is not None and result.compared:
+        result.comparison = compare(runs, result.compared, baseline)
+        result.remarks += result.comparison.remarks
+    if asked.known:
+        try:
+            result.published = fitting(runs, tables, asked.known)
+        except UserError as error:
+            problems["paper"] = error
+    return result

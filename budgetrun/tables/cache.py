@@ -1,0 +1,79 @@
+"""What was read of a folder of runs, kept in it, so that reading it again opens only what has changed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from budgetrun.folder.reading import content
+
+NAME = ".aggregate-cache.json"
+FORM = 3  # of the file; another one is not read
+WORTH = 200  # runs; fewer are read as fast without it
+
+
+def head(rest: bytes) -> bytes:
+    """How the file begins, by how it goes on: its form, and the digest without which the rest is not believed."""
+    return f'{{"form":{FORM},"digest":"{hashlib.sha256(rest).hexdigest()}",'.encode()
+
+
+HEAD = len(head(b""))
+
+
+class Cache:
+    """The runs of a folder by the path of their result.json in it, and which file they were read from.
+
+    A file is the same while its inode, its time of change and its size are: results are replaced, not written over, so
+    a new one has another inode whatever the clock says. A cache that cannot be read or written, or is not as it was
+    written, is none, without a word: nothing is lost but time.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.path = Path(folder, NAME)
+        self.root = len(os.path.join(folder, ""))  # noqa: PTH118 -- of strings, as os.walk makes them
+        self.shapes: list[tuple[int, list[str]]] = []  # how many names are settings, and all names
+        self.known: dict[str, list[Any]] = {}
+        self.seen: dict[str, list[Any]] = {}
+        with contextlib.suppress(OSError, ValueError):
+            text = content(self.path)
+            if text[:HEAD] == head(text[HEAD:]):
+                known = json.loads(text)
+                self.shapes, self.known = [(count, names) for count, names in known["shapes"]], known["runs"]
+        self.numbers = {(count, *names): number for number, (count, names) in enumerate(self.shapes)}
+
+    def get(self, path: str, stat: os.stat_result) -> tuple[list[str], dict[str, Any]] | None:
+        """The settings' names and the run of an unchanged result.json."""
+        entry = self.known.get(path[self.root :])
+        if entry is None or entry[:3] != [stat.st_ino, stat.st_mtime_ns, stat.st_size]:
+            return None
+        self.seen[path[self.root :]] = entry
+        count, names = self.shapes[entry[3]]
+        return names[:count], dict(zip(names, entry[4], strict=True))
+
+    def keep(self, path: str, stat: os.stat_result, settings: list[str], run: dict[str, Any]) -> None:
+        """Remember a run, its settings first. stat: from before it was read, so that it is not of a newer file."""
+        names = list(run)
+        number = self.numbers.setdefault((len(settings), *names), len(self.shapes))
+        if number == len(self.shapes):
+            self.shapes.append((len(settings), names))
+        self.seen[path[self.root :]] = [stat.st_ino, stat.st_mtime_ns, stat.st_size, number, list(run.values())]
+
+    def write(self) -> None:
+        """Write what was seen, in one step, where it is not what was known."""
+        if len(self.seen) < WORTH or self.seen == self.known:
+            return
+        known = json.dumps({"shapes": self.shapes, "runs": self.seen}, separators=(",", ":")).removeprefix("{").encode()
+        with contextlib.suppress(OSError):
+            # a name of its own: two readers may write at once
+            handle, scratch = tempfile.mkstemp(prefix=NAME, dir=self.path.parent)
+            try:
+                with open(handle, "wb") as file:  # noqa: PTH123 -- a handle
+                    file.write(head(known) + known)
+                Path(scratch).replace(self.path)
+            finally:
+                Path(scratch).unlink(missing_ok=True)

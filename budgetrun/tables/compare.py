@@ -1,0 +1,322 @@
+"""A method against a baseline, run by run: pairs of the same seed and settings, their difference, what both cost."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from budgetrun.errors import UserError
+from budgetrun.tables.runs import CIRCUMSTANCES, REPEATS, Run, conditions, select, varying
+from budgetrun.tables.table import MISSING, Key, Place, Sheet, Table, better, word, words
+
+LEVEL = 0.05  # of p, corrected, at which a difference is supported
+FEWEST = 3  # pairs; two know next to nothing of their spread
+EQUAL = 0.02  # part by which the FLOPs of a pair may differ at equal cost
+BOLD = (
+    "bold: the best of those that have one baseline, if it is better than that "
+    f"(p, Holm, at most {LEVEL}) at no higher cost"
+)
+EXACT = 14  # pairs up to which all 2^n flips of signs are made; beyond, as many at random
+
+
+class Baseline:
+    """The runs that have a baseline's settings, and the partners of all others among them.
+
+    Partners agree in every setting but those that the baseline fixes and, of an option, its own values: with
+    `sampler=uniform`, all but sampler, sampler.pool and the like. Where a run lies, and what machine and code it ran
+    on, is no setting. Raises UserError for what is no setting, and where no run or every run has the settings.
+    """
+
+    def __init__(self, runs: list[Run], settings: Collection[str], typed: str) -> None:
+        self.typed = typed
+        self.fixed = [name for name, _ in conditions(typed, "--baseline")]
+        if not self.fixed:
+            raise UserError("--baseline names no setting; --baseline sampler=uniform, for one, does")
+        self.runs = select(runs, typed, "--baseline")
+        apart = {*REPEATS, *CIRCUMSTANCES}
+        for name in self.fixed:
+            if name not in settings or name in apart:
+                raise UserError(f"--baseline {typed}: {name} is not a setting of the training that methods differ in")
+        if len(self.runs) == len(runs):
+            raise UserError(f"--baseline {typed} is all {len(runs)} runs; there is none to compare with it")
+        shared = [name for name in settings if name == "seed" or not (name in apart or self.fixes(name))]
+        self.shared = varying(runs, shared)
+        self.own = {id(run) for run in self.runs}
+        self.by_key: dict[Key, list[Run]] = {}
+        for run in self.runs:
+            self.by_key.setdefault(self.key(run), []).append(run)
+
+    def fixes(self, name: str) -> bool:
+        """Whether a setting is the baseline's, or a value of an option that is."""
+        return any(name == fixed or name.startswith(f"{fixed}.") for fixed in self.fixed)
+
+    def holds(self, run: Run) -> bool:
+        """Whether a run has the baseline's settings."""
+        return id(run) in self.own
+
+    def key(self, run: Run) -> Key:
+        """What a run and its partners agree in."""
+        return words(run, self.shared)
+
+    def partners(self, run: Run) -> list[Run]:
+        """The baseline's runs that this one is compared with; of the baseline's own, itself and those like it."""
+        return self.by_key.get(self.key(run), [])
+
+    def differs(self, run: Run) -> list[str]:
+        """What keeps the nearest of the baseline's runs from being a partner: the settings that are others."""
+        mine = self.key(run)
+        return min(
+            ([name for name, a, b in zip(self.shared, mine, key, strict=True) if a != b] for key in self.by_key),
+            key=len,
+        )
+
+
+@dataclass
+class Effect:
+    """method - baseline over the pairs of a cell.
+
+    difference: the mean of differences, in the metric's own unit. possible: how many pairs there would be if no
+    partner were missing. cheapest, dearest: the least and the greatest ratio of a pair's FLOPs, method over baseline;
+    the FLOPs of the runs that made a file of scores are among them. low, high: the 95% interval of the difference by
+    Student's t with n - 1 degrees of freedom. p: two-sided, of the paired t-test. p_signs: two-sided, of the sign-flip
+    permutation test of the mean. p_holm: p corrected by Holm's method over all that is compared together. One pair has
+    no interval and no p. Where all differences are equal, which leaves t undefined, there is no interval and p is
+    p_signs.
+    """
+
+    difference: float
+    differences: list[float]
+    possible: int
+    cheapest: float
+    dearest: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_signs: float | None = None
+    p_holm: float | None = None
+
+    @property
+    def pairs(self) -> int:
+        return len(self.differences)
+
+    @property
+    def supported(self) -> bool:
+        return self.pairs >= FEWEST and self.p_holm is not None and self.p_holm <= LEVEL
+
+    @property
+    def equal_cost(self) -> bool:
+        return self.cheapest >= 1 - EQUAL and self.dearest <= 1 + EQUAL
+
+
+@dataclass
+class Comparison:
+    """Cells of tables against a baseline.
+
+    effects: by place; a cell of the baseline itself, and one without a pair, has none. best: the places to be set in
+    bold: the best mean of the cells that are compared with one baseline, where its difference from that baseline is
+    supported and it did not cost more. remarks: what to know about the pairs, in sentences.
+    """
+
+    baseline: str
+    effects: dict[Place, Effect] = field(default_factory=dict)
+    best: set[Place] = field(default_factory=set)
+    remarks: list[str] = field(default_factory=list)
+
+
+def compare(runs: list[Run], tables: Sequence[Table], baseline: Baseline) -> Comparison:
+    """The differences of the tables' cells from the baseline, corrected over all of them together."""
+    result = Comparison(baseline.typed)
+    pairs: list[tuple[list[Run], list[Run]]] = []
+    alone: dict[int, Run] = {}
+    for table in tables:
+        free = [name for name in (*table.rows, *table.columns) if not baseline.fixes(name)]
+        # runs by what pairs agree in: of each cell, and of the baseline by what is shown of it and left free
+        methods: dict[tuple[Key, Key], dict[Key, list[Run]]] = {}
+        bases: dict[Key, dict[Key, list[Run]]] = {}
+        rivals: dict[Key, set[tuple[Key, Key]]] = {}  # the cells that have one baseline, its own included
+        for run in runs:
+            if run.get(table.metric) is None:
+                continue
+            cell, rest = (words(run, table.rows), words(run, table.columns)), words(run, free)
+            rivals.setdefault(rest, set()).add(cell)
+            of = bases.setdefault(rest, {}) if baseline.holds(run) else methods.setdefault(cell, {})
+            of.setdefault(baseline.key(run), []).append(run)
+        for rest, cells in rivals.items():
+            its = bases.get(rest, {})
+            for cell in sorted(cells & methods.keys()):
+                mine = methods[cell]
+                alone |= {id(run): run for key in mine.keys() - its.keys() for run in mine[key]}
+                if both := [(mine[key], its[key]) for key in sorted(mine.keys() & its.keys())]:
+                    pairs += both
+                    result.effects[table.metric, *cell] = effect(both, table.metric, len(mine.keys() | its.keys()))
+        result.best |= {(table.metric, *cell) for cells in rivals.values() for cell in leading(table, cells)}
+    judge(list(result.effects.values()))
+    result.best = {place for place in result.best if place in result.effects and deserves(place, result.effects[place])}
+    result.remarks = remarks(baseline, pairs, list(alone.values()))
+    return result
+
+
+def effect(pairs: Sequence[tuple[list[Run], list[Run]]], metric: str, possible: int) -> Effect:
+    """The effect over pairs, each of the runs of the method and those of the baseline, which are averaged first."""
+    values = [[statistics.fmean(run[metric] for run in side) for side in pair] for pair in pairs]
+    differences = [mine - its for mine, its in values]
+    # what rounding leaves between differences that are equal
+    rounding = 1e-12 * max(abs(value) for pair in values for value in pair)
+    if max(differences) - min(differences) <= rounding:
+        differences = [0.0 if abs(differences[0]) <= rounding else differences[0]] * len(differences)
+    costs = [[statistics.fmean(map(flops, side)) for side in pair] for pair in pairs]
+    known = all(cost > 0 for pair in costs for cost in pair)  # which nan is not
+    ratios = [mine / its if known else math.nan for mine, its in costs]
+    return Effect(statistics.fmean(differences), differences, possible, min(ratios), max(ratios))
+
+
+def judge(effects: Collection[Effect]) -> None:
+    """Set the intervals and all p."""
+    by_n: dict[int, list[Effect]] = {}
+    for effect in effects:
+        differences = effect.differences
+        if len(differences) == 1 or not all(map(math.isfinite, differences)):
+            continue
+        if len(set(differences)) > 1:
+            by_n.setdefault(effect.pairs, []).append(effect)
+        else:
+            effect.p = effect.p_signs = 2.0 ** (1 - effect.pairs) if differences[0] else 1.0
+    for alike in by_n.values():  # together: one call of scipy takes as long as a hundred
+        import numpy as np
+        from scipy import stats  # 1 s, which a table without a baseline does not need
+
+        differences_of = np.array([effect.differences for effect in alike])
+        t = stats.ttest_1samp(differences_of, 0, axis=1)
+        low, high = t.confidence_interval(1 - LEVEL)
+        flips = stats.permutation_test(
+            (differences_of,), np.mean, permutation_type="samples", axis=1, n_resamples=2**EXACT, batch=512, rng=0
+        )
+        for place, effect in enumerate(alike):
+            found = (float(values[place]) for values in (low, high, t.pvalue, flips.pvalue))
+            effect.low, effect.high, effect.p, effect.p_signs = found
+    tested = [effect for effect in effects if effect.p is not None]
+    for effect, p in zip(tested, holm([effect.p or 0.0 for effect in tested]), strict=True):
+        effect.p_holm = p
+
+
+def flops(run: Run) -> float:
+    """What a run spent, and the runs that made the files which it reads."""
+    spent = run["flops"], run.get("flops_before") or 0
+    return float(sum(spent)) if all(isinstance(part, int | float) for part in spent) else math.nan
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p corrected for their number: the k-th smallest of m times m - k + 1, no less than those before it, at most 1.
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    corrected, least = [0.0] * len(ps), 0.0
+    for rank, place in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        least = max(least, min(1.0, (len(ps) - rank) * ps[place]))
+        corrected[place] = least
+    return corrected
+
+
+def leading(table: Table, cells: Iterable[tuple[Key, Key]]) -> list[tuple[Key, Key]]:
+    """The cell of the best mean of several; none where two share it, one is not finite, or no value is better."""
+    means = {cell: table.cells[cell].mean for cell in cells}
+    if len(means) < 2 or not (sign := better(table.metric)) or not all(map(math.isfinite, means.values())):
+        return []
+    top = max(sign * mean for mean in means.values())
+    best = [cell for cell, mean in means.items() if sign * mean == top]
+    return best if len(best) == 1 else []
+
+
+def deserves(place: Place, effect: Effect) -> bool:
+    """Whether the best of its rivals is better than the baseline, as far as that can be told, at no higher cost."""
+    return effect.supported and effect.dearest <= 1 + EQUAL and effect.difference * better(place[0]) > 0
+
+
+def remarks(baseline: Baseline, pairs: Sequence[tuple[list[Run], list[Run]]], alone: Sequence[Run]) -> list[str]:
+    """What to know about the pairs, a sentence each."""
+    said = []
+    if alone:
+        why = ", ".join(baseline.differs(alone[0]))
+        runs = "1 run has" if len(alone) == 1 else f"{len(alone)} runs have"
+        said.append(
+            f"note: {runs} no partner with {baseline.typed} and counts in no difference; from that of "
+            f"{alone[0]['path']} the nearest differs in {why}"
+        )
+    if any(len(side) > 1 for pair in pairs for side in pair):
+        said.append("note: several runs of the same settings and seed are averaged to one of a pair")
+    for name in CIRCUMSTANCES:
+        if any(len({word(run.get(name, "")) for side in pair for run in side}) > 1 for pair in pairs):
+            said.append(f"note: the runs of a pair differ in {name}")
+    return said
+
+
+# ---- as it is shown
+
+
+def differences(comparison: Comparison, tables: Sequence[Table]) -> Sheet:
+    """A line a comparison: the difference, its interval, n, p in three ways, and the cost."""
+    first = tables[0]
+    several = [["metric"]] if len(tables) > 1 else []
+    head = ["difference", "95% interval", "n", "p", "p, Holm", "p, signs", "FLOPs", "verdict"]
+    names = [*first.rows, *first.columns, *(name for names in several for name in names)]
+    lines = []
+    for table in tables:
+        scale, unit = table.scale()
+        digits = "+z.2f" if unit else "+z.4g"  # z: no -0.00
+        for row in table.row_keys:
+            for column in table.column_keys:
+                found = comparison.effects.get((table.metric, row, column))
+                if found is None:
+                    continue
+                of = f"{found.pairs} of {found.possible}" if found.possible > found.pairs else str(found.pairs)
+                interval = MISSING
+                if found.low is not None and found.high is not None:
+                    interval = f"{found.low * scale:{digits}} to {found.high * scale:{digits}}"
+                ps = [MISSING if p is None else f"{p:.2g}" for p in (found.p, found.p_holm, found.p_signs)]
+                shown = [*(w or MISSING for w in (*row, *column)), *([table.metric] if several else [])]
+                said = [cost(found), verdict(table.metric, found)]
+                lines.append([*shown, f"{round(found.difference * scale, 12):{digits}}", interval, of, *ps, *said])
+    return Sheet([*names, *head], lines, caption(comparison, tables), left=len(names))
+
+
+def cost(effect: Effect) -> str:
+    """The FLOPs against the baseline's, in words."""
+    if math.isnan(effect.cheapest):
+        return "unknown"
+    if effect.equal_cost:
+        return "equal"
+    least, most = f"x{effect.cheapest:.2f}", f"x{effect.dearest:.2f}"
+    return least if least == most else f"{least} to {most}"
+
+
+def verdict(metric: str, effect: Effect) -> str:
+    """What can be said of a difference."""
+    if effect.pairs < FEWEST:
+        return "too few pairs to say anything"
+    said = "no difference shown"
+    if effect.supported:
+        said = {0: "differs", 1: "better", -1: "worse"}[better(metric) * (1 if effect.difference > 0 else -1)]
+    return said if effect.equal_cost else f"{said}, not at equal cost"
+
+
+def caption(comparison: Comparison, tables: Sequence[Table]) -> str:
+    """What the numbers of a comparison are, and what they cannot show."""
+    effects = comparison.effects.values()
+    units = " / ".join(f"{t.metric}{', points' if t.scale()[1] else ''}" for t in tables)
+    tested = sum(effect.p is not None for effect in effects)
+    said = [
+        f"{units}: mean difference from {comparison.baseline} over n pairs of runs that agree in the "
+        "seed and all other settings",
+        f"95% interval and p: paired t-test; Holm: corrected for {tested} comparison{'' if tested == 1 else 's'}",
+        "signs: sign-flip permutation test; FLOPs: those of the baseline times this, equal within 2%",
+    ]
+    few = sorted({effect.pairs for effect in effects if 1 < effect.pairs < 6})
+    if few:
+        least = ", ".join(f"{2.0 ** (1 - n):g} for n = {n}" for n in few)
+        said.append(
+            f"the sign-flip p cannot be below {least}: there, the p of the t-test holds only as far as differences are "
+            "normally distributed"
+        )
+    return "; ".join(said)

@@ -1,0 +1,183 @@
+"""Metrics made of a run's evaluations, and of a baseline's: what papers report beside the last accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from budgetrun.errors import UserError
+from budgetrun.tables.compare import Baseline
+from budgetrun.tables.runs import Run, curve
+
+Curve = Mapping[str, list[Any]]
+
+
+class Undefined(Exception):
+    """Why a run has no value of a metric, as the end of the sentence `skipped PATH: ...`."""
+
+
+@dataclass
+class Options:
+    """baseline: whose error and cost a speed-up is taken from. threshold: of its final error, what is to be reached.
+    share: of a run's own final accuracy, what counts as generalised."""
+
+    baseline: Baseline | None = None
+    threshold: float = 1.2
+    share: float = 0.99
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.threshold < math.inf:
+            raise UserError(f"--threshold {self.threshold:g} is not 1 or more: it is times the baseline's final error")
+        if not 0 < self.share <= 1:
+            raise UserError(f"--share {self.share:g} is not above 0 and at most 1: it is of a run's final accuracy")
+
+
+def derive(runs: Iterable[Run], metrics: Iterable[str], options: Options) -> dict[tuple[str, str], str]:
+    """Give every run those of the metrics that are derived and that it has; why it has them not, by metric and path."""
+    curves: dict[int, Curve] = {}
+    why = {}
+
+    def evaluations(run: Run) -> Curve:
+        if id(run) not in curves:
+            try:
+                curves[id(run)] = curve(run)
+            except ValueError as error:
+                raise Undefined(f"its evaluations are not known ({error})") from error
+        return curves[id(run)]
+
+    for metric in metrics:
+        if metric not in DERIVED:
+            continue
+        for run in runs:
+            try:
+                run[metric] = DERIVED[metric](run, evaluations, options)
+            except Undefined as reason:
+                run.pop(metric, None)
+                why[metric, str(run["path"])] = str(reason)
+    return why
+
+
+def error(run: Run, evaluations: Callable[[Run], Curve], options: Options) -> float:
+    """1 - the last test accuracy."""
+    return 1 - float(run["test_accuracy"])
+
+
+def at_best_validation(run: Run, evaluations: Callable[[Run], Curve], options: Options) -> float:
+    """The test accuracy at the evaluation of the highest validation accuracy; of several, at the first."""
+    chosen, shown = column(evaluations(run), "val_accuracy", "test_accuracy")
+    return float(shown[chosen.index(max(chosen))])
+
+
+def best_on_test(run: Run, evaluations: Callable[[Run], Curve], options: Options) -> float:
+    """The highest test accuracy of all evaluations. The test set chose it, so it is no estimate of anything."""
+    (shown,) = column(evaluations(run), "test_accuracy")
+    return float(max(shown))
+
+
+def epochs_to_generalise(run: Run, evaluations: Callable[[Run], Curve], options: Options) -> float:
+    """Epochs to the first evaluation whose test accuracy is a share of the run's own last one.
+
+    An epoch is floor(N / batch size) updates. OURS: Sahayam et al. 2023 do not define theirs where it could be read.
+    """
+    shown, updates = column(evaluations(run), "test_accuracy", "updates")
+    if missing := [name for name in ("batch_size", "budget", "budget_unit", "epochs") if run.get(name) is None]:
+        raise Undefined(f"it has no {missing[0]}")  # as in a CSV that somebody made smaller
+    place = first(shown, lambda accuracy: accuracy >= options.share * shown[-1])
+    return float(updates[place] / updates_an_epoch(run))
+
+
+def updates_an_epoch(run: Run) -> int:
+    """floor(N / batch size)."""
+    if run.get("n_training"):
+        found = int(run["n_training"]) // int(run["batch_size"])
+    else:
+        # a result from before n_training was in it: updates = round(budget x int(epochs x floor(N / batch size)))
+        epochs = run["budget"] * run["epochs"]
+        rounded = 0.5 if float(run["epochs"]).is_integer() else 0.5 + run["budget"]  # updates, at most
+        if run["budget_unit"] != "updates" or run["updates"] is None or rounded / epochs >= 0.5:
+            raise Undefined("how many updates are an epoch is not known: its result has no n_training")
+        found = round(run["updates"] / epochs)
+    if not found:
+        raise Undefined("its batches are larger than its training data")
+    return found
+
+
+def speedup(unit: str) -> Callable[[Run, Callable[[Run], Curve], Options], float]:
+    """What the baseline spends to reach an error, over what the run spends.
+
+    The error is `threshold` times the baseline's final error: of the partner of the same settings and seed (several
+    are averaged). What is spent is counted at the first evaluation that is at the error or below it. The definition is
+    OURS, inferred from Hu et al. 2021, table 1, whose every reached error is below 1.2 times Standard's.
+    """
+
+    def ratio(run: Run, evaluations: Callable[[Run], Curve], options: Options) -> float:
+        if options.baseline is None:
+            raise Undefined("there is no baseline beside it")
+        partners = options.baseline.partners(run)
+        if not partners:
+            raise Undefined(f"it has no partner with {options.baseline.typed}")
+        final = sum(1 - partner["test_accuracy"] for partner in partners) / len(partners)
+        limit = options.threshold * final
+
+        def spent(run: Run, whose: str) -> float:
+            shown, costs = column(evaluations(run), "test_accuracy", unit)
+            # 1e-12: what rounding leaves of an accuracy and of its error
+            place = first(shown, lambda accuracy: 1 - accuracy <= limit + 1e-12)
+            if place < 0:
+                raise Undefined(f"{whose} never reaches an error of {limit:.4f}")
+            if not costs[place]:
+                raise Undefined(f"{whose} reaches an error of {limit:.4f} with {unit} of 0")
+            return float(costs[place])
+
+        theirs = [spent(partner, "its baseline") for partner in partners]
+        return sum(theirs) / len(theirs) / spent(run, "it")
+
+    return ratio
+
+
+def column(curve: Curve, *names: str) -> list[list[Any]]:
+    """Lists of the evaluations; raises Undefined where one is missing, has a gap, or a value that is not finite."""
+    for name in names:
+        if not curve.get(name) or None in curve[name]:
+            raise Undefined(f"its evaluations have no {name}" if curve else "its evaluations are not known")
+        if not all(map(math.isfinite, curve[name])):
+            raise Undefined(f"its evaluations have a {name} that is not finite")
+    return [curve[name] for name in names]
+
+
+def first(values: list[Any], holds: Callable[[float], bool]) -> int:
+    """The place of the first value for which it holds, -1 where there is none."""
+    return next((place for place, value in enumerate(values) if holds(value)), -1)
+
+
+SPEEDUPS = {"speedup_examples": speedup("examples_backward"), "speedup_seconds": speedup("seconds")}
+DERIVED = {
+    "test_error": error,
+    "test_accuracy_at_best_validation": at_best_validation,
+    "test_accuracy_best_on_test": best_on_test,
+    "epochs_to_generalise": epochs_to_generalise,
+    **SPEEDUPS,
+}
+
+
+def note(metric: str, runs: Iterable[Run], options: Options) -> str:
+    """What the caption of a table of the metric says beside its name."""
+    typed = options.baseline.typed if options.baseline else ""
+    of = {"speedup_examples": "images backpropagated", "speedup_seconds": "seconds"}.get(metric)
+    if of:
+        return (
+            f"{metric}: {of} by {typed} until {options.threshold:g} times its final error, over those by the run; our "
+            "definition, inferred from Hu et al. 2021; a run that never reaches that error is in no mean"
+        )
+    if metric == "visits_entropy":
+        sizes = {run.get("n_training") for run in runs if run.get(metric) is not None}
+        n = sizes.pop() if len(sizes) == 1 else None
+        return f"{metric}: in nats" + (f", at most ln N = {math.log(n):.3f}" if n else "")
+    return {
+        "test_accuracy_at_best_validation": f"{metric}: at the evaluation of the highest validation accuracy",
+        "test_accuracy_best_on_test": f"{metric} is OPTIMISTIC: the test set itself chose the evaluation",
+        "epochs_to_generalise": f"{metric}: until {options.share:g} of the run's own last test accuracy; our "
+        "definition",
+    }.get(metric, "")

@@ -1,0 +1,363 @@
+"""Runs as they are read: from the folders that hold them, or from a CSV of runs; chosen, and checked for a table."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import difflib
+import functools
+import io
+import json
+import math
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from budgetrun.errors import UserError
+from budgetrun.folder.plan import PLANS
+from budgetrun.folder.reading import RULES, brief, check, check_column, content, flat, is_number, lines_of, parse
+from budgetrun.folder.run import NEEDED, SHOWN, read_result, why_not
+from budgetrun.identity import ELSEWHERE, class_of
+from budgetrun.tables.cache import Cache
+from budgetrun.tables.table import number, word, words
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Run = dict[str, Any]
+# what may differ between the runs of one cell without a word: repetitions, and where they lie
+REPEATS = ("seed", *(key for key in ELSEWHERE if key != "device"), "dataset.system")
+# what is no setting and may not differ without a word: the machine, the code, and the data
+CIRCUMSTANCES = ("device", "commit", "dirty", "commits_before", "versions.budgetrun", "dataset_fingerprint")
+# what a CSV of runs keeps of the evaluations, a list a run
+CURVE = tuple(f"curve.{name}" for name in ("updates", "examples_backward", "flops", "seconds", "train_loss",
+                                           "test_accuracy", "val_accuracy"))  # fmt: skip
+MEASURED = tuple(name for name in SHOWN if name not in ("names", "config"))
+
+
+@dataclass
+class Runs:
+    """runs: what each run is and measured, by name. settings: the names that are configuration. skipped: which, why.
+
+    planned: the folders with plans of sweeps, see status.py. A setting is named as on the command line: `sampler` is
+    the chosen option, `sampler.pool` one of its values.
+    """
+
+    runs: list[Run]
+    settings: list[str]
+    skipped: list[str]
+    planned: list[str]
+
+
+def read(places: Iterable[str | Path]) -> Runs:
+    """All finished runs below folders, and those in CSVs of `--format runs`, each once; links are followed."""
+    found = Runs([], [], [], [])
+    known: dict[str, tuple[Run, str | Path]] = {}
+    again: Counter[tuple[str | Path, str | Path]] = Counter()  # runs of one place that another has as well
+    settings: dict[str, None] = {}  # in order of appearance
+    walked: set[tuple[int, int]] = set()
+    for place in places:
+        if os.path.isdir(place):  # noqa: PTH112 -- Path.is_dir raises where a folder above is not readable
+            here = in_folder(str(place), walked, found)
+        elif str(place).endswith(".csv"):
+            here = in_csv(Path(place))
+        else:
+            raise UserError(f"{place} is not a folder that can be read; name the folders, or CSVs, that hold the runs")
+        for names, run in here:
+            first, its_place = known.setdefault(str(run["run_id"]), (run, place))
+            if first is run:
+                found.runs.append(run)
+                settings |= dict.fromkeys(names)
+            elif its_place is place:
+                found.skipped.append(f"{run['path']}: it is the same run as {first['path']}")
+            else:
+                again[place, its_place] += 1
+    found.skipped += [f"{n} of the runs in {place}, which {other} has too" for (place, other), n in again.items()]
+    found.settings = list(settings)
+    return found
+
+
+def frame(places: Iterable[str | Path]) -> pd.DataFrame:
+    """The same as pandas' own table, a row a run, for work of one's own in a notebook."""
+    import pandas as pd
+
+    return pd.DataFrame(read(places).runs)
+
+
+def in_folder(folder: str, walked: set[tuple[int, int]], found: Runs) -> Iterator[tuple[list[str], Run]]:
+    """The names of the settings of each run below a folder, and the run; what else is there is put into `found`.
+
+    walked: folders that are not entered again.
+    """
+    cache = Cache(folder)
+    skipped = found.skipped
+
+    def unreadable(error: OSError) -> None:
+        skipped.append(f"{error.filename}: it cannot be read ({error.strerror})")
+
+    for here, below, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        try:
+            place = os.stat(here)  # noqa: PTH116 -- ten thousand of them, as strings
+        except OSError as error:
+            unreadable(error)
+            continue
+        if (place.st_dev, place.st_ino) in walked:  # given twice, or linked
+            below.clear()
+            continue
+        walked.add((place.st_dev, place.st_ino))
+        below.sort()
+        if PLANS in below:
+            found.planned.append(here)
+        if "result.json" not in files:
+            if "metrics.jsonl" in files:
+                skipped.append(f"{here}: it is not finished")
+            continue
+        path = os.path.join(here, "result.json")  # noqa: PTH118
+        try:
+            stat = os.stat(path)  # noqa: PTH116
+            if (remembered := cache.get(path, stat)) is None:
+                remembered = settings_and_all(read_result(path))
+                cache.keep(path, stat, *remembered)
+        except OSError as error:
+            unreadable(error)
+        except ValueError as error:
+            skipped.append(f"{path}: {error}")
+        else:
+            names, run = remembered
+            run["path"] = path
+            yield names, run
+    cache.write()
+
+
+def settings_and_all(result: dict[str, Any]) -> tuple[list[str], Run]:
+    """The names of a result's settings, and the run; raises ValueError where one name has two meanings."""
+    configuration = {**flat(result.pop("config")), **result.pop("names")}
+    measured = flat(result)
+    run = {**configuration, **measured}
+    # the device that was asked for is the one setting that is also found out
+    if len(run) != len(configuration) + len(measured) - ("device" in configuration and "device" in measured):
+        twice = (configuration.keys() & measured.keys()) - {"device"}
+        raise ValueError(f"{brief(min(twice))} is in its config and beside it")
+    return list(configuration), by_class(run)
+
+
+def by_class(run: Run) -> Run:
+    """The same run, in which each component is its class, whatever file of this package that was in."""
+    for name, value in run.items():
+        if name.endswith("_target_") and isinstance(value, str):
+            run[name] = class_of(value)
+    return run
+
+
+def in_csv(path: Path) -> Iterator[tuple[list[str], Run]]:
+    """The same of a CSV as `--format runs` writes it; raises UserError for another file."""
+    csv.field_size_limit(sys.maxsize)  # a list of ten thousand evaluations is longer than what is the limit else
+    try:
+        lines = list(csv.reader(io.StringIO(content(path).decode("utf-8-sig"), newline=""), strict=True))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({why_not(error)})") from error
+    except csv.Error as error:
+        raise UserError(f"{path} cannot be read ({error})") from error
+    names = [str(value_in(name)) for name in lines[0]] if lines else []
+    if missing := [name for name in (*MEASURED, "path") if name not in names]:
+        raise UserError(f"{path} is not a CSV of --format runs: it has no column {missing[0]}")
+    if len(set(names)) < len(names):
+        raise UserError(f"{path} has two columns {max(names, key=names.count)}")
+    for place, line in enumerate(lines[1:], 2):
+        if len(line) != len(names):
+            raise UserError(f"{path}, line {place}: it has {len(line)} values for {len(names)} columns")
+        run = {name: value_in(text) for name, text in zip(names, line, strict=True) if text}
+        try:
+            check_csv(run)
+        except ValueError as error:
+            raise UserError(f"{path}, line {place}: {error}") from error
+        # a run without evaluations is one whose evaluations are not looked for where it once lay
+        run = {CURVE[0]: [], **run, "path": word(run["path"])}
+        yield [name for name in names[: names.index("run_id")] if name in run], by_class(run)
+
+
+def check_csv(run: Run) -> None:
+    """Raises ValueError where a run of a CSV is none that a result.json and a metrics.jsonl could hold."""
+    for name in (*MEASURED, "path"):
+        if name not in run or (run[name] is None and name in NEEDED):
+            raise ValueError(f"{name} is not {'a number' if name in RULES else 'a word'} but missing")
+    check(run)
+    evaluations = {name: run[name] for name in CURVE if name in run}
+    for name, values in evaluations.items():
+        if not isinstance(values, list) or len(values) != len(evaluations.get(CURVE[0], values)):
+            raise ValueError(f"{name} is not a list of a value an evaluation but {brief(values)}")
+        check_column(name.removeprefix("curve."), values)
+
+
+def value_of(text: str) -> Any:
+    """The value that a word is, see `word`; what only looks like a number, as some commits do, is text."""
+    if text in ("nan", "inf", "-inf"):
+        return float(text)
+    if text[0] not in "-0123456789[tfn":
+        return text
+    try:
+        value = parse(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, list) or word(value) == text or "." in text else text
+
+
+def cell_of(value: Any) -> str:
+    """A value in a CSV of runs, which `value_in` gives back."""
+    if isinstance(value, str):
+        return quoted(value)
+    return json.dumps(value) if isinstance(value, list) else word(value)
+
+
+@functools.lru_cache(2**16)  # most cells are in a thousand runs
+def value_in(cell: str) -> Any:
+    """The value that a cell of a CSV of runs is."""
+    if cell.startswith('"'):
+        with contextlib.suppress(ValueError):
+            return parse(cell)
+    return value_of(cell)
+
+
+@functools.lru_cache(2**16)
+def quoted(text: str) -> str:
+    """A word for a cell: as it is, or as JSON has it where it is not harmless or would be read as another value."""
+    return text if not text or (is_harmless(text) and value_of(text) == text) else json.dumps(text)
+
+
+def is_harmless(text: str) -> bool:
+    """Whether no spreadsheet takes a word for a formula, as it does -A1 but not -0.5, and no terminal obeys it."""
+    return text.isprintable() and (text[:1] not in tuple('=+-@"') or text == "-inf" or number(text) is not None)
+
+
+def select(runs: list[Run], where: str, option: str = "--where") -> list[Run]:
+    """The runs for which every `setting=value` of `where` holds; raises UserError where none is left."""
+    left = runs
+    for name, typed in conditions(where, option):
+        need(runs, [name])
+        there = sorted({word(run[name]) for run in left if name in run})
+        left = [run for run in left if name in run and same(run[name], typed)]
+        if not left:
+            raise UserError(f"{option} {where} leaves no run: {name} is {', '.join(there) or 'not set'}, not {typed}")
+    return left
+
+
+def conditions(where: str, option: str = "--where") -> list[tuple[str, str]]:
+    """Each setting of `setting=value,...` with the value as typed; raises UserError for another form."""
+    found = []
+    parts = re.split(r",(?![^\[]*\])", where)  # the commas of a list are part of it
+    for condition in filter(None, map(str.strip, parts)):
+        name, equals, typed = (part.strip() for part in condition.partition("="))
+        if not equals:
+            raise UserError(f"{option} {condition} is not of the form setting=value")
+        found.append((name, typed))
+    return found
+
+
+def same(value: Any, typed: str) -> bool:
+    """Whether a value is what was typed: 0.3 is 0.30 and 3e-1."""
+    reading: Any = typed
+    for read_as in (float, parse):  # whole numbers of any size, lists, true and null are JSON; .3 is not
+        with contextlib.suppress(ValueError):
+            reading = read_as(typed)
+    return word(value) in (typed, word(reading))
+
+
+def need(runs: list[Run], names: Iterable[str], derived: Iterable[str] = ()) -> None:
+    """Raises UserError for the first of the names that no run has, with the nearest that one has or that is derived."""
+    known = sorted({name for run in runs for name in run} | set(derived))
+    for name in names:
+        if name not in known:
+            end = [k for k in known if k.endswith((f".{name}", f"_{name}"))]
+            close = end or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+            raise UserError(f"no run has {name}; {meant}")
+
+
+def with_metric(runs: list[Run], metric: str, why: Mapping[tuple[str, str], str]) -> tuple[list[Run], list[str]]:
+    """The runs that have the metric, and remarks on those that have none or one that is not finite.
+
+    why: the reason why a run has none, by metric and path, where there is one to say. One that is no number is taken
+    from the run; raises UserError where no run has a number.
+    """
+    measured, remarks = [], []
+    there = [run for run in runs if run.get(metric) is not None]
+    if there and not any(is_number(run[metric]) for run in there):
+        first = f"{brief(there[0][metric])} in {there[0]['path']}"
+        raise UserError(f"{metric} is not a number but {first}; --metric takes numbers")
+    for run in runs:
+        value = run.get(metric)
+        if value is None:
+            because = why.get((metric, str(run["path"])), f"it has no {metric}")
+            remarks.append(f"skipped {run['path']}: {because}")
+            continue
+        if not is_number(value):
+            remarks.append(f"skipped {run['path']}: its {metric} is not a number but {brief(run.pop(metric))}")
+            continue
+        if not math.isfinite(value):
+            remarks.append(f"note: {metric} is {value} in {run['path']}, and so is the mean of its cell")
+        measured.append(run)
+    return measured, remarks
+
+
+def varying(runs: list[Run], names: Iterable[str]) -> list[str]:
+    """Those of the names that not all runs have the same value of."""
+
+    def same_in_all(name: str) -> bool:
+        first = runs[0].get(name, "")
+        # equal and of a type: equal in words too, at a tenth of their price
+        return all(value == first and type(value) is type(first) for value in (run.get(name, "") for run in runs))
+
+    return [name for name in names if not same_in_all(name) and len({word(run.get(name, "")) for run in runs}) > 1]
+
+
+def mixed(runs: list[Run], settings: Iterable[str], shown: list[str]) -> list[str]:
+    """A sentence for everything, the seed aside, that differs inside a cell and is averaged over unseen."""
+    cells: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        cells.setdefault(words(run, shown), []).append(run)
+    differing: dict[str, set[str]] = {}
+    for name in varying(runs, dict.fromkeys([*settings, *CIRCUMSTANCES])):
+        if name not in REPEATS:
+            for cell in cells.values():
+                values = {word(run.get(name, "")) for run in cell}
+                if len(values) > 1:
+                    differing.setdefault(name, set()).update(values)
+    # the values of an option differ where the option does, and so does its data
+    explained = {name for name in differing if name.partition(".")[0] in differing.keys() - {name}}
+    if differing.keys() & {"dataset", "validation"}:
+        explained.add("dataset_fingerprint")
+    return [
+        f"note: cells average over {name} ({', '.join(sorted(values))}); add it to --rows or --cols, or use --where"
+        for name, values in differing.items()
+        if name not in explained
+    ]
+
+
+def curve(run: Run) -> dict[str, list[Any]]:
+    """The evaluations of a run in order, a list a number (see metrics.jsonl), None where one lacks it.
+
+    {} where they are not known, as there is no such file beside the result. Raises ValueError, with the reason, where
+    they cannot be read or cannot be.
+    """
+    if CURVE[0] in run:
+        return {name.removeprefix("curve."): run[name] for name in CURVE if name in run}
+    try:
+        lines = lines_of(os.path.join(os.path.dirname(str(run["path"])), "metrics.jsonl"))  # noqa: PTH118, PTH120
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ValueError(why_not(error)) from error
+    if not all(lines):
+        return {}
+    names = dict.fromkeys(name for line in lines for name in line)
+    columns = {name: [line.get(name) for line in lines] for name in names}
+    for name, values in columns.items():
+        check_column(name, values)
+    # what is none of the numbers that are known may be anything
+    others = [n for n in columns.keys() - RULES.keys() if not all(v is None or is_number(v) for v in columns[n])]
+    return {name: columns[name] for name in names if name not in others} if others else columns

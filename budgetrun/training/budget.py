@@ -1,0 +1,146 @@
+"""The clock of a run: what has been spent, in four units, and how far that is through the budget."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from budgetrun.contracts import Settings, UserError
+from budgetrun.training.machine import synchronize
+
+SHORTEST = 1e-5  # seconds that an update takes at least: there are a hundred calls in it
+
+
+@dataclass
+class Budget:
+    """Counts and limits what a run spends.
+
+    unit: one of UNITS. allowed: in that unit. step: what one uniform update costs in that unit.
+    flops_forward, flops_update: FLOPs of one image's forward pass, and of its forward and backward pass.
+
+    A budget of B allows round(B x full) uniform updates, or what they cost in another unit, so that uniform
+    sampling does the same number of updates whatever is counted. An update starts while there is budget left; a run
+    ends less than one update over it, and in updates exactly.
+    """
+
+    unit: str
+    allowed: float
+    step: float
+    flops_forward: int
+    flops_update: int
+    device: torch.device
+    updates: int = 0
+    examples_forward: int = 0
+    examples_backward: int = 0
+    examples_looked: int = 0  # with the model or with a second one, before training
+    flops: int = 0
+    seconds: float = 0.0
+    flops_before: int = 0  # of the runs that made the files which this one reads; no part of this budget
+    _since: float | None = field(default=None, repr=False)
+
+    @property
+    def spent(self) -> float:
+        """In the budget's own unit."""
+        match self.unit:
+            case "updates":
+                return self.updates
+            case "examples":
+                return self.examples_backward
+            case "flops":
+                return self.flops
+        return self.seconds_now()
+
+    def seconds_now(self) -> float:
+        """The seconds that count, up to this moment."""
+        return self.seconds if self._since is None else self.seconds + time.perf_counter() - self._since
+
+    @property
+    def progress(self) -> float:
+        """0 at the first update, 1 at the last (where updates cost what uniform ones do), for schedules."""
+        before_last = self.allowed - self.step
+        return min(1.0, self.spent / before_last) if before_last > 0 else 0.0
+
+    def charge_look(self, images: int) -> None:
+        """Forward passes without a backward pass."""
+        self.examples_forward += images
+        self.examples_looked += images
+        self.flops += images * self.flops_forward
+
+    def charge_update(self, images: int) -> None:
+        """One update on that many images."""
+        self.updates += 1
+        self.examples_forward += images
+        self.examples_backward += images
+        self.flops += images * self.flops_update
+        if self.unit == "seconds" and self.updates % 10 == 0:
+            synchronize(self.device)  # or the host would launch updates ahead of the time that they take
+
+    def start(self) -> None:
+        """Seconds count from here."""
+        self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        """Seconds count no further: evaluation and writing are free. Waits for the device's work to end."""
+        synchronize(self.device)
+        if self._since is not None:
+            self.seconds += time.perf_counter() - self._since
+        self._since = None
+
+    def realised(self) -> dict[str, float]:
+        """What was spent, in every unit."""
+        names = ("updates", "examples_forward", "examples_backward", "flops", "seconds")
+        return {name: getattr(self, name) for name in names}
+
+    def state_dict(self) -> dict[str, Any]:
+        spent = {**self.realised(), "examples_looked": self.examples_looked}
+        return {**spent, "allowed": self.allowed, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def full_updates(settings: Settings, examples: int) -> int:
+    """Updates of the full training: epochs x floor(N / batch size).
+
+    Raises UserError where the budget is not even one of them, or full_seconds too short for so many.
+    """
+    full = int(settings.epochs * (examples // settings.batch_size))
+    if round(settings.budget * full) < 1:
+        raise UserError(
+            f"budget={settings.budget:g} of {full} updates is not even one; set a larger budget or more epochs"
+        )
+    if settings.full_seconds is not None and settings.full_seconds / full < SHORTEST:
+        raise UserError(
+            f"full_seconds={settings.full_seconds:g} for {full} updates is less than {SHORTEST} seconds for one, which "
+            "no machine does; set it to what a full training takes"
+        )
+    return full
+
+
+def model_flops(model: nn.Module, shape: torch.Size) -> tuple[int, int]:
+    """FLOPs of one image [C, H, W]: of the forward pass, and of the forward and backward pass.
+
+    Counted by torch on the meta device (a multiplication and an addition are two), so it takes no time and no
+    memory. Raises UserError where the model does not fit the images.
+    """
+    twin = copy.deepcopy(model).to("meta")
+    images = torch.empty(2, *shape, device="meta")  # two images: BatchNorm cannot train on one value a channel
+    try:
+        with FlopCounterMode(display=False) as forward:
+            logits = twin(images)
+        with FlopCounterMode(display=False) as backward:
+            logits.sum().backward()
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"the model does not fit images of {shape[0]}x{shape[1]}x{shape[2]} ({reason}); choose another model"
+        ) from error
+    once = forward.get_total_flops() // 2
+    return once, once + backward.get_total_flops() // 2

@@ -1,0 +1,76 @@
+"""Whether the parts of an experiment go together, and fit the data and the machine."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from budgetrun import memory
+from budgetrun.config import Experiment
+from budgetrun.contracts import Data, Model, Settings, check_pixels, check_row, check_schedule
+from budgetrun.training.data import bytes_of, trained_shape
+from budgetrun.training.machine import find_device, uses_bf16
+
+
+class NeedsAModel(Exception):
+    """A method asked for what only a run has."""
+
+
+def needs_a_model(*_: Any, **__: Any) -> Any:
+    raise NeedsAModel
+
+
+def check_parts(experiment: Experiment) -> torch.device:
+    """The device; raises UserError where it is not there, or parts do not go together. Touches no data."""
+    dataset: Any = experiment.dataset
+    if hasattr(dataset, "channels"):
+        check_pixels(dataset.mean, dataset.std, dataset.channels)
+    check_row(experiment.aug)
+    check_schedule(experiment.schedule, experiment.settings.lr)
+    return find_device(experiment.settings.device)
+
+
+def check_views(experiment: Experiment, data: Data) -> None:
+    """Raise UserError where a step of the augmentation cannot take the images."""
+    for step in experiment.aug:
+        if (check := getattr(step, "check", None)) is not None:
+            check(trained_shape(data, experiment.settings))
+
+
+def outline(model: Model, data: Data) -> nn.Module:
+    """The network without its weights, on the meta device; whole where it cannot be built there."""
+    size = data.images.shape[1], data.classes
+    try:
+        with torch.device("meta"):
+            return model.build(*size)
+    except Exception:  # whatever somebody's module raises: it says so again
+        return model.build(*size)
+
+
+def check_memory(net: nn.Module, data: Data, settings: Settings, device: torch.device) -> None:
+    """Raise UserError where training the network, which fits the images, takes more memory than there is.
+
+    It takes at least the weights and their gradients, what a batch leaves for the backward pass, and the data.
+    """
+    twin = copy.deepcopy(net).to("meta")
+    weights = {t.untyped_storage()._cdata: t for t in (*twin.parameters(), *twin.buffers())}
+    left: dict[int, Tensor] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        left[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        twin(torch.empty(2, *trained_shape(data, settings), device="meta"))
+    of_two = sum(t.untyped_storage().nbytes() for place, t in left.items() if place not in weights)
+    half = uses_bf16(settings.precision, device) or settings.compile  # which keeps less
+    of_batch = settings.batch_size * of_two // (4 if half else 2)
+    count = sum(p.numel() for p in twin.parameters())
+    memory.check(
+        2 * sum(p.nbytes for p in twin.parameters()) + of_batch + bytes_of(data, settings),
+        f"the data, a model of {count:,} weights and a batch of {settings.batch_size:,} images",
+        "choose a smaller model, or set batch_size or image_size lower", device,
+    )  # fmt: skip

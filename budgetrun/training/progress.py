@@ -1,0 +1,77 @@
+"""What a run shows while it runs: a bar on a terminal; a line an evaluation everywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from budgetrun.training.budget import Budget
+
+log = logging.getLogger("budgetrun")
+
+
+class Progress:
+    """The share of the budget spent, time left, images trained on a second, and the last test accuracy."""
+
+    def __init__(self, budget: Budget) -> None:
+        from tqdm import tqdm
+
+        self.budget = budget
+        self.bar = tqdm(
+            total=100.0, initial=self.percent(), leave=False, disable=not sys.stderr.isatty(),
+            bar_format="{n:5.1f}% of the budget |{bar:30}| {remaining} left{postfix}",
+        )  # fmt: skip
+        self.accuracy: float | None = None
+        self.drawn = 0.0
+        self.mark()
+
+    def percent(self) -> float:
+        return min(100.0, 100 * self.budget.spent / self.budget.allowed)
+
+    def mark(self) -> None:
+        self.since, self.images = self.budget.seconds_now(), self.budget.examples_backward
+
+    def images_per_second(self) -> float:
+        return (self.budget.examples_backward - self.images) / max(1e-9, self.budget.seconds_now() - self.since)
+
+    def step(self) -> None:
+        if not self.bar.disable and time.perf_counter() - self.drawn > 0.2:
+            self.drawn = time.perf_counter()
+            accuracy = "" if self.accuracy is None else f", test accuracy {self.accuracy:.4f}"
+            self.bar.set_postfix_str(f"{self.images_per_second():,.0f} images/s{accuracy}", refresh=False)
+            self.bar.update(self.percent() - self.bar.n)
+
+    def evaluated(self, line: dict[str, Any]) -> None:
+        """Show a line of metrics; called with the clock stopped, before the evaluation's own time counts."""
+        self.accuracy = line["test_accuracy"]
+        validation = f", val accuracy {line['val_accuracy']:.4f}" if "val_accuracy" in line else ""
+        log.info(
+            "%5.1f%% of the budget, update %d: lr %.3g, train loss %.4f, test accuracy %.4f%s, %.0f images/s",
+            100 * line["progress"], line["updates"], line["lr"], line["train_loss"], line["test_accuracy"], validation,
+            self.images_per_second(),
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def shown(budget: Budget) -> Iterator[Progress]:
+    """A Progress whose log lines do not break its bar."""
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    progress = Progress(budget)
+    with logging_redirect_tqdm() if not progress.bar.disable else contextlib.nullcontext():
+        try:
+            yield progress
+        finally:
+            progress.bar.close()
+
+
+def duration(seconds: float) -> str:
+    """A length of time in words, to two digits."""
+    for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds:.2g} seconds"

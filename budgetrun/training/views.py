@@ -1,0 +1,116 @@
+"""Training examples as the model sees them: gathered, augmented, and made ahead of time where nothing forbids it."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from budgetrun.contracts import Augmentation, Batch, Data, Random
+from budgetrun.training.machine import Stopwatch
+
+AHEAD_BYTES = 2**21  # of pixels that are augmented at once: they stay in a CPU's cache
+
+
+class Views:
+    """Augmented batches of the examples `index` [B], on the device.
+
+    A view is made of the steps at the front of the row that change each image by itself (`image_wise`), which may be
+    applied to many batches' images at once, and of the rest, from the first step that mixes, batch by batch.
+    """
+
+    def __init__(self, data: Data, steps: Sequence[Augmentation], random: Random) -> None:
+        self.data, self.random = data, random
+        self.alone = list(itertools.takewhile(lambda step: getattr(step, "image_wise", False), steps))
+        self.mixing = steps[len(self.alone) :]
+        self.ahead = AHEAD_BYTES // data.images[0].nbytes
+        self.stopwatch = Stopwatch(data.images.device)
+
+    def __call__(self, index: Tensor) -> Batch:
+        return self.mixed(self.images(index))
+
+    def plain(self, index: Tensor) -> Batch:
+        """The examples without augmentation."""
+        # index_select copies whole rows: 0.01 ms for 128 images of 28x28 on a CPU core, and data.images[index] 0.07 ms
+        images, labels = self.data.images.index_select(0, index), self.data.labels.index_select(0, index)
+        batch = Batch.plain(images, index, labels)
+        return batch if self.data.each_access is None else self.data.each_access(batch, self.random)
+
+    def images(self, index: Tensor) -> Batch:
+        """The examples augmented each by itself, before anything is mixed."""
+        with self.stopwatch:
+            batch = self.plain(index)
+            for step in self.alone:
+                batch = step(batch, self.random)
+            return batch
+
+    def mixed(self, batch: Batch) -> Batch:
+        """What `images` returned, mixed where the augmentation mixes."""
+        with self.stopwatch:
+            for step in self.mixing:
+                batch = step(batch, self.random)
+            return batch
+
+
+class Stream:
+    """An endless stream of examples, cut into batches of any size.
+
+    `plan()` returns the indices of the next draw, int64 [m] with m >= 1, and is asked when the last draw is used up. A
+    batch may hold the end of one draw and the beginning of the next, so that no drawn example is dropped. Where `plan`
+    returns the weights of the drawn examples too, float32 [m], they are the batch's; a mixed image has its sources'
+    weights by share.
+
+    The images of a draw are augmented several batches at a time. Alone, a crop of 64 digits takes 0.05 ms; between two
+    updates, with every cache cold, 0.2 ms, which is 7% of an update.
+    """
+
+    def __init__(self, plan: Callable[[], Tensor | tuple[Tensor, Tensor]], view: Views) -> None:
+        self.plan, self.view = plan, view
+        self.left = torch.empty(0, dtype=torch.int64)  # drawn and not augmented yet
+        self.weight: Tensor | None = None  # of what is left
+        self.ready: deque[Batch] = deque()  # augmented and not taken yet
+
+    def take(self, count: int) -> Batch:
+        """A view of the next `count` examples."""
+        taken: list[Batch] = []
+        missing = count
+        while missing > 0:
+            if not self.ready:
+                self.augment(missing, count)
+            piece = self.ready.popleft()
+            if len(piece) > missing:
+                self.ready.appendleft(piece[missing:])
+                piece = piece[:missing]
+            taken.append(piece)
+            missing -= len(piece)
+        return self.view.mixed(taken[0] if len(taken) == 1 else Batch.cat(taken))
+
+    def augment(self, missing: int, count: int) -> None:
+        """Make ready what completes a batch, and as many batches of `count` more as are made at once and are drawn."""
+        if not len(self.left):
+            drawn = self.plan()
+            self.left, self.weight = drawn if isinstance(drawn, tuple) else (drawn, None)
+        many = missing + max(0, self.view.ahead - missing) // count * count
+        images = self.view.images(self.left[:many])
+        self.left = self.left[many:]
+        if self.weight is not None:
+            images.weight, self.weight = self.weight[:many], self.weight[many:]
+        self.ready += [images[:missing], *(images[missing:].split(count) if len(images) > missing else [])]
+
+    @property
+    def waiting(self) -> int:
+        """How many examples of the last draw are not taken yet."""
+        return len(self.left) + sum(map(len, self.ready))
+
+    def state_dict(self) -> dict[str, Any]:
+        # clones: a slice of a draw would carry the whole draw's memory into the file
+        weight = None if self.weight is None else self.weight.clone()
+        return {"left": self.left.clone(), "left_weight": weight, "ready": [piece.state_dict() for piece in self.ready]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.left, self.weight = state["left"], state["left_weight"]
+        self.ready = deque(Batch(**piece) for piece in state["ready"])
