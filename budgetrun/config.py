@@ -23,6 +23,7 @@ from budgetrun.contracts import (
     Model,
     Noise,
     Optimizer,
+    ReadsFile,
     Sampler,
     Schedule,
     Scorer,
@@ -91,7 +92,8 @@ def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) 
     names = {group: name_of_choice(group, choices.get(group), parts[group] or []) for group in GROUPS}
     if settings.batch_size == 1 and {"mixup", "cutmix", "ricap"} & set(names["aug"].split("+")):
         raise UserError(f"batch_size=1 leaves aug={names['aug']} no images to mix; set it to 2 or more")
-    scorefile.need(getattr(single["sampler"], "file", None), "sampler.file")
+    if isinstance(single["sampler"], ReadsFile):
+        scorefile.need(single["sampler"].file, "sampler.file")
     resolved = {
         **{group: values_of(part) if part else {} for group, part in single.items()},
         "aug": {name: values_of(step) for name, step in steps.items()},

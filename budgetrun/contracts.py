@@ -20,17 +20,13 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, get_origin, get_type_hints
+from typing import Any, Protocol, get_origin, get_type_hints, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from budgetrun.errors import UserError as UserError  # components import it from here
-
-if TYPE_CHECKING:
-    from budgetrun.training.views import Views
-
 
 UNITS = ("updates", "examples", "flops", "seconds")
 MOST = 10**9  # epochs, evaluations, images of a batch, ...: more is a slip of the keyboard
@@ -252,8 +248,8 @@ class Context:
     n, classes: number of training examples and of classes. labels: int64 [n], as the training sees them.
     batch_size: images an update. fraction: the budget, in (0, 1]. epoch: updates of one full pass.
     validation: the held-out part as one plain batch (its `drawn` and `index` count in that part), or None.
-    view(index): augmented images of the examples `index` [B]; costs nothing. A Stream of them is made ahead of time.
-        view.plain(index): without augmentation. everything(): all examples so, in order, in batches.
+    view(index): augmented images of the examples `index` [B]; costs nothing. view.plain(index): without augmentation.
+        everything(): all examples so, in order, in batches. stream(plan): views that are made ahead of time.
     progress(): how much of the budget is spent: 0 at the first update, 1 at the last.
     read_scores(file): the columns [m] of a file of scores, among them `index` and `score`; see scorefile.read. What it
         cost to make is stated in the result.
@@ -278,7 +274,7 @@ class Context:
     epoch: int
     device: torch.device
     random: Random
-    view: Views
+    view: View
     validation: Batch | None
     progress: Callable[[], float]
     read_scores: Callable[[str], dict[str, Tensor]]
@@ -292,6 +288,10 @@ class Context:
         """All examples in a new random order, int64 [n]."""
         return torch.randperm(self.n, generator=self.random.device, device=self.device)
 
+    def stream(self, plan: Plan) -> Stream:
+        """An endless stream of augmented examples in the order that `plan` draws them, see Stream."""
+        return self.view.stream(plan)
+
     def everything(self) -> Iterator[Batch]:
         """All examples once, in order, without augmentation, in batches of the usual size."""
         return map(self.view.plain, torch.arange(self.n, device=self.device).split(self.batch_size))
@@ -303,6 +303,42 @@ class Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
+# the indices of the next draw, int64 [m] with m >= 1; or those and the weights of the drawn examples, float32 [m]
+Plan = Callable[[], Tensor | tuple[Tensor, Tensor]]
+
+
+class View(Protocol):
+    """Training examples as the model sees them."""
+
+    def __call__(self, index: Tensor) -> Batch:
+        """Augmented images of the examples `index` [B]."""
+        ...
+
+    def plain(self, index: Tensor) -> Batch:
+        """The examples `index` [B] without augmentation."""
+        ...
+
+    def stream(self, plan: Plan) -> Stream: ...
+
+
+class Stream(Stateful, Protocol):
+    """An endless stream of augmented examples, cut into batches of any size.
+
+    `plan` is asked when the last draw is used up. A batch may hold the end of one draw and the beginning of the next,
+    so that no drawn example is dropped. Where `plan` returns weights, they are the batch's; a mixed image has its
+    sources' weights by share.
+    """
+
+    def take(self, count: int) -> Batch:
+        """A view of the next `count` examples."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many examples of the last draw are not taken yet."""
+        ...
 
 
 class Look(Protocol):
@@ -332,7 +368,7 @@ class Schedule(Protocol):
 
 
 class Dataset(Protocol):
-    """With an attribute `channels` it says how many its images have, so that a mean and std are checked beforehand."""
+    """Optional: KnowsChannels."""
 
     def load(self, folder: str) -> Data:
         """Read the data, downloading it into `folder` if need be. Raises UserError where it cannot be had."""
@@ -346,13 +382,7 @@ class Model(Protocol):
 
 
 class Augmentation(Protocol):
-    """A step of the augmentation.
-
-    With a class attribute `image_wise = True` it says that it changes each image by itself, so that it may be given
-    several batches at once; without, it gets one training batch at a time. With `mixes = True` it says that it makes
-    images of several, of which there may be one such step. With a method `check(shape)` it raises UserError where it
-    cannot take images [C, H, W], before anything starts.
-    """
+    """A step of the augmentation. Optional: ImageWise, Mixing, ChecksShape."""
 
     def __call__(self, batch: Batch, random: Random) -> Batch:
         """A changed batch of the same length; on the device, without waiting for the host."""
@@ -360,12 +390,10 @@ class Augmentation(Protocol):
 
 
 class Loss(Protocol):
-    def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The loss [B] of every image, from float32 logits [B, classes].
+    """Optional: ClosedForm."""
 
-        A loss with a method `logit_gradients(logits, batch)` says its gradients d loss_i / d logits_i, [B, classes],
-        itself; that of another is differentiated by torch where a method needs it.
-        """
+    def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The loss [B] of every image, from float32 logits [B, classes]."""
         ...
 
 
@@ -376,6 +404,8 @@ class Access(Augmentation, Protocol):
 
 
 class Noise(Protocol):
+    """Optional: KnowsRate."""
+
     def apply(self, data: Data, random: Random) -> Data:
         """The data, on the CPU, with corrupted training examples, and `corrupted`, the mask [N] of those.
 
@@ -388,10 +418,8 @@ class Sampler(Protocol):
     """Chooses what the next update trains on.
 
     The loop calls `start` once, then for every update `draw`, the forward pass, `observe`, the backward pass.
-    A parameter of the method is a dataclass field; what it learns on the way goes through `state_dict`. A sampler with
-    an attribute `dropped` says how many examples it has left out so far without a look, for the keep rate. With an
-    attribute `takes_long` it says whether its next draw may take longer than a second. A run that is asked to stop then
-    breaks the draw off, wherever it is, and saves the state before it; draws that go on to take long need not say so.
+    A parameter of the method is a dataclass field; what it learns on the way goes through `state_dict`. Optional:
+    Dropping, TakesLong, ReadsFile.
     """
 
     def start(self, context: Context) -> None: ...
@@ -417,9 +445,7 @@ class Scorer(Protocol):
 
     The loop calls `start` once, `observe` at every update as for a sampler, and `scores` after the last one. A look
     is charged, but those of `scores` come when the budget is spent: they are in the cost that the file states.
-    Every score is a finite number, higher for what is harder or to be chosen first. A scorer with a field `of` scores
-    the examples of that part, "training" or "validation". With an attribute `takes_long` it says whether its next
-    `observe` may take longer than a second, as a sampler does of its draw.
+    Every score is a finite number, higher for what is harder or to be chosen first. Optional: OfPart, TakesLong.
     """
 
     def start(self, context: Context) -> None: ...
@@ -433,6 +459,92 @@ class Scorer(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+# ---- what a part may offer besides; what it has is found by isinstance
+
+
+@runtime_checkable
+class KnowsChannels(Protocol):
+    """A data set that knows how many channels its images have, so that mean and std are checked before it is read."""
+
+    channels: int
+    mean: list[float] | None
+    std: list[float] | None
+
+
+@runtime_checkable
+class ImageWise(Protocol):
+    """A step of the augmentation that says whether it changes each image by itself.
+
+    If so, it may be given several batches at once; another gets one training batch at a time.
+    """
+
+    image_wise: bool
+
+
+@runtime_checkable
+class Mixing(Protocol):
+    """A step of the augmentation that says whether it makes images of several, of which there may be one such step."""
+
+    mixes: bool
+
+
+@runtime_checkable
+class ChecksShape(Protocol):
+    """A step of the augmentation that cannot take every image."""
+
+    def check(self, shape: torch.Size) -> None:
+        """Raise UserError where it cannot take images [C, H, W]; called before anything starts."""
+        ...
+
+
+@runtime_checkable
+class ClosedForm(Protocol):
+    """A loss that has its gradients in closed form; another is differentiated by torch where a method needs them."""
+
+    def logit_gradients(self, logits: Tensor, batch: Batch) -> Tensor:
+        """d loss_i / d logits_i, [B, classes]."""
+        ...
+
+
+@runtime_checkable
+class KnowsRate(Protocol):
+    """Noise that says which share of the examples it corrupts: one that is too small to corrupt any is refused."""
+
+    rate: float
+
+
+@runtime_checkable
+class Dropping(Protocol):
+    """A sampler that leaves examples out without a look at them; dropped: how many so far, for the keep rate."""
+
+    dropped: float
+
+
+@runtime_checkable
+class TakesLong(Protocol):
+    """A sampler whose next `draw`, or a scorer whose next `observe`, may take longer than a second.
+
+    A run that is asked to stop then breaks it off, wherever it is, and saves the state before it. Draws that go on to
+    take long need not say so.
+    """
+
+    takes_long: bool
+
+
+@runtime_checkable
+class ReadsFile(Protocol):
+    """A sampler that reads a file of scores, which is looked for before anything starts; None where none is set."""
+
+    file: str | None
+
+
+@runtime_checkable
+class OfPart(Protocol):
+    """A scorer of the examples of one part, "training" or "validation"; another scores those that are trained on."""
+
+    of: str
 
 
 # ---- whether parts are what they are for, and go together
@@ -488,7 +600,7 @@ def related(one: type, other: type) -> bool:
 
 def check_row(steps: Iterable[Augmentation]) -> None:
     """Raise UserError where more than one step of the augmentation mixes images."""
-    mixing = [type(step).__name__.lower() for step in steps if getattr(step, "mixes", False)]
+    mixing = [type(step).__name__.lower() for step in steps if isinstance(step, Mixing) and step.mixes]
     if len(mixing) > 1:
         raise UserError(
             f"aug=[{','.join(mixing)}] mixes images more than once, and mixtures cannot be mixed again; choose one"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from budgetrun import memory
 from budgetrun.config import Experiment
-from budgetrun.contracts import Batch, Context, Model, Random, Stateful, UserError
+from budgetrun.contracts import Batch, Context, Model, OfPart, Random, Stateful, TakesLong, UserError
 from budgetrun.errors import STOPPING, Abandoned, Interrupted, Interruption, heard
 from budgetrun.folder import scorefile
 from budgetrun.folder.run import FINISHED, RunFolder, check_made, commit
@@ -318,7 +318,11 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 # of the first draw nothing is known
-                if longest is None or longest > LONG or any(getattr(s, "takes_long", False) for s in (sampler, scorer)):
+                if (
+                    longest is None
+                    or longest > LONG
+                    or any(method.takes_long for method in (sampler, scorer) if isinstance(method, TakesLong))
+                ):
                     earlier = before_draw()
                     interruption.begin_long()
                 drawing = time.thread_time()  # of another process, no draw takes long
@@ -341,7 +345,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     last = record.metrics[-1]
     if scorer is not None:
         columns = scorer.scores()
-        held = context.validation if getattr(scorer, "of", "training") == "validation" else None
+        held = context.validation if isinstance(scorer, OfPart) and scorer.of == "validation" else None
         labels = data.labels if held is None else held.label[:, 0]
         about = {
             "dataset_fingerprint": fingerprint, "labels_fingerprint": digest(labels),

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
-from budgetrun.training.views import Stream
 
 
 @dataclass
@@ -50,7 +49,7 @@ class ActiveBias:
 
     def start(self, context: Context) -> None:
         self.context = context
-        self.stream = Stream(self.plan, context.view)
+        self.stream = context.stream(self.plan)
         self.count = max(1, int(context.n * context.fraction))
         # visits, and the sums of p and p^2 over them; a variance from float32 sums is wrong for p near 1
         self.sums = torch.zeros(3, context.n, device=context.device, dtype=torch.float64)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context, UserError
-from budgetrun.training.views import Stream
 
 
 @dataclass
@@ -46,7 +45,7 @@ class BatchwiseSelectiveBackprop:
 
     def start(self, context: Context) -> None:
         size = context.batch_size
-        self.context, self.stream = context, Stream(context.permutation, context.view)
+        self.context, self.stream = context, context.stream(context.permutation)
         self.kept = int(self.keep * size)
         if self.kept < 1:
             raise UserError(

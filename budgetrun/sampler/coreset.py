@@ -10,7 +10,6 @@ from torch import Tensor
 
 from budgetrun import coresets
 from budgetrun.contracts import Batch, Context
-from budgetrun.training.views import Stream
 
 
 @dataclass
@@ -46,7 +45,7 @@ class CoreSet:
         self.kept = torch.arange(context.n, device=context.device)
         self.weight: Tensor | None = None  # of the kept
         self.passes = 0
-        self.stream = Stream(self.plan, context.view)
+        self.stream = context.stream(self.plan)
 
     def plan(self) -> Tensor | tuple[Tensor, Tensor]:
         chosen_for = self.passes - self.warmup  # passes with a core-set

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context, UserError
-from budgetrun.training.views import Stream
 
 
 @dataclass
@@ -43,7 +42,7 @@ class HardBatches:
                 f"sampler.delta={self.delta:g} of the {count} batches is not even one; set a larger delta or a smaller "
                 "batch_size"
             )
-        self.context, self.stream = context, Stream(self.plan, context.view)
+        self.context, self.stream = context, context.stream(self.plan)
         order = context.permutation() if self.shuffle else torch.arange(context.n, device=context.device)
         self.batches = order[: count * context.batch_size].view(count, context.batch_size)
         self.losses = torch.zeros(count, device=context.device)

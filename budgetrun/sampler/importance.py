@@ -10,7 +10,6 @@ from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
 from budgetrun.sampler._flag import Flag
-from budgetrun.training.views import Stream
 
 
 @dataclass
@@ -54,7 +53,7 @@ class ImportanceSampling:
 
     def start(self, context: Context) -> None:
         self.context = context
-        self.stream = Stream(context.permutation, context.view)
+        self.stream = context.stream(context.permutation)
         self.size = int(self.pool * context.batch_size)
         b = context.batch_size
         self.gate = (self.size + 3 * b) / (3 * b) if self.threshold is None else self.threshold

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
 from budgetrun.sampler._history import LatestLosses
-from budgetrun.training.views import Stream
 
 
 @dataclass
@@ -40,7 +39,7 @@ class InfoBatch:
 
     def start(self, context: Context) -> None:
         self.context = context
-        self.stream = Stream(self.plan, context.view)
+        self.stream = context.stream(self.plan)
         self.latest = LatestLosses(context.n, context.device)
         self.passed = 0  # examples left out in the epochs before this one
         self.kept = context.n  # in this one

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from budgetrun.contracts import MOST, Batch, Context
 from budgetrun.sampler._history import LatestLosses
-from budgetrun.training.views import Stream
 
 GATHERED = 4096  # images of a refresh at once: 12 MB of CIFAR's pixels
 
@@ -54,7 +53,7 @@ class OnlineBatchSelection:
 
     def start(self, context: Context) -> None:
         self.context = context
-        self.stream = Stream(context.permutation, context.view)
+        self.stream = context.stream(context.permutation)
         self.latest = LatestLosses(context.n, context.device)
         self.first_pass = math.ceil(context.n / context.batch_size)  # updates
         self.period = max(1, round(self.refresh * context.n / context.batch_size))  # updates between two refreshes

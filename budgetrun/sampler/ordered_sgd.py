@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
-from budgetrun.training.views import Stream
 
 
 @dataclass
@@ -47,7 +46,7 @@ class OrderedSGD:
             raise ValueError(f"accuracy={self.accuracy} is not one of running, pass")
 
     def start(self, context: Context) -> None:
-        self.context, self.stream = context, Stream(context.permutation, context.view)
+        self.context, self.stream = context, context.stream(context.permutation)
         self.epoch = max(1, context.epoch)
         self.q = context.batch_size
         self.updates = 0

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context, Model
-from budgetrun.training.views import Stream
 
 
 @dataclass
@@ -37,7 +36,7 @@ class Proxy:
 
     def start(self, context: Context) -> None:
         self.context = context
-        self.stream = Stream(context.permutation, context.view)
+        self.stream = context.stream(context.permutation)
         self.proxy = context.second(self.model)
         self.size = int(self.pool * context.batch_size)
 

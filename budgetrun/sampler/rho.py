@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context, UserError, path
-from budgetrun.training.views import Stream
 
 
 @dataclass
@@ -54,7 +53,7 @@ class RHO:
             raise UserError(f"sampler.file: {self.file} has no irreducible loss for {missing} of {context.n} examples")
         self.irreducible = columns["score"]
         self.size = int(self.pool * context.batch_size)
-        self.stream = Stream(context.permutation, context.view)
+        self.stream = context.stream(context.permutation)
 
     def draw(self) -> Batch:
         pool = self.stream.take(self.size)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
-from budgetrun.training.views import Stream
 
 
 @dataclass
@@ -41,7 +40,7 @@ class RunningProbability:
 
     def start(self, context: Context) -> None:
         self.context = context
-        self.stream = Stream(self.plan, context.view)
+        self.stream = context.stream(self.plan)
         self.count = max(1, int(context.n * context.fraction))
         self.total = torch.zeros(context.n, device=context.device)  # sum over visits of 1 - p(label), by share
         self.visits = torch.zeros(context.n, device=context.device)

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
-from budgetrun.training.views import Stream
 
 
 @dataclass
@@ -22,7 +21,7 @@ class Scan:
 
     def start(self, context: Context) -> None:
         self.context = context
-        self.stream = Stream(context.permutation, context.view)
+        self.stream = context.stream(context.permutation)
 
     def draw(self) -> Batch:
         return self.stream.take(self.context.batch_size)

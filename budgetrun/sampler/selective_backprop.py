@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import MOST, Batch, Context, UserError
-from budgetrun.training.views import Stream
 
 MANY = 2000  # candidates of an update
 
@@ -63,7 +62,7 @@ class SelectiveBackprop:
 
     def start(self, context: Context) -> None:
         self.context = context
-        self.stream = Stream(context.permutation, context.view)
+        self.stream = context.stream(context.permutation)
         self.taken = 0  # candidates, in all epochs
         self.primed = math.ceil(int(self.prime * context.n) / context.batch_size) * context.batch_size
         self.first = math.ceil(self.primed / context.n)  # the first epoch that begins after the priming

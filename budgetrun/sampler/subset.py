@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context, UserError, path
-from budgetrun.training.views import Stream
 
 
 @dataclass
@@ -68,7 +67,7 @@ class Subset:
             if weight.min() < 0 or not mean > 0:
                 raise UserError(f"sampler.file: {self.file} has weights that are negative, or all 0; it cannot be used")
             self.weight = weight[self.kept] / mean
-        self.stream = Stream(self.plan, context.view)
+        self.stream = context.stream(self.plan)
 
     def first(self, keep: float, ranked: Tensor, examples: int) -> Tensor:
         """The first of `ranked` that are this part of so many examples."""

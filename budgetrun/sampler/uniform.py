@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
-from budgetrun.training.views import Stream
 
 
 @dataclass
@@ -23,7 +22,7 @@ class Uniform:
     def start(self, context: Context) -> None:
         self.context = context
         self.count = max(1, int(context.n * context.fraction))
-        self.stream = Stream(lambda: context.permutation()[: self.count], context.view)
+        self.stream = context.stream(lambda: context.permutation()[: self.count])
 
     def draw(self) -> Batch:
         return self.stream.take(self.context.batch_size)

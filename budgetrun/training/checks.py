@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from budgetrun import memory
 from budgetrun.config import Experiment
-from budgetrun.contracts import Data, Model, Settings, check_pixels, check_row, check_schedule
+from budgetrun.contracts import (
+    ChecksShape,
+    Data,
+    KnowsChannels,
+    Model,
+    Settings,
+    check_pixels,
+    check_row,
+    check_schedule,
+)
 from budgetrun.training.data import bytes_of, trained_shape
 from budgetrun.training.machine import find_device, uses_bf16
 
@@ -25,8 +34,8 @@ def needs_a_model(*_: Any, **__: Any) -> Any:
 
 def check_parts(experiment: Experiment) -> torch.device:
     """The device; raises UserError where it is not there, or parts do not go together. Touches no data."""
-    dataset: Any = experiment.dataset
-    if hasattr(dataset, "channels"):
+    dataset = experiment.dataset
+    if isinstance(dataset, KnowsChannels):
         check_pixels(dataset.mean, dataset.std, dataset.channels)
     check_row(experiment.aug)
     check_schedule(experiment.schedule, experiment.settings.lr)
@@ -36,8 +45,8 @@ def check_parts(experiment: Experiment) -> torch.device:
 def check_views(experiment: Experiment, data: Data) -> None:
     """Raise UserError where a step of the augmentation cannot take the images."""
     for step in experiment.aug:
-        if (check := getattr(step, "check", None)) is not None:
-            check(trained_shape(data, experiment.settings))
+        if isinstance(step, ChecksShape):
+            step.check(trained_shape(data, experiment.settings))
 
 
 def outline(model: Model, data: Data) -> nn.Module:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from budgetrun import memory
 from budgetrun.config import Experiment
-from budgetrun.contracts import Batch, Data, Random, Settings, UserError, check_pixels
+from budgetrun.contracts import Batch, Data, KnowsRate, Random, Settings, UserError, check_pixels
 
 
 def prepare(experiment: Experiment) -> tuple[Data, str]:
@@ -68,7 +68,8 @@ def corrupt(data: Data, experiment: Experiment) -> Data:
     if experiment.noise is None:
         return data
     noisy = experiment.noise.apply(data, Random.seeded(experiment.settings.seed, "noise", torch.device("cpu")))
-    if (rate := getattr(experiment.noise, "rate", 0)) and noisy.corrupted is not None and not noisy.corrupted.any():
+    rate = experiment.noise.rate if isinstance(experiment.noise, KnowsRate) else 0
+    if rate and noisy.corrupted is not None and not noisy.corrupted.any():
         raise UserError(
             f"noise.rate={rate:g} corrupts none of the {len(data.labels)} training examples; set it higher, or to 0"
         )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Batch, Data, Sampler
+from budgetrun.contracts import Batch, Data, Dropping, Sampler
 from budgetrun.softmax import entropy
 from budgetrun.training.budget import Budget
 from budgetrun.training.machine import Stopwatch
@@ -93,7 +93,7 @@ class Diagnostics:
         by_class.index_add_(0, self.labels, visits)
         of_examples, of_classes = (entropy(counts / counts.sum()).item() for counts in (visits, by_class))
         updates = max(1, self.budget.updates)
-        candidates = self.candidates + getattr(self.sampler, "dropped", 0)
+        candidates = self.candidates + (self.sampler.dropped if isinstance(self.sampler, Dropping) else 0)
         values = {
             "visits_entropy": of_examples,
             "selected_class_entropy": of_classes / math.log(self.classes) if self.classes > 1 else 1.0,

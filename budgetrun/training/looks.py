@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from budgetrun.contracts import Batch, Loss, UserError
+from budgetrun.contracts import Batch, ClosedForm, Loss, UserError
 from budgetrun.training.budget import Budget
 
 Forward = Callable[[Callable[[Tensor], Any], Tensor], Tensor]  # float32 logits [B, classes] of images in pixel values
@@ -57,8 +57,8 @@ class Looks:
     def logit_gradients(self, logits: Tensor, batch: Batch) -> Tensor:
         """d loss_i / d logits_i, [B, classes]; see Context. No pass of the model, so nothing is charged."""
         # in closed form 0.02 ms for 64 images of 10 classes on a CPU core, and 0.15 ms by torch
-        if closed := getattr(self.loss, "logit_gradients", None):
-            return cast("Tensor", closed(logits, batch))
+        if isinstance(self.loss, ClosedForm):
+            return self.loss.logit_gradients(logits, batch)
         with torch.enable_grad():
             leaf = logits.detach().requires_grad_()
             return torch.autograd.grad(self.loss(leaf, batch).sum(), leaf)[0]
