@@ -283,6 +283,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     # ---- the loop
     saved = time.perf_counter()
     earlier: dict[str, Any] = {}  # the state before a draw that can be abandoned
+    methods: list[object] = [sampler, scorer]
     longest: float | None = None  # seconds of a draw so far, in this process
     with heard(STOPPING, interruption), shown(budget) as progress:
         budget.start()
@@ -318,11 +319,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 # of the first draw nothing is known
-                if (
-                    longest is None
-                    or longest > LONG
-                    or any(method.takes_long for method in (sampler, scorer) if isinstance(method, TakesLong))
-                ):
+                if longest is None or longest > LONG or any(isinstance(m, TakesLong) and m.takes_long for m in methods):
                     earlier = before_draw()
                     interruption.begin_long()
                 drawing = time.thread_time()  # of another process, no draw takes long
