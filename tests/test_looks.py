@@ -5,26 +5,28 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from cli import checked
 from torch import Tensor, nn
 
+from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context, Data, Loss, UserError
 from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.loss.focal import Focal
 from budgetrun.model.cnn import CNN
 from budgetrun.model.resnet import ResNet
 from budgetrun.model.wide_resnet import WideResNet
+from budgetrun.optimizer.sgd import SGD
 from budgetrun.train import run
 from budgetrun.training.budget import Budget, model_flops
-from budgetrun.training.data import Normalize
 from budgetrun.training.looks import Looks, SecondNetwork
-from budgetrun.training.views import Stream
+from budgetrun.training.network import Network
 
 CPU = torch.device("cpu")
 PART = 4  # images a pass
@@ -40,12 +42,16 @@ NAMES = ["cnn", "cnn in colour", "resnet18", "wrn"]
 class Bench:
     """A network with BatchNorm statistics of its own, and everything that looks at it."""
 
-    net: nn.Module
+    experiment: Experiment
+    data: Data
+    network: Network
     looks: Looks
     budget: Budget
-    forward: Callable[[Callable[[Tensor], Any], Tensor], Tensor]
-    flops: tuple[int, int]
     batch: Batch
+
+    @property
+    def net(self) -> nn.Module:
+        return self.network.net
 
 
 def random_batch(count: int, shape: tuple[int, int, int], sources: int = 1, seed: int = 0) -> Batch:
@@ -60,22 +66,16 @@ def random_batch(count: int, shape: tuple[int, int, int], sources: int = 1, seed
 
 def bench(model: Any, shape: tuple[int, int, int], loss: Loss = PLAIN, count: int = 10, sources: int = 1) -> Bench:
     torch.manual_seed(0)
-    net = model.build(shape[0], 10).to(memory_format=torch.channels_last)
     batch = random_batch(count, shape, sources)
     pixels = [0.4] * shape[0], [0.3] * shape[0]
     data = Data(batch.images, batch.label[:, 0], batch.images, batch.label[:, 0], *pixels, True, 1, 10)
-    normalize = Normalize(data, CPU)
-
-    def forward(net: Callable[[Tensor], Any], images: Tensor) -> Tensor:
-        logits: Tensor = net(normalize(images))
-        return logits.float()
-
+    experiment = replace(checked("device=cpu"), loss=loss)
+    network = Network(model, experiment, data, CPU)
     with torch.no_grad():
         for seed in range(3):
-            forward(net, random_batch(20, shape, seed=seed).images)
-    flops = model_flops(net, torch.Size(shape))
-    budget = Budget("updates", 100, 1, *flops, CPU)
-    return Bench(net, Looks(net, net, forward, loss, budget, PART), budget, forward, flops, batch)
+            network.forward(random_batch(20, shape, seed=seed).images, network.net)
+    budget = Budget("updates", 100, 1, *network.flops, CPU)
+    return Bench(experiment, data, network, Looks(network, budget, PART), budget, batch)
 
 
 @contextlib.contextmanager
@@ -96,7 +96,7 @@ def in_evaluation_mode(b: Bench, images: Tensor) -> Tensor:
     """Logits of a copy of the network that is in evaluation mode, one image after the other."""
     twin = copy.deepcopy(b.net).eval()
     with torch.no_grad():
-        return torch.cat([b.forward(twin, image[None]) for image in images])
+        return torch.cat([b.network.forward(image[None], twin) for image in images])
 
 
 # ---- look
@@ -117,7 +117,7 @@ def test_a_look_in_training_mode_normalises_by_the_batch_and_moves_the_statistic
     b = bench(CNN(width=4), COLOUR)
     twin = copy.deepcopy(b.net)
     with torch.no_grad():
-        expected = torch.cat([b.forward(twin, part) for part in b.batch.images.split(PART)])
+        expected = torch.cat([b.network.forward(part, twin) for part in b.batch.images.split(PART)])
     before = copy.deepcopy(b.net.state_dict())
     _, logits = b.looks.look(b.batch, training=True)
     assert torch.equal(logits, expected)
@@ -204,7 +204,7 @@ def norms_one_by_one(b: Bench, loss: Loss) -> Tensor:
     twin, norms = copy.deepcopy(b.net).eval(), []
     for row in range(len(b.batch)):
         one = b.batch[row : row + 1]
-        gradients = torch.autograd.grad(loss(b.forward(twin, one.images), one)[0], list(twin.parameters()))
+        gradients = torch.autograd.grad(loss(b.network.forward(one.images, twin), one)[0], list(twin.parameters()))
         norms.append(torch.cat([g.flatten() for g in gradients]).double().norm())
     return torch.stack(norms).float()
 
@@ -239,13 +239,10 @@ def test_gradient_norms_of_many_images_and_inside_no_grad_are_the_same():
 
 def test_gradient_norms_are_computed_in_float32_where_the_model_is_not():
     b = bench(CNN(width=4), COLOUR)
-    exact = b.looks.gradient_norms(b.batch)
-
-    def in_bf16(net: Callable[[Tensor], Any], images: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            return b.forward(net, images)
-
-    assert torch.equal(Looks(b.net, b.net, in_bf16, PLAIN, b.budget, PART).gradient_norms(b.batch), exact)
+    exact, (_, logits) = b.looks.gradient_norms(b.batch), b.looks.look(b.batch)
+    b.network.bf16 = True
+    assert not torch.equal(b.looks.look(b.batch)[1], logits)
+    assert torch.equal(b.looks.gradient_norms(b.batch), exact)
 
 
 # ---- the costs
@@ -253,7 +250,7 @@ def test_gradient_norms_are_computed_in_float32_where_the_model_is_not():
 
 def test_every_way_to_look_charges_exactly_its_passes():
     b = bench(CNN(width=4), GREY)
-    forward, update = b.flops
+    forward, update = b.network.flops
     for look, flops in (
         (b.looks.look, 10 * forward),
         (lambda batch: b.looks.look(batch, training=True), 10 * forward),
@@ -270,32 +267,33 @@ def test_every_way_to_look_charges_exactly_its_passes():
 # ---- the second network
 
 
-def second(b: Bench, seed: int, lr: Callable[[], float] = lambda: 0.1) -> SecondNetwork:
+def second(b: Bench, seed: int) -> SecondNetwork:
     torch.manual_seed(seed)
-    net = CNN(width=2).build(GREY[0], 10)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.5, momentum=0.9, weight_decay=1e-3)
-    return SecondNetwork(net, optimizer, lr, b.forward, PLAIN, b.budget, model_flops(net, torch.Size(GREY)), PART)
+    settings = replace(b.experiment.settings, weight_decay=1e-3)
+    experiment = replace(b.experiment, settings=settings, optimizer=SGD(momentum=0.9, nesterov=False))
+    return SecondNetwork(Network(CNN(width=2), experiment, b.data, CPU), b.network, b.budget, PART)
 
 
 @pytest.mark.parametrize("weight", [None, [0.0, 3.0, 1.0, 0.5, 0.0, 2.0, 0.25, 1.0]], ids=["plain", "weighted"])
 def test_a_second_network_learns_as_torch_does_at_the_learning_rate_of_the_moment(weight):
-    b, rates = bench(CNN(width=4), GREY), iter([0.1, 0.05, 0.01])
-    other = second(b, 1, lambda: next(rates))
-    twin = copy.deepcopy(other.net)
+    b = bench(CNN(width=4), GREY)
+    other = second(b, 1)
+    twin = copy.deepcopy(other.network.net)
     velocity = [torch.zeros_like(p) for p in twin.parameters()]
     with untouched(b.net):
         for seed, lr in enumerate([0.1, 0.05, 0.01]):
             batch = random_batch(8, GREY, seed=seed)
             batch.weight = None if weight is None else torch.tensor(weight)
+            b.network.lr = lr
             other.learn(batch)
-            losses = F.cross_entropy(b.forward(twin, batch.images), batch.label[:, 0], reduction="none")
+            losses = F.cross_entropy(b.network.forward(batch.images, twin), batch.label[:, 0], reduction="none")
             loss = sum(w * each for w, each in zip(weight or [1.0] * 8, losses, strict=True)) / 8
             gradients = torch.autograd.grad(loss, list(twin.parameters()))
             with torch.no_grad():
                 for p, v, gradient in zip(twin.parameters(), velocity, gradients, strict=True):
                     v.mul_(0.9).add_(gradient + 1e-3 * p)
                     p -= lr * v
-    for name, value in other.net.state_dict().items():
+    for name, value in other.network.net.state_dict().items():
         torch.testing.assert_close(value, twin.state_dict()[name], atol=1e-5, rtol=1e-4)
 
 
@@ -303,20 +301,20 @@ def test_a_look_with_a_second_network_is_its_own_and_leaves_no_trace():
     b = bench(CNN(width=4), GREY)
     other = second(b, 1)
     other.learn(random_batch(8, GREY, seed=5))
-    for p in other.net.parameters():
+    for p in other.network.net.parameters():
         p.grad = None
-    with untouched(other.net), untouched(b.net):
+    with untouched(other.network.net), untouched(b.net):
         losses, logits = other.look(b.batch)
-    twin = copy.deepcopy(other.net).eval()
-    torch.testing.assert_close(logits, b.forward(twin, b.batch.images).detach(), atol=1e-5, rtol=1e-4)
+    twin = copy.deepcopy(other.network.net).eval()
+    torch.testing.assert_close(logits, b.network.forward(b.batch.images, twin).detach(), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(losses, F.cross_entropy(logits, b.batch.label[:, 0], reduction="none"))
 
 
 def test_a_second_network_is_charged_by_its_own_flops():
     b = bench(CNN(width=4), GREY)
     other = second(b, 1)
-    forward, update = other.flops
-    assert forward < b.flops[0]
+    forward, update = other.network.flops
+    assert forward < b.network.flops[0]
     other.look(b.batch)
     assert b.budget.realised() | {"seconds": 0} == {
         "updates": 0, "examples_forward": 0, "examples_backward": 0, "flops": 10 * forward, "seconds": 0,
@@ -340,8 +338,8 @@ def test_a_second_network_goes_on_from_a_saved_file_bit_for_bit():
     for each in (other, again):
         for seed in range(3, 6):
             each.learn(random_batch(8, GREY, seed=seed))
-    for name, value in other.net.state_dict().items():
-        assert torch.equal(again.net.state_dict()[name], value), name
+    for name, value in other.network.net.state_dict().items():
+        assert torch.equal(again.network.net.state_dict()[name], value), name
 
 
 # ---- in a run
@@ -357,7 +355,7 @@ class Probe:
     contexts: list[Context] = field(default_factory=list)
 
     def start(self, context: Context) -> None:
-        self.context, self.stream = context, Stream(context.permutation, context.view)
+        self.context, self.stream = context, context.stream(context.permutation)
         self.contexts.append(context)
         if self.second:
             self.other = context.second(CNN(width=2))
@@ -371,7 +369,7 @@ class Probe:
         if self.second:
             self.other.look(pool[:11])
             self.other.learn(pool[:13])
-            self.rates.append(self.other.optimizer.param_groups[0]["lr"])
+            self.rates.append(self.other.network.optimizer.param_groups[0]["lr"])
         return pool
 
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:

@@ -338,7 +338,7 @@ def test_the_commit_of_a_run_is_that_of_its_process_s_start(tmp_path: Path, monk
 def test_a_run_that_goes_on_with_other_code_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = "sampler=scan epochs=1 evaluations=2"
     for source, stop in (("a" * 40, 5), ("b" * 40, 8), ("c" * 40, 10**6)):
-        monkeypatch.setattr("budgetrun.train.commit", lambda source=source: (source, False))
+        monkeypatch.setattr("budgetrun.training.checkpoint.commit", lambda source=source: (source, False))
         with before_update(stop, "scan", interrupt):
             done = here(line, tmp_path)
         told = "goes on with that of " + source in done.out

@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cli import CONF, before_update, here, refused
+from cli import CONF, before_update, checked, here, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -35,6 +36,7 @@ from budgetrun.scores.logits import LogitScores, el2n, margin
 from budgetrun.softmax import entropy
 from budgetrun.training.budget import model_flops
 from budgetrun.training.looks import Looks
+from budgetrun.training.network import Network
 
 CPU = torch.device("cpu")
 SCORES = sorted(p for p in (CONF / "scores").glob("*.yaml") if p.stem != "none")
@@ -179,6 +181,11 @@ class Small(nn.Module):
         return out
 
 
+class SmallModel:
+    def build(self, channels: int, classes: int) -> nn.Module:
+        return Small()
+
+
 class Spent:
     """Counts what is charged."""
 
@@ -195,10 +202,12 @@ def trained(context_for):
     """Of a loss: a context over 11 examples that looks with a real network, the network, and the looks' charges."""
 
     def make(loss: Any) -> tuple[Any, nn.Module, Spent]:
-        net, spent = Small(), Spent()
-        looks = Looks(net, net, lambda net, images: net(images.float() / 255), loss, spent, part=4)
+        data = replace(context_for(11, 4).view.data, mean=[0.0] * 3, std=[1.0] * 3)
+        network = Network(SmallModel(), replace(checked("device=cpu"), loss=loss), data, torch.device("cpu"))
+        spent = Spent()
+        looks = Looks(network, spent, part=4)
         own = {name: getattr(looks, name) for name in ("look", "embed", "gradient_norms", "logit_gradients")}
-        return context_for(11, 4, **own), net, spent
+        return context_for(11, 4, **own), network.net, spent
 
     return make
 

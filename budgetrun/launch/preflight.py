@@ -8,15 +8,12 @@ import time
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from budgetrun import memory
 from budgetrun.config import Experiment
-from budgetrun.contracts import Context, Data, Model, Random
+from budgetrun.contracts import Batch, Data, Model, Random
 from budgetrun.folder import scorefile
-from budgetrun.folder.run import check_made
-from budgetrun.identity import made_files
 from budgetrun.training.budget import full_updates, model_flops
 from budgetrun.training.checks import (
     NeedsAModel,
@@ -28,15 +25,16 @@ from budgetrun.training.checks import (
 )
 from budgetrun.training.data import (
     check_resized,
+    context_of,
     corrupt,
     digest,
     fingerprint,
-    held_out,
     load,
     trained_on,
     trained_shape,
 )
-from budgetrun.training.machine import find_device, synchronize, uses_bf16
+from budgetrun.training.machine import find_device, synchronize
+from budgetrun.training.network import Network
 from budgetrun.training.views import Views
 
 ENOUGH = 0.5  # seconds of updates that are timed
@@ -61,8 +59,6 @@ class Fit:
     def check(self, experiment: Experiment) -> None:
         settings, resolved = experiment.settings, experiment.resolved
         device = check_parts(experiment)
-        for path in made_files(resolved):
-            check_made(path)
         data = self.data_of(experiment)
         check_resized(data, settings)
         full_updates(settings, len(trained_on(data, settings).labels))
@@ -87,23 +83,21 @@ class Fit:
         """Start the sampler and the scorer, without a model: they say whether the data and their files fit them."""
         settings, cpu = experiment.settings, torch.device("cpu")
         trained = trained_on(data, settings)
-        n, random = len(trained.labels), Random.seeded(settings.seed, "sampler", cpu)
+        random = Random.seeded(settings.seed, "sampler", cpu)
 
         def read_scores(file: str) -> dict[str, Tensor]:
             seen = trained_on(corrupt(data, experiment), settings).labels
             run = {"dataset_fingerprint": self.fingerprint(experiment), "labels_fingerprint": digest(seen)}
-            return scorefile.read(file, "sampler.file", run, n)[0]
+            return scorefile.read(file, "sampler.file", run, len(trained.labels))[0]
 
         def second(model: Model) -> Any:
             self.check_model(model, experiment, data, device)
             raise NeedsAModel
 
-        context = Context(
-            n=n, classes=data.classes, labels=trained.labels, batch_size=settings.batch_size, fraction=settings.budget,
-            epoch=n // settings.batch_size, device=cpu, random=random, view=Views(trained, experiment.aug, random),
-            validation=held_out(trained), progress=lambda: 0.0, read_scores=read_scores, look=needs_a_model,
-            embed=needs_a_model, gradient_norms=needs_a_model, logit_gradients=needs_a_model, second=second,
-        )  # fmt: skip
+        network = ("progress", "look", "embed", "gradient_norms", "logit_gradients")
+        without = dict.fromkeys(network, needs_a_model)
+        view = Views(trained, experiment.aug, random)
+        context = context_of(settings, trained, random, view, read_scores, second=second, **without)
         for method in (experiment.sampler, experiment.scores):
             with contextlib.suppress(NeedsAModel):  # then only the run itself can tell
                 if method is not None:
@@ -143,31 +137,22 @@ class Fit:
         shape = trained_shape(data, settings)
         kind = [experiment.resolved["model"], shape, data.classes, settings.batch_size, settings.precision]
         if (key := json.dumps([*kind, settings.device])) not in self.times:
-            self.times[key] = seconds_an_update(experiment, shape, data.classes)
+            self.times[key] = seconds_per_update(experiment, data)
         return self.updates(experiment) * self.times[key]
 
 
-def seconds_an_update(experiment: Experiment, shape: torch.Size, classes: int) -> float:
-    """The shortest of several, or of one where one takes longer than ENOUGH; the first is not counted."""
+def seconds_per_update(experiment: Experiment, data: Data) -> float:
+    """On made-up images: the shortest of several updates, the first not counted; of one where that takes ENOUGH."""
     settings = experiment.settings
     device = find_device(settings.device)
-    net: Any = experiment.model.build(shape[0], classes)
-    net = net.to(device, memory_format=torch.channels_last)
-    optimizer = experiment.optimizer.build(net.parameters(), settings.lr, settings.weight_decay)
-    images = torch.rand(settings.batch_size, *shape, device=device).contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(settings.batch_size, device=device) % classes
-    bf16 = uses_bf16(settings.precision, device)
-
-    def update() -> None:
-        with torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
-            logits = net(images)
-        optimizer.zero_grad()
-        F.cross_entropy(logits.float(), labels).backward()
-        optimizer.step()
+    network = Network(experiment.model, experiment, data, device)
+    images = torch.randint(256, (settings.batch_size, *trained_shape(data, settings)), dtype=torch.uint8, device=device)
+    index = torch.arange(settings.batch_size, device=device)
+    batch = Batch.plain(images, index, index % data.classes)
 
     def timed() -> float:
         began = time.perf_counter()
-        update()
+        network.update(batch)
         synchronize(device)
         return time.perf_counter() - began
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +46,21 @@ class Budget:
     flops_before: int = 0  # of the runs that made the files which this one reads; no part of this budget
     _since: float | None = field(default=None, repr=False)
 
+    @staticmethod
+    def of(settings: Settings, full: int, flops: tuple[int, int], full_seconds: float, device: torch.device) -> Budget:
+        """What the settings allow, given the updates of the full training, and its seconds where those are counted.
+
+        flops: of one image's forward pass, and of its forward and backward pass.
+        """
+        costs: dict[str, float] = {
+            "updates": 1,
+            "examples": settings.batch_size,
+            "flops": settings.batch_size * flops[1],
+            "seconds": full_seconds / full,
+        }
+        step = costs[settings.budget_unit]
+        return Budget(settings.budget_unit, round(settings.budget * full) * step, step, *flops, device)
+
     @property
     def spent(self) -> float:
         """In the budget's own unit."""
@@ -55,6 +72,11 @@ class Budget:
             case "flops":
                 return self.flops
         return self.seconds_now()
+
+    @property
+    def share(self) -> float:
+        """How much of it is spent, in [0, 1]."""
+        return min(1.0, self.spent / self.allowed)
 
     def seconds_now(self) -> float:
         """The seconds that count, up to this moment."""
@@ -91,6 +113,13 @@ class Budget:
         if self._since is not None:
             self.seconds += time.perf_counter() - self._since
         self._since = None
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens in the block is free."""
+        self.stop()
+        yield
+        self.start()
 
     def realised(self) -> dict[str, float]:
         """What was spent, in every unit."""

@@ -20,6 +20,8 @@ from budgetrun.contracts import (
     check_row,
     check_schedule,
 )
+from budgetrun.folder.run import check_made
+from budgetrun.identity import made_files
 from budgetrun.training.data import bytes_of, trained_shape
 from budgetrun.training.machine import find_device, uses_bf16
 
@@ -33,12 +35,17 @@ def needs_a_model(*_: Any, **__: Any) -> Any:
 
 
 def check_parts(experiment: Experiment) -> torch.device:
-    """The device; raises UserError where it is not there, or parts do not go together. Touches no data."""
+    """The device; raises UserError where it is not there, parts do not go together, or files of other runs are missing.
+
+    Touches no data.
+    """
     dataset = experiment.dataset
     if isinstance(dataset, KnowsChannels):
         check_pixels(dataset.mean, dataset.std, dataset.channels)
     check_row(experiment.aug)
     check_schedule(experiment.schedule, experiment.settings.lr)
+    for path in made_files(experiment.resolved):
+        check_made(path)
     return find_device(experiment.settings.device)
 
 
@@ -50,13 +57,17 @@ def check_views(experiment: Experiment, data: Data) -> None:
 
 
 def outline(model: Model, data: Data) -> nn.Module:
-    """The network without its weights, on the meta device; whole where it cannot be built there."""
+    """The network without its weights, on the meta device; whole where it cannot be built there.
+
+    It leaves the random numbers alone that initial weights are drawn from.
+    """
     size = data.images.shape[1], data.classes
-    try:
-        with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return model.build(*size)
+        except Exception:  # whatever somebody's module raises: it says so again
             return model.build(*size)
-    except Exception:  # whatever somebody's module raises: it says so again
-        return model.build(*size)
 
 
 def check_memory(net: nn.Module, data: Data, settings: Settings, device: torch.device) -> None:

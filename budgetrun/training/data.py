@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from budgetrun import memory
 from budgetrun.config import Experiment
-from budgetrun.contracts import Batch, Data, KnowsRate, Random, Settings, UserError, check_pixels
+from budgetrun.contracts import Batch, Context, Data, KnowsRate, Random, Settings, UserError, View, check_pixels
 
 
 def prepare(experiment: Experiment) -> tuple[Data, str]:
@@ -152,6 +153,32 @@ def held_out(data: Data) -> Batch | None:
         return None
     index = torch.arange(len(data.val_labels), device=data.val_labels.device)
     return Batch.plain(data.val_images, index, data.val_labels)
+
+
+def context_of(
+    settings: Settings,
+    data: Data,
+    random: Random,
+    view: View,
+    read_scores: Callable[[str], dict[str, Tensor]],
+    **of_the_network: Any,
+) -> Context:
+    """What a method is given: what is known of the data, and what asks the network."""
+    n = len(data.labels)
+    return Context(
+        n=n,
+        classes=data.classes,
+        labels=data.labels,
+        batch_size=settings.batch_size,
+        fraction=settings.budget,
+        epoch=n // settings.batch_size,
+        device=data.labels.device,
+        random=random,
+        view=view,
+        validation=held_out(data),
+        read_scores=read_scores,
+        **of_the_network,
+    )
 
 
 class Normalize:
