@@ -24,8 +24,8 @@ from tables import aggregate, called, result
 from test_papers import write_hu
 
 from budgetrun.folder.plan import write_plan
-from budgetrun.report import figures as gallery
-from budgetrun.report.layout import missing, study
+from budgetrun.report import figures
+from budgetrun.report.layout import laid_out, missing
 from budgetrun.report.page import main
 from budgetrun.tables.curves import Point
 from budgetrun.tables.plot import REFERENCE, Line, chart, looks, page_style
@@ -153,7 +153,7 @@ def charts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         drawn.append((*arguments, figure := chart(*arguments)))
         return figure
 
-    monkeypatch.setattr(gallery, "chart", spy)
+    monkeypatch.setattr(figures, "chart", spy)
     return drawn
 
 
@@ -362,7 +362,7 @@ def test_the_command_on_the_page_prints_the_table_on_the_page(tmp_path: Path) ->
     rows=st.sampled_from([None, ["lr"], ["budget", "noise"]]), columns=st.sampled_from([None, ["sampler"]]),
 )  # fmt: skip
 def test_nothing_but_seeds_is_averaged_over(runs: list[dict[str, Any]], rows: Any, columns: Any) -> None:
-    laid = study(runs, list(runs[0]), rows, columns)
+    laid = laid_out(runs, list(runs[0]), rows, columns)
     assert sum(len(panel.runs) for panel in laid.panels) == len(runs)
     settings = [name for name in runs[0] if name not in ("seed", "output_dir")]
     for panel in laid.panels:
@@ -378,7 +378,7 @@ def test_the_task_makes_panels_the_method_rows_and_the_budget_columns(tmp_path: 
             write(tmp_path, dataset=dataset, lr=lr, sampler=sampler)
     write(tmp_path, sampler="sb", **{"sampler.beta": 2})
     found = read([tmp_path])
-    laid = study(found.runs, found.settings, None, None)
+    laid = laid_out(found.runs, found.settings, None, None)
     assert (laid.rows, laid.columns) == (["sampler", "sampler.beta"], ["budget"])
     assert [panel.title for panel in laid.panels] == ["dataset=digits", "dataset=svhn"]
     assert "lr" not in laid.fixed
@@ -423,7 +423,7 @@ def test_nothing_is_missing_where_every_cell_has_every_seed(tmp_path: Path) -> N
     write(tmp_path, sampler="is")
     write(tmp_path, sampler="sb")
     found = read([tmp_path])
-    laid = study(found.runs, found.settings, None, None)
+    laid = laid_out(found.runs, found.settings, None, None)
     assert missing(laid.panels[0], laid.rows, laid.columns) == []
     assert page_of(tmp_path).fact("Missing") == ["nothing: every cell has every seed"]
 

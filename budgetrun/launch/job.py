@@ -62,17 +62,17 @@ def ran(cfg: DictConfig) -> float | None:
                 raise no_run_dir(hydra.run.dir)
             if checked.settings.dry_run:
                 from budgetrun.folder.run import FINISHED, RunFolder
-                from budgetrun.launch.preflight import Fit
+                from budgetrun.launch.preflight import Preflight
                 from budgetrun.launch.preview import preview
 
                 if in_sweep:
                     raise UserError(
                         f"dry_run=true cannot know the runs of {hydra.sweeper._target_}: it chooses as it goes"
                     )
-                fit = Fit()
-                fit(checked)
+                preflight = Preflight()
+                preflight(checked)
                 folder = RunFolder(checked.settings.output_dir, checked.run_id)
-                preview([(checked, checked.settings.force or folder.state().word != FINISHED)], fit=fit)
+                preview([(checked, checked.settings.force or folder.state().word != FINISHED)], preflight=preflight)
                 return None
             if checked.settings.device == "auto" and (gpu := own_gpu(worker())) is not None:
                 checked.settings.device = gpu

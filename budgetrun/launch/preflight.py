@@ -40,7 +40,7 @@ from budgetrun.training.views import Views
 ENOUGH = 0.5  # seconds of updates that are timed
 
 
-class Fit:
+class Preflight:
     """Checks experiments one by one; data and models are read and built once for all that share them."""
 
     def __init__(self) -> None:

@@ -7,25 +7,25 @@ from collections.abc import Sequence
 from budgetrun.config import Experiment
 from budgetrun.errors import UserError
 from budgetrun.folder.run import RunFolder
-from budgetrun.launch.preflight import Fit
+from budgetrun.launch.preflight import Preflight
 from budgetrun.training.progress import duration
 
 
 def preview(
-    runs: Sequence[tuple[Experiment, bool]], wrong: Sequence[tuple[str, str]] = (), fit: Fit | None = None
+    runs: Sequence[tuple[Experiment, bool]], wrong: Sequence[tuple[str, str]] = (), preflight: Preflight | None = None
 ) -> None:
     """Print a line for each run, and what those cost that the command would run.
 
-    runs: each with whether it would. wrong: what was typed for those that cannot run, with the reason. fit: by which
-    they were checked, None where this machine does not run them. Raises UserError where one cannot run.
+    runs: each with whether it would. wrong: what was typed for those that cannot run, with the reason. preflight: what
+    checked them, None where this machine does not run them. Raises UserError where one cannot run.
     """
     total = 0.0
     for experiment, is_wanted in runs:
         folder = RunFolder(experiment.settings.output_dir, experiment.run_id)
         word, costs = folder.state().word, ""
-        if fit is not None and is_wanted:
-            updates, seconds = fit.updates(experiment), fit.seconds(experiment)
-            flops = updates * experiment.settings.batch_size * fit.flops_of(experiment.model, experiment)[1]
+        if preflight is not None and is_wanted:
+            updates, seconds = preflight.updates(experiment), preflight.seconds(experiment)
+            flops = updates * experiment.settings.batch_size * preflight.flops_of(experiment.model, experiment)[1]
             costs = f": {updates:,} updates, {flops:.3g} FLOPs, about {duration(seconds)}"
             total += seconds
         print(f"{word:<12} {folder.path}{costs}")

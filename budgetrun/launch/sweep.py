@@ -33,7 +33,7 @@ from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING
 from budgetrun.launch.compose import Composed
 from budgetrun.launch.explain import explain
 from budgetrun.launch.grid import jobs_of
-from budgetrun.launch.preflight import Fit
+from budgetrun.launch.preflight import Preflight
 from budgetrun.launch.preview import preview
 from budgetrun.launch.slurm import SlurmLauncher
 from budgetrun.training.progress import duration
@@ -77,10 +77,11 @@ def sweep(
     """
     check_asked(whole)
     composed = Composed(context.config_loader, whole)
-    fit = Fit() if whole.hydra.launcher._target_.endswith(LOCAL) else None
-    jobs, wrong = checked(jobs_of(words, composed), composed, fit)
+    preflight = Preflight() if whole.hydra.launcher._target_.endswith(LOCAL) else None
+    jobs, wrong = checked(jobs_of(words, composed), composed, preflight)
     if whole.get("dry_run") or any(job.experiment.settings.dry_run for job in jobs):
-        preview([(job.experiment, job.is_wanted()) for job in jobs], [(" ".join(job), why) for job, why in wrong], fit)
+        runs = [(job.experiment, job.is_wanted()) for job in jobs]
+        preview(runs, [(" ".join(overrides), why) for overrides, why in wrong], preflight)
         return
     if wrong:
         (job, sentence), more = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
@@ -91,7 +92,7 @@ def sweep(
     wanted = [job for job in jobs if job.is_wanted()]
     finished = [job for job in jobs if job.found == FINISHED]
     states = ", ".join(counted(job.found for job in jobs))
-    print(f"{len(jobs)} runs: {states}{expected(finished, wanted, fit)}", flush=True)
+    print(f"{len(jobs)} runs: {states}{expected(finished, wanted, preflight)}", flush=True)
     write_plan({job.folder.path: job.overrides for job in jobs})
     errors: Errors = {}
     if cluster is not None:
@@ -147,7 +148,7 @@ def by_itself(job: Job, whole: DictConfig) -> list[str]:
 
 
 def checked(
-    jobs: Iterable[list[str]], composed: Composed, fit: Fit | None
+    jobs: Iterable[list[str]], composed: Composed, preflight: Preflight | None
 ) -> tuple[list[Job], list[tuple[list[str], str]]]:
     """The jobs, each run once, and those that cannot run with the sentence that says why."""
     known: dict[Path, Job] = {}
@@ -155,8 +156,8 @@ def checked(
     for overrides in jobs:
         try:
             job = Job(overrides, experiment(*composed(overrides)))
-            if job.is_wanted() and fit is not None:
-                fit(job.experiment)
+            if job.is_wanted() and preflight is not None:
+                preflight(job.experiment)
             known.setdefault(job.folder.path, job)
         except Exception as error:
             if (sentence := explain(error, [*sys.argv[1:], *overrides])) is None:
@@ -171,18 +172,18 @@ def counted(states: Iterable[str]) -> list[str]:
     return [f"{counts[word]} {word}" for word in STATES if counts[word]]
 
 
-def expected(finished: list[Job], wanted: list[Job], fit: Fit | None) -> str:
+def expected(finished: list[Job], wanted: list[Job], preflight: Preflight | None) -> str:
     """How long the wanted ones will take, in words: as long as the finished ones, or as their updates take here."""
     if not wanted:
         return ""
     said = [(job, (job.folder.finished() or {}).get("seconds_total")) for job in finished]
     took = [(job, seconds) for job, seconds in said if seconds is not None and math.isfinite(seconds)]
-    if fit is None:
+    if preflight is None:
         each = f", {duration(sum(s for _, s in took) / len(took))} each so far" if took else ""
         return f"; {len(wanted)} to run{each}"
-    seconds = sum(fit.seconds(job.experiment) for job in wanted)
+    seconds = sum(preflight.seconds(job.experiment) for job in wanted)
     if took:
-        seconds *= sum(s for _, s in took) / sum(fit.seconds(job.experiment) for job, _ in took)
+        seconds *= sum(s for _, s in took) / sum(preflight.seconds(job.experiment) for job, _ in took)
         return f"; {len(wanted)} to run, about {duration(seconds)} one after the other"
     return f"; {len(wanted)} to run, about {duration(seconds)} of updates here, looks and evaluations not counted"
 

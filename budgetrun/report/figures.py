@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from budgetrun.report.layout import Panel, Study
+from budgetrun.report.layout import Layout, Panel
 from budgetrun.tables.curves import Curve, Point, mean_curve, mean_point
 from budgetrun.tables.plot import (
     CASING,
@@ -61,19 +61,19 @@ class Gallery:
     across: int
 
 
-class Gallerist:
-    """Draws the pictures of a study. A method looks the same in all of them.
+class Figures:
+    """Draws the pictures of a layout. A method looks the same in all of them.
 
     Of the settings in the rows, the one with the most values names a line and gives it its colour; every combination
     of the others has a picture of its own. baseline: settings and their values.
     """
 
-    def __init__(self, study: Study, curves: dict[str, Curve], baseline: Sequence[tuple[str, str]]) -> None:
-        runs = [run for part in study.panels for run in part.runs]
-        values = [sorted({words(run, [name]) for run in runs}, key=order) for name in study.rows]
+    def __init__(self, layout: Layout, curves: dict[str, Curve], baseline: Sequence[tuple[str, str]]) -> None:
+        runs = [run for part in layout.panels for run in part.runs]
+        values = [sorted({words(run, [name]) for run in runs}, key=order) for name in layout.rows]
         names = max(values, key=len)
-        self.study, self.curves = study, curves
-        self.naming = study.rows[values.index(names)]
+        self.layout, self.curves = layout, curves
+        self.naming = layout.rows[values.index(names)]
         shown = [value or MISSING for (value,) in names]
         self.baseline = next((value for name, value in baseline if name == self.naming and value in shown), None)
         self.looks = looks(shown, self.baseline)
@@ -86,7 +86,7 @@ class Gallerist:
             for spent, axis in UNITS.values():
                 drawn = {name: [point(cell, spent, metric) for cell in cells] for name, cells in lines.items()}
                 plots.append(Plot(title, axis, metric, drawn))
-        return self.hang(plots, len(UNITS))
+        return self.galleries(plots, len(UNITS))
 
     def learning(self, part: Panel, metrics: list[str]) -> list[Gallery]:
         """Metrics as they were on the way, against what was spent in the unit of the budget."""
@@ -98,7 +98,7 @@ class Gallerist:
             drawn = {name: self.curve(cell, spent, metric) for name, (cell,) in lines.items()}
             beside = self.curve(every, spent, BESIDE[metric]) if metric in BESIDE else []
             plots.append(Plot(title, axis, metric, drawn, beside))
-        return self.hang(plots, len({words(run, self.study.columns) for run in part.runs}))
+        return self.galleries(plots, len({words(run, self.layout.columns) for run in part.runs}))
 
     def curve(self, cell: Cell, x: str, y: str) -> list[Point]:
         """The mean of a cell's runs on the way."""
@@ -109,7 +109,7 @@ class Gallerist:
 
         along: the setting of the columns that goes from cell to cell of a line; a cell without runs is empty.
         """
-        rows, columns = self.study.rows, self.study.columns
+        rows, columns = self.layout.rows, self.layout.columns
         titling = [name for name in (*rows, *columns) if name not in (self.naming, along)]
         places = sorted({words(run, [along] if along in columns else []) for run in part.runs}, key=order)
         found: dict[Key, dict[Key, dict[Key, Cell]]] = {}
@@ -124,7 +124,7 @@ class Gallerist:
             for title in sorted(found, key=order)
         }
 
-    def hang(self, plots: list[Plot], across: int) -> list[Gallery]:
+    def galleries(self, plots: list[Plot], across: int) -> list[Gallery]:
         """Draw the plots that have points, with the lines spread over several pictures where they are many."""
         plots = [plot for plot in plots if any(filter(None, itertools.chain(*plot.lines.values())))]
         there = {name for plot in plots for name in plot.lines}

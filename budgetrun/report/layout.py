@@ -1,4 +1,4 @@
-"""What a set of runs is: which settings tell its runs apart, how they are laid out in tables, and what is missing."""
+"""What a set of runs is: which settings tell its runs apart, how they are layout out in tables, and what is missing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Panel:
 
 
 @dataclass
-class Study:
+class Layout:
     """rows, columns: settings. panels: the runs, apart by every other setting that varies.
 
     settings: all but those that say where a run lies. fixed: the ones that do not vary, with their values. options:
@@ -52,7 +52,7 @@ class Study:
         return [*self.rows, *self.columns]
 
 
-def study(runs: list[Run], settings: Iterable[str], rows: list[str] | None, columns: list[str] | None) -> Study:
+def laid_out(runs: list[Run], settings: Iterable[str], rows: list[str] | None, columns: list[str] | None) -> Layout:
     """Lay runs out. Rows or columns that are not given are made of what varies: nothing but seeds is averaged over."""
     places = {name: number for number, name in enumerate(ORDER)}
     settings = sorted(
@@ -73,7 +73,7 @@ def study(runs: list[Run], settings: Iterable[str], rows: list[str] | None, colu
     values = {name: {word(run[name]) for run in runs if name in run} for name in settings}
     everywhere = {name for name in settings if all(name in run for run in runs)}
     fixed = {name: min(values[name]) for name in settings if name in everywhere and len(values[name]) == 1}
-    return Study(rows, columns, panels, settings, fixed, options(runs, [n for n in settings if n not in fixed]))
+    return Layout(rows, columns, panels, settings, fixed, options(runs, [n for n in settings if n not in fixed]))
 
 
 def apart(runs: list[Run], names: Iterable[str], chosen: list[str]) -> list[str]:

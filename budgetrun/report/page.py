@@ -19,8 +19,8 @@ from budgetrun.errors import UserError
 from budgetrun.files import write_text
 from budgetrun.folder.plan import plan
 from budgetrun.folder.run import FINISHED, RunFolder
-from budgetrun.report.figures import Gallerist, Gallery
-from budgetrun.report.layout import Panel, Study, head, missing, study
+from budgetrun.report.figures import Figures, Gallery
+from budgetrun.report.layout import Layout, Panel, head, laid_out, missing
 from budgetrun.tables.analysis import Question, add_arguments, analyse, named, question
 from budgetrun.tables.curves import curves_of
 from budgetrun.tables.derived import DERIVED, Options, note
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(typed)
     out = options.out or Path(options.folders[0]) / "report.html"
     try:
-        report = made(options, shlex.join(["python", "-m", "budgetrun.report", *typed]))
+        report = report_of(options, shlex.join(["python", "-m", "budgetrun.report", *typed]))
         write_text(out, page(report))
     except UserError as error:
         print(f"report: {error}", file=sys.stderr)
@@ -111,7 +111,7 @@ def page(report: Report) -> str:
     return environment.get_template("page.html").render(vars(report))
 
 
-def made(options: argparse.Namespace, command: str) -> Report:
+def report_of(options: argparse.Namespace, command: str) -> Report:
     """Read the runs and make all that is on the page."""
     rows, columns = (None if getattr(options, of) is None else named(options, of) for of in ("rows", "cols"))
     found = read(options.folders)
@@ -120,45 +120,45 @@ def made(options: argparse.Namespace, command: str) -> Report:
         raise UserError(f"there is no finished run in {', '.join(options.folders)}{unfinished}")
     need(found.runs, [*(rows or []), *(columns or [])])
     runs = select(found.runs, options.where)
-    laid = study(runs, found.settings, rows, columns)
-    asked = question(options, usual(laid) if options.baseline is None else options.baseline)
+    layout = laid_out(runs, found.settings, rows, columns)
+    asked = question(options, default_baseline(layout) if options.baseline is None else options.baseline)
     need(found.runs, asked.measured(), DERIVED)
     curves, without = curves_of(runs)
-    gallerist = Gallerist(laid, curves, conditions(asked.baseline or "", "--baseline"))
-    teller = Teller(options, laid, found.settings, asked, gallerist)
-    sections = [teller.section(panel) for panel in laid.panels]
+    figures = Figures(layout, curves, conditions(asked.baseline or "", "--baseline"))
+    writer = SectionWriter(options, layout, found.settings, asked, figures)
+    sections = [writer.section(panel) for panel in layout.panels]
     for what, problem in sections[0].problems.items():
         typed = getattr(options, what) is not None
         if typed and all(what in section.problems for section in sections):
             raise problem
     return Report(
-        title=title(laid, len(runs)), facts=facts(runs, laid, found), remarks=[*code(runs), *without],
+        title=title(layout, len(runs)), facts=facts(runs, layout, found), remarks=[*code(runs), *without],
         sections=sections, metric=label(asked.metrics[0]),
-        configuration=configuration(runs, laid), environment=environment(runs), command=command,
+        configuration=configuration(runs, layout), environment=environment(runs), command=command,
         date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
     )  # fmt: skip
 
 
-def usual(laid: Study) -> str | None:
+def default_baseline(layout: Layout) -> str | None:
     """The baseline that is meant if none is named: uniform sampling, where there is something to compare with it."""
-    samplers = {word(run.get("sampler", "")) for panel in laid.panels for run in panel.runs}
+    samplers = {word(run.get("sampler", "")) for panel in layout.panels for run in panel.runs}
     return "sampler=uniform" if "uniform" in samplers and len(samplers) > 1 else None
 
 
 @dataclass
-class Teller:
+class SectionWriter:
     """Makes the sections of a report."""
 
     options: argparse.Namespace
-    study: Study
+    layout: Layout
     settings: list[str]
     asked: Question
-    gallerist: Gallerist
+    figures: Figures
 
     def section(self, panel: Panel) -> Section:
         """All about a panel."""
         first = self.asked.metrics[0]
-        answer = analyse(panel.runs, self.settings, self.study.rows, self.study.columns, self.asked)
+        answer = analyse(panel.runs, self.settings, self.layout.rows, self.layout.columns, self.asked)
         comparison = answer.differences() if answer.comparison and answer.comparison.effects else None
         return Section(
             title=panel.title,
@@ -171,15 +171,15 @@ class Teller:
             repeats=f"n = {', '.join(map(str, answer.tables[0].numbers())) or 0} ({seeds(panel.runs)}).",
             spent=self.numbers(panel, SPENT),
             diagnostics=self.numbers(panel, DIAGNOSTICS),
-            against=self.gallerist.against(panel, first),
-            learning=self.gallerist.learning(panel, [first, "train_loss"]),
-            corrupted=self.gallerist.learning(panel, ["selected_corrupted_lately"]),
+            against=self.figures.against(panel, first),
+            learning=self.figures.learning(panel, [first, "train_loss"]),
+            corrupted=self.figures.learning(panel, ["selected_corrupted_lately"]),
         )
 
     def command(self, panel: Panel) -> str:
         """What prints a panel's table."""
         chosen = {
-            "--rows": ",".join(self.study.rows), "--cols": ",".join(self.study.columns),
+            "--rows": ",".join(self.layout.rows), "--cols": ",".join(self.layout.columns),
             "--metric": ",".join(self.asked.metrics), "--where": panel.condition(self.options.where),
             "--baseline": self.asked.baseline or "", "--paper": self.asked.paper or "",
         }  # fmt: skip
@@ -188,7 +188,7 @@ class Teller:
 
     def numbers(self, panel: Panel, metrics: Sequence[str]) -> Sheet:
         """A line a cell, a column a metric that some run has; large numbers divided by powers of 1000."""
-        names, head, tables = self.study.shown, [], []
+        names, head, tables = self.layout.shown, [], []
         measured = {metric: [run[metric] for run in panel.runs if run.get(metric) is not None] for metric in metrics}
         for metric in metrics:
             if any(measured[metric]) or (measured[metric] and metric in DIAGNOSTICS):
@@ -213,28 +213,28 @@ class Teller:
 # ---- what is said of all runs
 
 
-def title(laid: Study, count: int) -> str:
+def title(layout: Layout, count: int) -> str:
     """What was run, in a line."""
-    varied = [name for name in (*laid.rows, *laid.columns, *laid.panels[0].where) if name not in laid.fixed]
+    varied = [name for name in (*layout.rows, *layout.columns, *layout.panels[0].where) if name not in layout.fixed]
     runs = "1 run" if count == 1 else f"{count} runs"
     by = f" by {', '.join(varied)}" if varied else ""
-    what = " on ".join(laid.fixed[name] for name in ("model", "dataset") if name in laid.fixed)
+    what = " on ".join(layout.fixed[name] for name in ("model", "dataset") if name in layout.fixed)
     return f"{runs}{f' of {what}' if what else ''}{by}"
 
 
-def facts(runs: list[Run], laid: Study, found: Runs) -> dict[str, list[str]]:
+def facts(runs: list[Run], layout: Layout, found: Runs) -> dict[str, list[str]]:
     """What was run, when, on what, and what is not there."""
-    names = [*laid.rows, *laid.columns, *laid.panels[0].where]
-    main = [f"{name}={laid.fixed[name]}" for name in MAIN if name in laid.fixed]
+    names = [*layout.rows, *layout.columns, *layout.panels[0].where]
+    main = [f"{name}={layout.fixed[name]}" for name in MAIN if name in layout.fixed]
     lost = [
-        f"{', '.join(f'{n}={v or MISSING}' for n, v in zip(laid.shown, cell, strict=True))}"
+        f"{', '.join(f'{n}={v or MISSING}' for n, v in zip(layout.shown, cell, strict=True))}"
         f"{f', {panel.title}' if panel.title else ''}: seed {', '.join(of)}"
-        for panel in laid.panels
-        for cell, of in missing(panel, laid.rows, laid.columns)
+        for panel in layout.panels
+        for cell, of in missing(panel, layout.rows, layout.columns)
     ]
     return {
         "Runs": [f"{len(runs)} finished, {seeds(runs)}"],
-        "Varied": [f"{name}: {', '.join(values(runs, name))}" for name in names if name not in laid.fixed]
+        "Varied": [f"{name}: {', '.join(values(runs, name))}" for name in names if name not in layout.fixed]
         or ["nothing but the seed"],
         "Fixed": [", ".join(main) or "nothing"],
         "Missing": lost or ["nothing: every cell has every seed"],
@@ -297,14 +297,14 @@ def code(runs: list[Run]) -> list[str]:
     return said
 
 
-def configuration(runs: list[Run], laid: Study) -> list[Sheet]:
+def configuration(runs: list[Run], layout: Layout) -> list[Sheet]:
     """What is the same in all runs, what is not, and the values that come with each option."""
     # of an option that is not the same everywhere, the values come below
-    differing = [n for n in laid.settings if n not in laid.fixed and ("." not in n or head(n) in laid.fixed)]
+    differing = [n for n in layout.settings if n not in layout.fixed and ("." not in n or head(n) in layout.fixed)]
     varied = [[name, ", ".join(values(runs, name))] for name in differing]
-    behind = [[option, name, value] for option, named in laid.options.items() for name, value in named.items()]
+    behind = [[option, name, value] for option, named in layout.options.items() for name, value in named.items()]
     sheets = [
-        Sheet(["setting", "value"], [[*item] for item in laid.fixed.items()], "the same in all runs", 2),
+        Sheet(["setting", "value"], [[*item] for item in layout.fixed.items()], "the same in all runs", 2),
         Sheet(["setting", "values"], varied, "different from run to run, besides the seed", 2),
         Sheet(["option", "setting", "value"], behind, "what comes with an option that is not the same in all runs", 3),
     ]

@@ -153,7 +153,7 @@ def compare(runs: list[Run], tables: Sequence[Table], baseline: Baseline) -> Com
                     result.effects[table.metric, *cell] = effect(both, table.metric, len(mine.keys() | its.keys()))
         result.best |= {(table.metric, *cell) for cells in rivals.values() for cell in leading(table, cells)}
     judge(list(result.effects.values()))
-    result.best = {place for place in result.best if place in result.effects and deserves(place, result.effects[place])}
+    result.best &= {place for place, effect in result.effects.items() if is_supported(place, effect)}
     result.remarks = remarks(baseline, pairs, list(alone.values()))
     return result
 
@@ -229,7 +229,7 @@ def leading(table: Table, cells: Iterable[tuple[Key, Key]]) -> list[tuple[Key, K
     return best if len(best) == 1 else []
 
 
-def deserves(place: Place, effect: Effect) -> bool:
+def is_supported(place: Place, effect: Effect) -> bool:
     """Whether the best of its rivals is better than the baseline, as far as that can be told, at no higher cost."""
     return effect.supported and effect.dearest <= 1 + EQUAL and effect.difference * better(place[0]) > 0
 

@@ -69,14 +69,14 @@ def read(places: Iterable[str | Path]) -> Runs:
         else:
             raise UserError(f"{place} is not a folder that can be read; name the folders, or CSVs, that hold the runs")
         for names, run in here:
-            first, its_place = known.setdefault(str(run["run_id"]), (run, place))
+            first, first_place = known.setdefault(str(run["run_id"]), (run, place))
             if first is run:
                 found.runs.append(run)
                 settings |= dict.fromkeys(names)
-            elif its_place is place:
+            elif first_place is place:
                 found.skipped.append(f"{run['path']}: it is the same run as {first['path']}")
             else:
-                again[place, its_place] += 1
+                again[place, first_place] += 1
     found.skipped += [f"{n} of the runs in {place}, which {other} has too" for (place, other), n in again.items()]
     found.settings = list(settings)
     return found
