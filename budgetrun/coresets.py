@@ -15,6 +15,8 @@ from torch import Tensor
 from budgetrun.contracts import Batch, Context, UserError
 from budgetrun.softmax import errors
 
+PAIRS = 2**24  # of examples that are compared at a time
+
 # ---- the algorithms
 
 
@@ -66,9 +68,15 @@ def craig(gradients: Tensor, count: int) -> tuple[Tensor, Tensor]:
             f"CRAIG compares {m} examples with each other, which takes {4 * m * m / 2**30:.0f} GiB; "
             "choose by class (balanced=true), or another method"
         )
-    distance = torch.cdist(gradients, gradients, compute_mode="donot_use_mm_for_euclid_dist")
-    nearest = distance.max().expand(m)  # distance of each to the nearest of the chosen
-    gains = (nearest - distance).sum(0, dtype=torch.float64)
+    # in parts, between which a signal is heard: 30,000 examples at once take 29 s on a core
+    part = PAIRS // m + 1
+    distance = gradients.new_empty(m, m)
+    for rows in torch.arange(m, device=gradients.device).split(part):
+        distance[rows] = torch.cdist(gradients[rows], gradients, compute_mode="donot_use_mm_for_euclid_dist")
+    nearest = torch.stack([rows.max() for rows in distance.split(part)]).max().expand(m)  # of each to the chosen
+    gains = torch.cat(
+        [(nearest[:, None] - columns).sum(0, dtype=torch.float64) for columns in distance.split(part, dim=1)]
+    )
     chosen: list[int] = []
     for _ in range(count):
         point = int(gains.argmax())
@@ -128,9 +136,27 @@ def gradmatch(errors: Tensor, inputs: Tensor, count: int, regularization: float)
             del chosen[worst]
             e, x = errors64[chosen], inputs64[chosen]
             gram = (e @ e.T) * (x @ x.T) + ridge * torch.eye(k - 1, dtype=e.dtype, device=e.device)
-            factor[: k - 1, : k - 1] = torch.linalg.cholesky(gram)
+            factor[: k - 1, : k - 1] = factored(gram)
         left = with_all(target - (e * weights[:, None]).T @ x)
     return torch.tensor(chosen, dtype=torch.int64, device=errors.device), weights.float()
+
+
+def factored(gram: Tensor) -> Tensor:
+    """Cholesky's factor of a matrix [k, k]; of many rows in parts, between which a signal is heard.
+
+    5,000 rows at once take 1.2 s on a core.
+    """
+    if len(gram) <= 2048:
+        return torch.linalg.cholesky(gram)
+    factor, part = gram.clone(), 256
+    for i in range(0, len(gram), part):
+        below = factor[i + part :, i : i + part]
+        diagonal = factor[i : i + part, i : i + part]
+        diagonal.copy_(torch.linalg.cholesky(diagonal))
+        below.copy_(torch.linalg.solve_triangular(diagonal, below.T, upper=False).T)
+        for left, rows in zip(below.split(1024), factor[i + part :, i + part :].split(1024), strict=True):
+            rows -= left @ below.T
+    return factor.tril()
 
 
 def glister(gradients: Tensor, logits: Tensor, labels: Tensor, count: int, step: float, rounds: int) -> Tensor:

@@ -66,11 +66,11 @@ class Interruption:
 def heard(signals: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """While it lasts, these signals go to the handler; in the main thread alone, as Python allows it nowhere else.
 
-    A SIGHUP that is ignored stays so: nohup asks for it.
+    What is ignored stays so: nohup asks for it of SIGHUP, and a shell of SIGINT for a script's background jobs.
     """
     main = threading.current_thread() is threading.main_thread()
-    ignored = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else []
-    before = {signum: signal.signal(signum, handler) for signum in signals if signum not in ignored} if main else {}
+    heeded = [signum for signum in signals if signal.getsignal(signum) is not signal.SIG_IGN]
+    before = {signum: signal.signal(signum, handler) for signum in heeded} if main else {}
     try:
         yield
     finally:

@@ -650,6 +650,14 @@ def test_a_picture_is_written_beside_the_table_and_twice_the_same(ending: str, t
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"one.{ending}", "runs", f"two.{ending}"]
 
 
+def test_a_plot_has_room_for_words_of_hundreds_of_characters(tmp_path: Path) -> None:
+    for budget, sampler in itertools.product((0.2, 0.5), ("is", "w" * 700, "two words " * 60)):
+        write(tmp_path / "runs", budget=budget, sampler=sampler, run_id=f"{sampler[:3]}-{budget}")
+    done = aggregate(tmp_path / "runs", "--plot", tmp_path / "x.svg")  # a warning of matplotlib is an error here
+    assert done.code == 0, done.err
+    assert (tmp_path / "x.svg").stat().st_size > 1000
+
+
 @pytest.mark.parametrize(
     ("plot", "words"),
     [

@@ -202,6 +202,21 @@ def test_gradmatch_goes_on_as_defined_after_it_has_dropped_some(monkeypatch):
     assert factored[0] < len(chosen)  # and after the first there were more to choose
 
 
+def test_craig_in_parts_is_craig(monkeypatch):
+    gradients = points(70, 4, 6)
+    whole = craig(gradients, 20)
+    monkeypatch.setattr(coresets, "PAIRS", 500)  # 8 examples at a time
+    index, weights = craig(gradients, 20)
+    assert torch.equal(index, whole[0])
+    assert torch.equal(weights, whole[1])
+
+
+def test_the_cholesky_factor_of_many_rows_in_parts_is_the_factor():
+    rows = torch.randn(2100, 2100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    gram = rows @ rows.T + torch.eye(2100, dtype=torch.float64)
+    torch.testing.assert_close(coresets.factored(gram), torch.linalg.cholesky(gram), rtol=1e-9, atol=1e-9)
+
+
 def test_gradmatch_with_room_for_all_is_the_non_negative_least_squares_of_scipy():
     # gradients that are nearly orthogonal, so that none is dropped on the way
     gradients = torch.eye(6).repeat(1, 2) * torch.arange(1, 7)[:, None] + 0.1 * points(6, 12, 0).abs()

@@ -169,10 +169,14 @@ def test_evaluations_after_the_checkpoint_are_not_written_twice(tmp_path: Path) 
         ("sampler=proxy sampler.pool=20", SecondNetwork, "look", 1, 0),
         # these looks are in training mode
         ("sampler=sb sampler.beta=100 sampler.prime=0.5 sampler.looks=train sampler.history=64", Looks, "look", 3, 13),
+        # the first looks after the priming, of which nothing is known
+        ("sampler=sb sampler.beta=0.5 sampler.prime=0.5", Looks, "look", 1, 12),
+        # the gate opens after the first update
+        ("sampler=is sampler.pool=40 sampler.threshold=0", Looks, "look", 1, 1),
         ("sampler=uniform scores=ensemble scores.members=3", Looks, "look", 30, 14),  # the second member
         ("sampler=uniform", torch.nn.Module, "eval", 3, 11),  # the third evaluation
     ],
-    ids=["core-set", "pool", "sb", "ensemble", "evaluation"],
+    ids=["core-set", "pool", "sb", "sb's first looks", "gate", "ensemble", "evaluation"],
 )  # fmt: skip
 def test_what_takes_long_is_broken_off_at_once_and_the_state_before_it_goes_on(
     line: str, kind: Any, method: str, call: int, update: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -527,13 +527,18 @@ def test_a_signal_before_the_training_ends_it_with_a_message(
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_closed_terminal_does_not_stop_what_nohup_started(tmp_path: Path) -> None:
-    def nohup() -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def test_a_signal_that_is_ignored_from_the_start_stays_ignored(tmp_path: Path) -> None:
+    """As nohup asks for it of a closed terminal, and a shell of Ctrl-C for what a script runs in the background."""
+    ignored = signal.SIGHUP, signal.SIGINT
 
-    running = started("epochs=2 evaluations=40", tmp_path, first=nohup)
+    def ignore() -> None:
+        for signum in ignored:
+            signal.signal(signum, signal.SIG_IGN)
+
+    running = started("epochs=2 evaluations=40", tmp_path, first=ignore)
     wait_until(lambda: any(p.stat().st_size for p in tmp_path.glob("outputs/*/metrics.jsonl")))
-    running.send_signal(signal.SIGHUP)
+    for signum in ignored:
+        running.send_signal(signum)
     assert running.communicate(timeout=60)[1] == ""
     assert running.returncode == 0
 

@@ -198,9 +198,12 @@ def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: Ta
     asked = whole.hydra.launcher.get("n_jobs")
 
     def launch(batch: list[Job], number: int) -> Sequence[JobReturn]:
-        if asked is not None:  # a worker without a job would not see that this process is gone, see job.py
-            from joblib import effective_n_jobs
+        if asked is not None:
+            from joblib import effective_n_jobs, register_parallel_backend
 
+            from budgetrun.launch.workers import Workers
+
+            register_parallel_backend("loky", Workers)  # whose name Hydra's launcher asks for
             with open_dict(whole):
                 # with one, joblib would run the jobs in this process, which a run then could take with it
                 whole.hydra.launcher.n_jobs = min(effective_n_jobs(asked), max(2, len(batch)))

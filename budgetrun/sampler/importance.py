@@ -11,6 +11,8 @@ from torch import Tensor
 from budgetrun.contracts import Batch, Context
 from budgetrun.sampler._flag import Flag
 
+MANY = 2000  # images of a pool
+
 
 @dataclass
 class ImportanceSampling:
@@ -60,6 +62,10 @@ class ImportanceSampling:
         self.tau = torch.zeros((), device=context.device)
         self.passed = Flag(context.device)  # whether tau is above the gate
         self.open = False
+
+    @property
+    def takes_long(self) -> bool:
+        return self.size > MANY and bool(self.passed)
 
     def draw(self) -> Batch:
         # on a GPU, the host waits here for the last scores, and no longer for the last backward pass

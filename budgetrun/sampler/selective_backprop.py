@@ -64,6 +64,7 @@ class SelectiveBackprop:
         self.context = context
         self.stream = context.stream(context.permutation)
         self.taken = 0  # candidates, in all epochs
+        self.needed = math.inf  # candidates of the last draw with looks
         self.primed = math.ceil(int(self.prime * context.n) / context.batch_size) * context.batch_size
         self.first = math.ceil(self.primed / context.n)  # the first epoch that begins after the priming
         # E max(floor, u^beta) = (1 + beta floor^(1 + 1 / beta)) / (beta + 1) for uniform u, and its inverse
@@ -76,7 +77,9 @@ class SelectiveBackprop:
 
     @property
     def takes_long(self) -> bool:
-        return self.taken >= self.primed and self.candidates_for_one * self.context.batch_size > MANY
+        """Where many candidates are expected, or were needed the last time; of the first looks nothing is known."""
+        expected = self.candidates_for_one * self.context.batch_size
+        return self.taken >= self.primed and max(expected, self.needed) > MANY
 
     def draw(self) -> Batch:
         size = self.context.batch_size
@@ -102,6 +105,7 @@ class SelectiveBackprop:
             self.taken += count
             self.queue += kept
             queued += sum(map(len, kept))
+        self.needed = self.taken - before[1]
         batch = Batch.cat(self.queue)
         self.queue = [batch[size:]]
         return batch[:size]

@@ -35,6 +35,7 @@ INLINE: dict[str, Any] = {
     "lines.markersize": 4.5, "errorbar.capsize": 3,
 }  # fmt: skip
 AXES = (0.19, 0.19, 0.765, 0.7)
+LABEL = 40  # characters in a line of a label
 TITLE, LINE = 34, 0.06  # letters that fit above the axes, and the height of one more line of them
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -118,15 +119,15 @@ def figure(table: Table) -> Any:
             [place + (index - (len(lines) - 1) / 2) * apart for place in places],
             [cell.mean * factor if cell and math.isfinite(cell.mean) else math.nan for cell in cells],
             yerr=[cell.std * factor if cell and cell.std is not None else math.nan for cell in cells],
-            label=printable(", ".join(w or MISSING for w in row + rest)), color=COLOURS[first % len(COLOURS)],
+            label=in_lines(", ".join(w or MISSING for w in row + rest)), color=COLOURS[first % len(COLOURS)],
             marker=MARKERS[first % len(MARKERS)], linestyle=DASHES[other % len(DASHES)], capsize=3, markersize=5,
         )  # fmt: skip
-    axes.set_xlabel(printable(UNITS.get(x, x)))
-    axes.set_ylabel(printable(label(table.metric)))
+    axes.set_xlabel(in_lines(UNITS.get(x, x)))
+    axes.set_ylabel(in_lines(label(table.metric)))
     axes.set_title(table.statistic(), fontsize="medium", loc="left")
     axes.grid(alpha=0.3)
     axes.legend(
-        title=printable(", ".join([*table.rows, *table.columns[1:]])), fontsize="small", handlelength=3,
+        title=in_lines(", ".join([*table.rows, *table.columns[1:]])), fontsize="small", handlelength=3,
         loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False,
     )  # fmt: skip
     return picture
@@ -179,6 +180,17 @@ def chart(lines: Sequence[Line], title: str, x: str, y: str, limits: tuple[float
 def printable(text: str) -> str:
     """Text without characters that no font has and no SVG may hold."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def in_lines(text: str) -> str:
+    """Printable text for a legend or an axis, in at most three lines; of a longer one, the middle is left out.
+
+    Beside labels of hundreds of characters matplotlib finds no room for the axes.
+    """
+    text = printable(text)
+    if len(text) > 3 * LABEL:
+        text = f"{text[: 3 * LABEL // 2]}…{text[-(3 * LABEL // 2 - 1) :]}"
+    return "\n".join(textwrap.wrap(text, LABEL, break_on_hyphens=False))
 
 
 def thousands(numbers: Iterable[float]) -> int:
