@@ -26,7 +26,6 @@ import torch
 from benchmarks import loops
 from benchmarks.contest import RATIO_HEADER, contest, ratio
 from benchmarks.start import start
-from budgetrun import coresets
 from budgetrun.contracts import Context, Data
 from budgetrun.errors import UserError
 from budgetrun.training import machine
@@ -278,7 +277,7 @@ def choices(device: torch.device, common: list[str], data: Data, smoke: bool, mo
         between[name] = part.every * part.fraction * trained_on / made.settings.batch_size
 
         def choose(context: Context, part: Any = part) -> None:
-            coresets.choose(context, part.method, part.fraction, part.balanced)
+            choice.choose(context, part.method, part.fraction, part.balanced)
 
         # with the held-out examples of the method, whose updates are uniform ones
         lanes[name] = loops.ours([*common, *(o for o in own if not o.startswith("sampler"))], data, before=choose)

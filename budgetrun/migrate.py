@@ -31,6 +31,11 @@ MOVED = {
     "budgetrun.schedule.Cosine": "budgetrun.schedule.cosine.Cosine",
     "budgetrun.schedule.Linear": "budgetrun.schedule.linear.Linear",
     "budgetrun.schedule.Step": "budgetrun.schedule.step.Step",
+    "budgetrun.coresets.Craig": "budgetrun.coreset.craig.Craig",
+    "budgetrun.coresets.Glister": "budgetrun.coreset.glister.Glister",
+    "budgetrun.coresets.GradMatch": "budgetrun.coreset.gradmatch.GradMatch",
+    "budgetrun.coresets.Herding": "budgetrun.coreset.herding.Herding",
+    "budgetrun.coresets.KCenter": "budgetrun.coreset.k_center.KCenter",
 }
 
 

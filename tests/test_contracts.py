@@ -9,11 +9,12 @@ import pytest
 from cli import CONF, OPTIONS
 from hydra.utils import get_object
 
-from budgetrun import contracts, coresets
+from budgetrun import contracts
 from budgetrun.aug.crop import Crop
 from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.ricap import RICAP
 from budgetrun.contracts import MOST, Schedule, UserError, check_row, check_schedule, fits, path
+from budgetrun.coreset.choice import Method
 from budgetrun.schedule.constant import Constant
 from budgetrun.schedule.cosine import Cosine
 from budgetrun.schedule.linear import Linear
@@ -22,7 +23,7 @@ from budgetrun.schedule.step import Step
 PROTOCOLS: dict[str, Any] = {
     "dataset": contracts.Dataset, "model": contracts.Model, "sampler": contracts.Sampler, "aug": contracts.Augmentation,
     "noise": contracts.Noise, "loss": contracts.Loss, "optimizer": contracts.Optimizer, "schedule": contracts.Schedule,
-    "scores": contracts.Scorer, "coresets": coresets.Method,
+    "scores": contracts.Scorer, "coreset": Method,
 }  # fmt: skip
 
 
@@ -130,8 +131,8 @@ RANGES = [
     ("aug.cutmix.CutMix", {"draw": "batch", "probability": 1.0}, "alpha", 1e-6, 1e6),
     ("aug.ricap.RICAP", {"draw": "batch"}, "beta", 1e-6, 1e6),
     ("aug.randaugment.RandAugment", {"magnitude": 4, "ranges": "arazo2021"}, "operations", 0, 100),
-    ("coresets.GradMatch", {"gradients": "last"}, "regularization", 0, 1e6),
-    ("coresets.Glister", {"rounds": 1}, "step", 0, 1e6),
+    ("coreset.gradmatch.GradMatch", {"gradients": "last"}, "regularization", 0, 1e6),
+    ("coreset.glister.Glister", {"rounds": 1}, "step", 0, 1e6),
     ("loss.focal.Focal", {}, "gamma", 0, 100),
     ("model.cnn.CNN", {}, "width", 1, 10**6),
     ("model.wide_resnet.WideResNet", {"depth": 10, "dropout": 0.0}, "width", 1, 10**6),

@@ -19,23 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from budgetrun import coresets
 from budgetrun.aug.mixup import Mixup
 from budgetrun.contracts import Batch, Context, UserError
-from budgetrun.coresets import (
-    Craig,
-    Glister,
-    GradMatch,
-    Herding,
-    KCenter,
-    Seen,
-    bias_gradients,
-    craig,
-    glister,
-    gradmatch,
-    herding,
-    k_center_greedy,
-)
+from budgetrun.coreset.choice import Seen, bias_gradients, choose
+from budgetrun.coreset.craig import Craig, craig
+from budgetrun.coreset.glister import Glister, glister
+from budgetrun.coreset.gradmatch import GradMatch, factored, gradmatch
+from budgetrun.coreset.herding import Herding, herding
+from budgetrun.coreset.k_center import KCenter, k_center_greedy
 from budgetrun.model.cnn import CNN
 from budgetrun.sampler.coreset import CoreSet
 from budgetrun.scores.coreset import CoreSetScores
@@ -192,20 +183,20 @@ def test_gradmatch_is_orthogonal_matching_pursuit_with_positive_weights(m, dim, 
 
 def test_gradmatch_goes_on_as_defined_after_it_has_dropped_some(monkeypatch):
     errors, inputs = points(80, 4, 4).double(), points(80, 3, 5).double()
-    factored, factor = [], torch.linalg.cholesky
-    monkeypatch.setattr(torch.linalg, "cholesky", lambda gram: factored.append(len(gram)) or factor(gram))
+    solved, factor = [], torch.linalg.cholesky
+    monkeypatch.setattr(torch.linalg, "cholesky", lambda gram: solved.append(len(gram)) or factor(gram))
     index, weights = gradmatch(errors, inputs, 80, 0.5)
     chosen, expected = pursuit((errors[:, :, None] * inputs[:, None, :]).flatten(1).numpy(), 80, 0.5)
     assert index.tolist() == chosen
     np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-3, atol=1e-5)
-    assert len(factored) == 3  # those that were dropped
-    assert factored[0] < len(chosen)  # and after the first there were more to choose
+    assert len(solved) == 3  # those that were dropped
+    assert solved[0] < len(chosen)  # and after the first there were more to choose
 
 
 def test_craig_in_parts_is_craig(monkeypatch):
     gradients = points(70, 4, 6)
     whole = craig(gradients, 20)
-    monkeypatch.setattr(coresets, "PAIRS", 500)  # 8 examples at a time
+    monkeypatch.setattr("budgetrun.coreset.craig.PAIRS", 500)  # 8 examples at a time
     index, weights = craig(gradients, 20)
     assert torch.equal(index, whole[0])
     assert torch.equal(weights, whole[1])
@@ -214,7 +205,7 @@ def test_craig_in_parts_is_craig(monkeypatch):
 def test_the_cholesky_factor_of_many_rows_in_parts_is_the_factor():
     rows = torch.randn(2100, 2100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     gram = rows @ rows.T + torch.eye(2100, dtype=torch.float64)
-    torch.testing.assert_close(coresets.factored(gram), torch.linalg.cholesky(gram), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(factored(gram), torch.linalg.cholesky(gram), rtol=1e-9, atol=1e-9)
 
 
 def test_gradmatch_with_room_for_all_is_the_non_negative_least_squares_of_scipy():
@@ -337,7 +328,7 @@ METHODS = [KCenter(), Herding(), Craig(), GradMatch(gradients="last", regulariza
 @pytest.mark.parametrize("balanced", [True, False])
 def test_a_choice_is_that_of_the_method_among_each_class_or_among_all(context_for, method, balanced):
     context, says = context_that_sees(context_for, 42, 8)  # classes of 11, 11, 10, 10
-    chosen = coresets.choose(context, method, 0.3, balanced)
+    chosen = choose(context, method, 0.3, balanced)
     seen = Seen(says["features"], says["logits"], torch.cat([context.labels, torch.zeros(10, dtype=torch.int64)]))
     held = Seen(says["features"][3:12], says["logits"][3:12], torch.arange(9) % 3)
     random = context_for(42, 8).random.device
@@ -376,7 +367,7 @@ def test_the_sampler_warms_up_on_everything_and_then_goes_through_the_core_set(c
         assert sorted(torch.cat([b.drawn for b in batches]).tolist()) == list(range(32))
         assert all(b.weight is None for b in batches)
         assert not says["looked"]
-    expected = coresets.choose(copy.copy(context), Craig(), 0.25, True)
+    expected = choose(copy.copy(context), Craig(), 0.25, True)
     weight = dict(zip(expected.index.tolist(), expected.weight.tolist(), strict=True))
     says["looked"].clear()
     for _ in range(5):

@@ -6,14 +6,7 @@ A module of its own, so that what is sent to workers names it instead of carryin
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
-import multiprocessing
-import os
-import re
-import signal
-import threading
-import time
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -21,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from budgetrun.errors import UserError, one_line
 from budgetrun.folder.lock import Busy
 from budgetrun.launch import known, plugins
+from budgetrun.launch.workers import leave_with_the_first, worker
 from budgetrun.terminal import lasting, shown
 from budgetrun.training.summary import BEFORE, say
 
@@ -89,32 +83,9 @@ def ran(cfg: DictConfig) -> float | None:
         raise
 
 
-@functools.cache  # once a process
-def leave_with_the_first() -> None:
-    """In a worker: see to it that it saves and ends when the process that started it is gone, however that ended."""
-    first = multiprocessing.parent_process()
-
-    def watch() -> None:
-        while first is not None and os.getppid() == first.pid:
-            time.sleep(1)
-        while True:  # a run saves at the first, and then nobody is there to hear the next, which ends the process
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def no_run_dir(folder: str) -> UserError:
     """The sentence for hydra.run.dir, in which no run would be."""
     return UserError(
         f"hydra.run.dir={folder} has no effect: a run's folder is named by its configuration; "
         f"set output_dir={folder}, the folder that it is in"
     )
-
-
-def worker() -> int | None:
-    """The number of this process among those that a parallel launcher started, from 1; None in the first process."""
-    if multiprocessing.parent_process() is None:
-        return None
-    match = re.search(r"-(\d+)", multiprocessing.current_process().name)  # LokyProcess-3
-    return int(match[1]) if match else None

@@ -201,7 +201,7 @@ def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: Ta
         if asked is not None:
             from joblib import effective_n_jobs, register_parallel_backend
 
-            from budgetrun.launch.workers import Workers
+            from budgetrun.launch.loky import Workers
 
             register_parallel_backend("loky", Workers)  # whose name Hydra's launcher asks for
             with open_dict(whole):

@@ -1,16 +1,34 @@
-"""joblib's worker processes, as sweeps start them."""
+"""What a process is to a sweep: the first one, or a worker that a parallel launcher started."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import multiprocessing
+import os
+import re
+import signal
+import threading
+import time
 
-from joblib.parallel import LokyBackend
 
-from budgetrun.launch.job import leave_with_the_first
+def worker() -> int | None:
+    """The number of this process among those that a parallel launcher started, from 1; None in the first process."""
+    if multiprocessing.parent_process() is None:
+        return None
+    match = re.search(r"-(\d+)", multiprocessing.current_process().name)  # LokyProcess-3
+    return int(match[1]) if match else None
 
 
-class Workers(LokyBackend):  # type: ignore[misc] # joblib has no types
-    """Processes that end with the one that started them, however that ended: also those that never got a job."""
+@functools.cache  # once a process
+def leave_with_the_first() -> None:
+    """In a worker: see to it that it saves and ends when the process that started it is gone, however that ended."""
+    first = multiprocessing.parent_process()
 
-    def configure(self, *args: Any, **options: Any) -> int:
-        return super().configure(*args, **options, initializer=leave_with_the_first)
+    def watch() -> None:
+        while first is not None and os.getppid() == first.pid:
+            time.sleep(1)
+        while True:  # a run saves at the first, and then nobody is there to hear the next, which ends the process
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgetrun import coresets
 from budgetrun.contracts import Batch, Context
+from budgetrun.coreset import choice
 
 
 @dataclass
@@ -18,14 +18,14 @@ class CoreSet:
 
     Losses are weighted by the method's weights, normalised to mean 1 over the core-set.
     Source: CRAIG, GRAD-MATCH and GLISTER: the definitions and what differs from the published are in
-    budgetrun/coresets.py.
+    budgetrun/coreset/choice.py.
     Cost of a choice: n F (GLISTER: and as many F as examples are held out); of an update: b (F + B).
 
-    method: how to choose, a part of coresets. fraction: of the examples, in (0, 1]. every: passes over the core-set,
-    the epochs of the papers, or null to choose once. balanced: the same fraction of each class, chosen in it.
+    method: how to choose, one of budgetrun/coreset. fraction: of the examples, in (0, 1]. every: passes over the
+    core-set, the epochs of the papers, or null to choose once. balanced: the same fraction of each class, chosen in it.
     """
 
-    method: coresets.Method
+    method: choice.Method
     fraction: float
     every: int | None
     warmup: int
@@ -40,7 +40,7 @@ class CoreSet:
             raise ValueError(f"warmup={self.warmup} must be at least 0 passes over everything")
 
     def start(self, context: Context) -> None:
-        coresets.check(context, self.method, self.fraction, self.balanced, "sampler")
+        choice.check(context, self.method, self.fraction, self.balanced, "sampler")
         self.context = context
         self.kept = torch.arange(context.n, device=context.device)
         self.weight: Tensor | None = None  # of the kept
@@ -50,7 +50,7 @@ class CoreSet:
     def plan(self) -> Tensor | tuple[Tensor, Tensor]:
         chosen_for = self.passes - self.warmup  # passes with a core-set
         if chosen_for == 0 or (chosen_for > 0 and self.every is not None and chosen_for % self.every == 0):
-            chosen = coresets.choose(self.context, self.method, self.fraction, self.balanced)
+            chosen = choice.choose(self.context, self.method, self.fraction, self.balanced)
             self.kept, self.weight = chosen.index, chosen.weight
         self.passes += 1
         order = torch.randperm(len(self.kept), generator=self.context.random.device, device=self.context.device)

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from budgetrun import coresets
 from budgetrun.contracts import Batch, Context
+from budgetrun.coreset import choice
 
 
 @dataclass
@@ -20,11 +20,11 @@ class CoreSetScores:
     (CRAIG, GRAD-MATCH) give the column `weight`, right for all of the file and not for a part of it.
     Cost: n F at the end (GLISTER: and as many F as examples are held out).
 
-    method: how to choose, a part of budgetrun/coresets.py. keep: part of the examples to choose, in (0, 1].
+    method: how to choose, a part of budgetrun/coreset/choice.py. keep: part of the examples to choose, in (0, 1].
     balanced: the same part of each class, chosen in it.
     """
 
-    method: coresets.Method
+    method: choice.Method
     keep: float
     balanced: bool
 
@@ -33,14 +33,14 @@ class CoreSetScores:
             raise ValueError(f"keep={self.keep} must be greater than 0 and at most 1: the part to choose")
 
     def start(self, context: Context) -> None:
-        coresets.check(context, self.method, self.keep, self.balanced, "scores")
+        choice.check(context, self.method, self.keep, self.balanced, "scores")
         self.context = context
 
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
         pass
 
     def scores(self) -> dict[str, Tensor]:
-        chosen = coresets.choose(self.context, self.method, self.keep, self.balanced)
+        chosen = choice.choose(self.context, self.method, self.keep, self.balanced)
         columns = {"index": chosen.index, "score": chosen.place}
         return columns if chosen.weight is None else {**columns, "weight": chosen.weight}
 

@@ -1,0 +1,117 @@
+"""Core-sets: few examples that stand for all of them, chosen by what a network says of each.
+
+Each method is in a file of its own beside this one; this is how a sampler or a scorer lets it choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from budgetrun.contracts import Batch, Context, UserError
+from budgetrun.softmax import errors
+
+
+@dataclass
+class Seen:
+    """Of m examples: the input [m, D] of the network's last linear layer, its logits [m, classes], and labels [m]."""
+
+    features: Tensor
+    logits: Tensor
+    labels: Tensor
+
+    def __getitem__(self, rows: Tensor) -> Seen:
+        return Seen(self.features[rows], self.logits[rows], self.labels[rows])
+
+    def errors(self) -> Tensor:
+        """Gradients [m, classes] of the cross-entropy by the last layer's bias.
+
+        By all of the layer they are the outer products of these and `inputs`.
+        """
+        return bias_gradients(self.logits, self.labels)
+
+    def inputs(self) -> Tensor:
+        """The features and a 1 for the bias, [m, D + 1]."""
+        return torch.cat([self.features, torch.ones_like(self.features[:, :1])], dim=1)
+
+
+class Method(Protocol):
+    """Chooses among examples. Optional: NeedsValidation."""
+
+    def __call__(
+        self, seen: Seen, held: Seen | None, count: int, random: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """Positions [count] among the seen, the first chosen first, and their weights [count] or None (all 1)."""
+        ...
+
+
+@runtime_checkable
+class NeedsValidation(Protocol):
+    """A method that says whether it is given the held-out examples too."""
+
+    needs_validation: bool
+
+
+def needs_validation(method: object) -> bool:
+    return isinstance(method, NeedsValidation) and method.needs_validation
+
+
+@dataclass
+class Chosen:
+    """index: int64 [k], the chosen examples. place: [k], in (0, 1], 1 for the first of its class, or of all.
+
+    weight: [k] or None, with mean 1.
+    """
+
+    index: Tensor
+    place: Tensor
+    weight: Tensor | None
+
+
+def check(context: Context, method: Method, fraction: float, balanced: bool, where: str) -> None:
+    """Raise UserError where the data do not allow such a choice; `where` is the group, for messages."""
+    if needs_validation(method) and context.validation is None:
+        raise UserError(f"{where}={type(method).__name__.lower()} chooses by held-out examples; set validation=0.1")
+    if not any(count for _, count in groups(context, fraction, balanced)):
+        raise UserError(f"{where}: {fraction:g} of the {context.n} examples is not even one; choose more of them")
+
+
+def groups(context: Context, fraction: float, balanced: bool) -> Iterator[tuple[Tensor, int]]:
+    """The examples to choose among, class by class or all at once, and how many."""
+    every = torch.arange(context.n, device=context.device)
+    for rows in [every[context.labels == c] for c in range(context.classes)] if balanced else [every]:
+        yield rows, round(fraction * len(rows))
+
+
+def choose(context: Context, method: Method, fraction: float, balanced: bool) -> Chosen:
+    """A part of the training examples, of each class if `balanced`, by the network as it is.
+
+    Looks at every un-augmented example once, and at the held-out ones if the method does; charged.
+    """
+    seen = look(context, context.everything(), context.labels)
+    held = None
+    if needs_validation(method) and (batch := context.validation) is not None:
+        held = look(context, batch.split(context.batch_size), batch.label[:, 0])
+    index, place, weight = [], [], []
+    for rows, count in groups(context, fraction, balanced):
+        if count:
+            found, weights = method(seen[rows], held, count, context.random.device)
+            index.append(rows[found])
+            place.append(1 - torch.arange(count, device=rows.device) / len(rows))
+            weight += [] if weights is None else [weights]
+    weights = torch.cat(weight) if weight else None
+    return Chosen(torch.cat(index), torch.cat(place), None if weights is None else weights / weights.mean())
+
+
+def look(context: Context, parts: Iterator[Batch] | list[Batch], labels: Tensor) -> Seen:
+    features, logits = zip(*map(context.embed, parts), strict=True)
+    return Seen(torch.cat(features), torch.cat(logits), labels)
+
+
+def bias_gradients(logits: Tensor, labels: Tensor) -> Tensor:
+    """softmax - onehot [m, classes]: the gradient of the cross-entropy with respect to the last layer's bias."""
+    return errors(logits, labels[:, None], torch.ones_like(logits[:, :1]))

@@ -1,0 +1,36 @@
+"""k-Center-Greedy: always the example that is farthest from all that are chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from budgetrun.coreset.choice import Seen
+
+
+@dataclass
+class KCenter:
+    """k_center_greedy on the features, from a random first example."""
+
+    def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, None]:
+        first = torch.randint(len(seen.labels), (1,), generator=random, device=seen.labels.device)
+        return k_center_greedy(seen.features, count, first), None
+
+
+def k_center_greedy(features: Tensor, count: int, first: Tensor) -> Tensor:
+    """`count` of the points [m, D] in order: `first` [1], then always the one farthest from all that are chosen.
+
+    Source: Sener & Savarese 2018, k-Center-Greedy, Euclidean. Waits for nothing.
+    """
+    squares = features.square().sum(1)
+    distance = torch.full_like(squares, torch.inf)  # squared, of each to the nearest of the chosen
+    chosen = [first]
+    for _ in range(count - 1):
+        point = chosen[-1]
+        to_point = squares - 2 * (features @ features[point][0]) + squares[point]
+        distance = torch.minimum(distance, to_point.clamp(min=0))
+        distance[point] = -1  # never again, even where points coincide
+        chosen.append(distance.argmax(keepdim=True))
+    return torch.cat(chosen)
