@@ -26,6 +26,16 @@ from budgetrun.training.views import Views
 CPU = torch.device("cpu")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="every combination instead of every pair, and long storms")
+
+
+@pytest.fixture(scope="session")
+def kills(request: pytest.FixtureRequest) -> int:
+    """How often a sweep is killed at random moments."""
+    return 50 if request.config.getoption("--full") else 2
+
+
 def refuses_to_look(*_: Any, **__: Any) -> Any:
     raise AssertionError("this method was not expected to look")
 

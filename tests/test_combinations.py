@@ -1,9 +1,13 @@
-"""Every sampler with every augmentation and every noise: it trains, spends its budget exactly, and can be cut short."""
+"""Every sampler with every augmentation and every noise: it trains, spends its budget exactly, and can be cut short.
+
+Every pair of them is in one run, and so is every pair with a unit of the budget; with --full, every combination is.
+"""
 
 from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -31,13 +35,33 @@ DIGITS = Digits(mean=[0.305], std=[0.3757], flip=False, padding=1).load("")
 FLOPS = {width: model_flops(CNN(width).build(1, 10), torch.Size([1, 8, 8])) for width in (1, 2)}
 
 
-@pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize("aug", AUGS)
-@pytest.mark.parametrize("sampler", SAMPLERS)
+def combinations(full: bool) -> list[tuple[str, str, str, str]]:
+    """Sampler, augmentation, noise and unit of each run."""
+    if full:
+        units = itertools.cycle(UNITS)
+        return [(*each, next(units)) for each in itertools.product(SAMPLERS, AUGS, NOISES)]
+    # every sampler with every noise; in these, augmentations and units go round at different paces
+    return [
+        (sampler, AUGS[(i + j) % len(AUGS)], noise, UNITS[(i + 2 * j) % len(UNITS)])
+        for (i, sampler), (j, noise) in itertools.product(enumerate(SAMPLERS), enumerate(NOISES))
+    ]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "unit" in metafunc.fixturenames:
+        metafunc.parametrize(("sampler", "aug", "noise", "unit"), combinations(metafunc.config.getoption("--full")))
+
+
+def test_every_pair_is_in_one_of_the_combinations() -> None:
+    kinds = SAMPLERS, AUGS, NOISES, UNITS
+    for one, other in itertools.combinations(range(4), 2):
+        there = {(each[one], each[other]) for each in combinations(full=False)}
+        assert there == set(itertools.product(kinds[one], kinds[other]))
+
+
 def test_every_combination_trains_spends_its_budget_and_ends_the_same_bit_for_bit_when_it_is_cut(
-    sampler: str, aug: str, noise: str, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sampler: str, aug: str, noise: str, unit: str, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unit = UNITS[(SAMPLERS.index(sampler) + AUGS.index(aug)) % 3]  # each sampler, augmentation and noise in every unit
     line = f"sampler={sampler} aug={aug} {AT_WORK.get(sampler, '')} {CHEAPER.get(sampler, '')}"
     line += f" model.width=2 epochs=1 budget_unit={unit} device=cpu data_dir={people} output_dir=outputs"
     # of FLOPs, updates enough though choices take some, and an evaluation after each that says what it spent

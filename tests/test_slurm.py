@@ -24,7 +24,7 @@ import pytest
 import torch
 from cli import CHECKOUT, Done, environment, here, process, refused, started
 from test_resume import assert_identical, without_clocks
-from test_soak import KILLS, assert_as_quiet, times
+from test_soak import assert_as_quiet, times
 
 from budgetrun.launch.slurm import SlurmLauncher
 
@@ -282,8 +282,8 @@ def test_a_cancelled_job_saves_and_a_killed_one_goes_on_from_its_last_checkpoint
     assert_as_if_nothing_had_happened(cwd, line, [0, 1])
 
 
-def test_a_sweep_whose_jobs_are_killed_at_random_moments_ends_as_a_quiet_one(cwd: Path) -> None:
-    line = f"sampler=uniform,is aug=none,ricap seed=range({max(2, KILLS // 4)}) epochs=2 checkpoint_every=0.05"
+def test_a_sweep_whose_jobs_are_killed_at_random_moments_ends_as_a_quiet_one(cwd: Path, kills: int) -> None:
+    line = f"sampler=uniform,is aug=none,ricap seed=range({max(2, kills // 4)}) epochs=2 checkpoint_every=0.05"
     options = "hydra.launcher.name=soak hydra.launcher.runs_per_job=2"
     queue = "squeue", "--me", "--noheader", "--name=soak", "--format=%i"
     chance, outputs, killed = random.Random(0), cwd / "outputs", 0
@@ -292,7 +292,7 @@ def test_a_sweep_whose_jobs_are_killed_at_random_moments_ends_as_a_quiet_one(cwd
     def one_more(than: int) -> bool:
         return len(times(outputs)) > than or not asked(*queue)
 
-    for _ in range(KILLS):
+    for _ in range(kills):
         sweep(f"hydra.launcher.wait=false {options} {line}", cwd)
         eventually(functools.partial(one_more, len(finished)))
         time.sleep(chance.uniform(0, 1))

@@ -1,8 +1,4 @@
-"""A sweep that is killed again and again ends as a quiet one, bit for bit.
-
-BUDGETRUN_KILLS=50 python -m pytest tests/test_soak.py kills it fifty times instead of twice, and so does
-test_slurm.py with jobs of a cluster.
-"""
+"""A sweep that is killed again and again ends as a quiet one, bit for bit; with --full, fifty times instead of twice."""
 
 from __future__ import annotations
 
@@ -21,14 +17,20 @@ from test_sweeps import counts, results
 
 from budgetrun.folder.run import FINISHED
 
-KILLS = int(os.environ.get("BUDGETRUN_KILLS", "2"))
-SWEEP = "-m sampler=uniform,is,sb aug=none,ricap seed=range(5) epochs=2 budget=0.5 checkpoint_every=0.05"  # 30 runs
+
+def sweep_of(kills: int) -> tuple[str, int]:
+    """A command line and how many runs it has: enough to be killed so often."""
+    seeds = max(2, kills // 8)
+    return (
+        f"-m sampler=uniform,is,sb aug=none,ricap seed=range({seeds}) epochs=2 budget=0.5 checkpoint_every=0.05",
+        6 * seeds,
+    )
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quiet(kills: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quiet")
-    done = here(SWEEP, folder)
+    done = here(sweep_of(kills)[0], folder)
     assert done.code == 0, done.err
     return folder / "outputs"
 
@@ -40,12 +42,12 @@ def times(outputs: Path) -> dict[Path, int]:
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib hydra.launcher.n_jobs=2"])
 def test_a_sweep_that_is_killed_at_random_moments_ends_as_a_quiet_one(
-    launcher: str, quiet: Path, tmp_path: Path
+    launcher: str, quiet: Path, kills: int, tmp_path: Path
 ) -> None:
-    chance, outputs = random.Random(0), tmp_path / "outputs"
+    (line, count), chance, outputs = sweep_of(kills), random.Random(0), tmp_path / "outputs"
     finished: dict[Path, int] = {}
-    for _ in range(KILLS):
-        with started(f"{SWEEP} hydra/launcher={launcher}", tmp_path, first=os.setsid) as sweep:
+    for _ in range(kills):
+        with started(f"{line} hydra/launcher={launcher}", tmp_path, first=os.setsid) as sweep:
             while sweep.poll() is None and not set(times(outputs)) - set(finished):
                 time.sleep(0.01)  # until it has finished one more run
             try:
@@ -56,9 +58,9 @@ def test_a_sweep_that_is_killed_at_random_moments_ends_as_a_quiet_one(
         assert finished.items() <= now.items(), "what is finished stays as it is"
         finished = now
     assert len(finished) > 0
-    done = here(SWEEP, tmp_path)
+    done = here(line, tmp_path)
     assert done.code == 0, done.err
-    assert counts(outputs) == {FINISHED: 30}
+    assert counts(outputs) == {FINISHED: count}
     assert_as_quiet(outputs, quiet, finished)
 
 
