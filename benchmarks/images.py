@@ -30,9 +30,16 @@ class RandomImages:
             return torch.randint(self.classes, (n,), generator=random)
 
         return Data(
-            images=images(self.n), labels=labels(self.n), test_images=images(100), test_labels=labels(100),
-            mean=self.mean, std=self.std, flip=self.flip, padding=self.padding, classes=self.classes,
-        )  # fmt: skip
+            images=images(self.n),
+            labels=labels(self.n),
+            test_images=images(100),
+            test_labels=labels(100),
+            mean=self.mean,
+            std=self.std,
+            flip=self.flip,
+            padding=self.padding,
+            classes=self.classes,
+        )
 
 
 @dataclass

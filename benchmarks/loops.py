@@ -227,9 +227,13 @@ def conventional(overrides: list[str], data: Data, workers: int, channels_last: 
             score = mean + mean.mean()
             chosen = np.random.choice(n, count, p=score / score.sum(), replace=False)
             loader = DataLoader(
-                dataset, settings.batch_size, sampler=SubsetRandomSampler(chosen.tolist()), num_workers=workers,
-                drop_last=True, pin_memory=device.type == "cuda",
-            )  # fmt: skip
+                dataset,
+                settings.batch_size,
+                sampler=SubsetRandomSampler(chosen.tolist()),
+                num_workers=workers,
+                drop_last=True,
+                pin_memory=device.type == "cuda",
+            )
             for images, labels, index in loader:
                 images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
                 if channels_last:

@@ -50,8 +50,14 @@ def main() -> None:
 def start_of(jobs: int) -> None:
     """Print the processor time of a sweep's start where all jobs are to be checked, and where all are finished."""
     with tempfile.TemporaryDirectory() as folder:
-        options = ["-m", "sampler=uniform,p_sgd,is,sb", "budget=0.1,0.2,0.3,0.4,0.5", "aug=standard,ricap", "epochs=2",
-                   f"output_dir={folder}"]  # fmt: skip
+        options = [
+            "-m",
+            "sampler=uniform,p_sgd,is,sb",
+            "budget=0.1,0.2,0.3,0.4,0.5",
+            "aug=standard,ricap",
+            "epochs=2",
+            f"output_dir={folder}",
+        ]
         line = [*options, f"seed=range({jobs // 40})"]
         check, listed = spent([*line, "dry_run=true"])
         spent(["epochs=0.1", f"output_dir={folder}"])

@@ -36,9 +36,16 @@ from budgetrun.folder import scorefile
 from budgetrun.identity import run_id, why_unsaid
 
 PROTOCOLS = {
-    "dataset": Dataset, "model": Model, "sampler": Sampler, "aug": Augmentation, "noise": Noise, "loss": Loss,
-    "optimizer": Optimizer, "schedule": Schedule, "scores": Scorer,
-}  # fmt: skip
+    "dataset": Dataset,
+    "model": Model,
+    "sampler": Sampler,
+    "aug": Augmentation,
+    "noise": Noise,
+    "loss": Loss,
+    "optimizer": Optimizer,
+    "schedule": Schedule,
+    "scores": Scorer,
+}
 GROUPS = tuple(PROTOCOLS)
 OPTIONAL = ("noise", "scores")  # the groups whose option may be none
 FITTING: set[tuple[Any, Any]] = set()  # classes that offer what a protocol asks
@@ -100,9 +107,13 @@ def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) 
         **dataclasses.asdict(settings),
     }
     return Experiment(
-        settings, **single, aug=list(steps.values()), names=names, resolved=resolved,
+        settings,
+        **single,
+        aug=list(steps.values()),
+        names=names,
+        resolved=resolved,
         run_id=run_id(names, resolved),
-    )  # fmt: skip
+    )
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

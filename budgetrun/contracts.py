@@ -89,19 +89,27 @@ class Settings:
             "batch_size": (1 <= self.batch_size <= MOST, f"at least 1 image and at most {MOST:,}"),
             "lr": (1e-12 <= self.lr <= 1e38, "in [1e-12, 1e38]: less moves no float32 weight, and more overflows"),
             "weight_decay": (0 <= self.weight_decay <= 1e38, "at least 0 and at most 1e38"),
-            "image_size": (self.image_size is None or 1 <= self.image_size <= MOST,
-                           f"at least 1 pixel and at most {MOST:,}, or null"),
+            "image_size": (
+                self.image_size is None or 1 <= self.image_size <= MOST,
+                f"at least 1 pixel and at most {MOST:,}, or null",
+            ),
             "validation": (0 <= self.validation < 1, "in [0, 1): the part of the training set to hold out"),
             "train_on": (self.train_on in ("training", "validation"), "one of training, validation"),
-            "evaluations": (1 <= self.evaluations <= MOST,
-                            f"at least 1, as the last evaluation is the result, and at most {MOST:,}"),
-            "full_seconds": (self.full_seconds is None or 0.001 <= self.full_seconds <= MOST,
-                             f"at least 0.001 and at most {MOST:,} seconds, or null"),
-            "device": (re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", self.device, re.ASCII),
-                       "one of auto, cpu, cuda, cuda:0, cuda:1, ..."),
+            "evaluations": (
+                1 <= self.evaluations <= MOST,
+                f"at least 1, as the last evaluation is the result, and at most {MOST:,}",
+            ),
+            "full_seconds": (
+                self.full_seconds is None or 0.001 <= self.full_seconds <= MOST,
+                f"at least 0.001 and at most {MOST:,} seconds, or null",
+            ),
+            "device": (
+                re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", self.device, re.ASCII),
+                "one of auto, cpu, cuda, cuda:0, cuda:1, ...",
+            ),
             "precision": (self.precision in ("auto", "fp32", "bf16"), "one of auto, fp32, bf16"),
             "checkpoint_every": (0 <= self.checkpoint_every < math.inf, "at least 0 seconds"),
-        }  # fmt: skip
+        }
         for key, (holds, rule) in rules.items():
             if not holds:
                 raise ValueError(f"{key}={getattr(self, key)} must be {rule}")
@@ -557,8 +565,12 @@ def fits(part: object, protocol: Any) -> str | None:
     where both say them: a loss and a schedule are both called with two.
     """
     kinds = [kind for kind in protocol.__mro__ if getattr(kind, "_is_protocol", False)]
-    methods = {name: member for kind in reversed(kinds) for name, member in vars(kind).items()
-               if inspect.isfunction(member) and (name == "__call__" or not name.startswith("_"))}  # fmt: skip
+    methods = {
+        name: member
+        for kind in reversed(kinds)
+        for name, member in vars(kind).items()
+        if inspect.isfunction(member) and (name == "__call__" or not name.startswith("_"))
+    }
     for name, asked in methods.items():
         lacks = "it cannot be called" if name == "__call__" else f"it has no method {name}"
         given = part if name == "__call__" else getattr(part, name, None)

@@ -133,10 +133,16 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         return result
     record = Record()
     parts: dict[str, Stateful] = {
-        "sampler": sampler, "budget": budget, "record": record, "diagnostics": diagnostics, "random": random,
-        "aug_random": aug_random, "scores_random": scores_random, "global_random": machine.GlobalRandom(device),
+        "sampler": sampler,
+        "budget": budget,
+        "record": record,
+        "diagnostics": diagnostics,
+        "random": random,
+        "aug_random": aug_random,
+        "scores_random": scores_random,
+        "global_random": machine.GlobalRandom(device),
         **({} if scorer is None else {"scores": scorer}),
-    }  # fmt: skip
+    }
     here = {"run": experiment.run_id, "dataset fingerprint": fingerprint, "device type": device.type}
     checkpoint = Checkpoint(folder, network, parts, here, began)
     if checkpoint.restore():
@@ -204,15 +210,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     # ---- the result
     if scorer is not None:
         write_scores(experiment, scorer, folder, data, fingerprint, budget, checkpoint.source)
-    result = {
-        "run_id": experiment.run_id, "status": FINISHED, "names": experiment.names, "config": experiment.resolved,
-        **{key: value for key, value in record.metrics[-1].items() if key not in ("progress", "lr")},
-        "flops_before": budget.flops_before, "seconds_total": checkpoint.seconds(),
-        "n_parameters": sum(p.numel() for p in network.net.parameters()), "n_training": len(data.labels),
-        "n_corrupted": 0 if data.corrupted is None else int(data.corrupted.sum()),
-        "dataset_fingerprint": fingerprint, "commit": checkpoint.source, "dirty": checkpoint.dirty,
-        "commits_before": checkpoint.commits, **machine.describe(device),
-    }  # fmt: skip
+    result = result_of(experiment, data, fingerprint, record, budget, network, checkpoint)
     folder.finish(result)
     return result
 
@@ -227,6 +225,36 @@ def budget_of(experiment: Experiment, data: Data, network: Network) -> Budget:
             "a full training takes %.1f s here, as measured; full_seconds sets it for runs to compare", full_seconds
         )
     return Budget.of(settings, full, network.flops, full_seconds, network.device)
+
+
+def result_of(
+    experiment: Experiment,
+    data: Data,
+    fingerprint: str,
+    record: Record,
+    budget: Budget,
+    network: Network,
+    checkpoint: Checkpoint,
+) -> dict[str, Any]:
+    """What the run is, what came out at its final evaluation, what it spent, and what it was made with."""
+    last = {key: value for key, value in record.metrics[-1].items() if key not in ("progress", "lr")}
+    return {
+        "run_id": experiment.run_id,
+        "status": FINISHED,
+        "names": experiment.names,
+        "config": experiment.resolved,
+        **last,
+        "flops_before": budget.flops_before,
+        "seconds_total": checkpoint.seconds(),
+        "n_parameters": sum(p.numel() for p in network.net.parameters()),
+        "n_training": len(data.labels),
+        "n_corrupted": 0 if data.corrupted is None else int(data.corrupted.sum()),
+        "dataset_fingerprint": fingerprint,
+        "commit": checkpoint.source,
+        "dirty": checkpoint.dirty,
+        "commits_before": checkpoint.commits,
+        **machine.describe(network.device),
+    }
 
 
 def context_in(
@@ -246,9 +274,18 @@ def context_in(
         return SecondNetwork(Network(kind, experiment, data, network.device), network, budget, part)
 
     return context_of(
-        experiment.settings, data, random, view, read_scores, progress=lambda: budget.progress, look=looks.look,
-        embed=looks.embed, gradient_norms=looks.gradient_norms, logit_gradients=looks.logit_gradients, second=second,
-    )  # fmt: skip
+        experiment.settings,
+        data,
+        random,
+        view,
+        read_scores,
+        progress=lambda: budget.progress,
+        look=looks.look,
+        embed=looks.embed,
+        gradient_norms=looks.gradient_norms,
+        logit_gradients=looks.logit_gradients,
+        second=second,
+    )
 
 
 def takes_long(*methods: object) -> bool:
@@ -266,16 +303,24 @@ def evaluations(network: Network, data: Data) -> dict[str, float]:
 
 
 def write_scores(
-    experiment: Experiment, scorer: Scorer, folder: RunFolder, data: Data, fingerprint: str, budget: Budget,
+    experiment: Experiment,
+    scorer: Scorer,
+    folder: RunFolder,
+    data: Data,
+    fingerprint: str,
+    budget: Budget,
     commit: str | None,
-) -> None:  # fmt: skip
+) -> None:
     """The scorer's file, and what it is of."""
     columns = scorer.scores()
     of_validation = isinstance(scorer, OfPart) and scorer.of == "validation"
     labels = data.val_labels if of_validation and data.val_labels is not None else data.labels
     about = {
-        "dataset_fingerprint": fingerprint, "labels_fingerprint": digest(labels),
-        "method": experiment.names["scores"], "run_id": experiment.run_id,
-        "flops": budget.flops + budget.flops_before, "commit": commit,
-    }  # fmt: skip
+        "dataset_fingerprint": fingerprint,
+        "labels_fingerprint": digest(labels),
+        "method": experiment.names["scores"],
+        "run_id": experiment.run_id,
+        "flops": budget.flops + budget.flops_before,
+        "commit": commit,
+    }
     scorefile.write(folder.scores_path, columns, about)

@@ -8,9 +8,22 @@ from itertools import pairwise
 
 OPERATORS = {"=", "∝", "~", "+", "-", "/", "x", "<"}
 SYMBOLS = {
-    "sum", "log", "exp", "sqrt", "softmax", "onehot", "alpha", "beta", "gamma", "delta",
-    "epsilon", "lambda", "tau", "lr", "progress",
-}  # fmt: skip
+    "sum",
+    "log",
+    "exp",
+    "sqrt",
+    "softmax",
+    "onehot",
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "lambda",
+    "tau",
+    "lr",
+    "progress",
+}
 BRACKETS = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"  # with brackets in them, and in those
 INTERVAL = r"[\[(]-?[\d.]+, -?[\d.]+[\])]"
 TOKEN = rf"`[^`]*`|{INTERVAL}|\|\|.*?\|\|(?:[\^_]\w+)?|(?:{BRACKETS}|{{[^}}]*}}|[^\s()])+|[()]"

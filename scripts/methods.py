@@ -23,8 +23,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "methods.md"
 CONF = ROOT / "conf"
 METHODS = {
-    "sampler": "Samplers", "aug": "Augmentations", "noise": "Noise", "loss": "Losses", "scores": "Scores",
-}  # fmt: skip
+    "sampler": "Samplers",
+    "aug": "Augmentations",
+    "noise": "Noise",
+    "loss": "Losses",
+    "scores": "Scores",
+}
 OTHERS = {"dataset": "Data sets", "model": "Models", "optimizer": "Optimizers", "schedule": "Schedules"}
 
 HEAD = """\

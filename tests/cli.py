@@ -134,9 +134,14 @@ def started(line: str, cwd: Path, first: Callable[[], object] = lambda: None) ->
         first()
 
     return subprocess.Popen(
-        [sys.executable, "-m", "budgetrun", *shlex.split(line)], preexec_fn=prepare,
-        cwd=cwd, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-m", "budgetrun", *shlex.split(line)],
+        preexec_fn=prepare,
+        cwd=cwd,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def process(line: str, cwd: Path, first: Callable[[], object] = lambda: None) -> Done:
@@ -202,8 +207,9 @@ def needed(sampler: str, folder: Path, line: str = "") -> str:
     if match := re.search(r"validation=([\d.]+)", line):
         data = hold_out(data, float(match[1]))
     score = torch.rand(len(data.labels), generator=torch.Generator().manual_seed(0))
-    scorefile.write(folder / "given.csv", {"score": score, "weight": 1 + score},
-                    {"dataset_fingerprint": fingerprint(data)})  # fmt: skip
+    scorefile.write(
+        folder / "given.csv", {"score": score, "weight": 1 + score}, {"dataset_fingerprint": fingerprint(data)}
+    )
     return f" sampler.file={folder / 'given.csv'}"
 
 

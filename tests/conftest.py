@@ -48,10 +48,17 @@ def context_for() -> Callable[..., Context]:
     """
 
     def make(
-        n: int, batch_size: int, *, fraction: float = 1.0, classes: int = 4, seed: int = 0,
-        look: Callable[..., tuple[Tensor, Tensor]] = refuses_to_look, aug: tuple[Any, ...] = (),
-        aug_random: Random | None = None, **others: Any,
-    ) -> Context:  # fmt: skip
+        n: int,
+        batch_size: int,
+        *,
+        fraction: float = 1.0,
+        classes: int = 4,
+        seed: int = 0,
+        look: Callable[..., tuple[Tensor, Tensor]] = refuses_to_look,
+        aug: tuple[Any, ...] = (),
+        aug_random: Random | None = None,
+        **others: Any,
+    ) -> Context:
         images = torch.randint(256, (n, 3, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
         labels = torch.arange(n) % classes
         pixels = [0.5] * 3
@@ -59,14 +66,27 @@ def context_for() -> Callable[..., Context]:
         view = Views(data, aug, aug_random or Random.seeded(seed, "aug", CPU))
 
         facts: dict[str, Any] = {
-            "validation": None, "progress": lambda: 0.0, "read_scores": refuses_to_look,
-            "embed": refuses_to_look, "gradient_norms": refuses_to_look, "second": refuses_to_look,
+            "validation": None,
+            "progress": lambda: 0.0,
+            "read_scores": refuses_to_look,
+            "embed": refuses_to_look,
+            "gradient_norms": refuses_to_look,
+            "second": refuses_to_look,
             "logit_gradients": CrossEntropy(smoothing=0.0).logit_gradients,
-        }  # fmt: skip
+        }
         return Context(
-            n=n, classes=classes, labels=labels, batch_size=batch_size, fraction=fraction, epoch=n // batch_size,
-            device=CPU, random=Random.seeded(seed, "sampler", CPU), view=view, look=look, **(facts | others),
-        )  # fmt: skip
+            n=n,
+            classes=classes,
+            labels=labels,
+            batch_size=batch_size,
+            fraction=fraction,
+            epoch=n // batch_size,
+            device=CPU,
+            random=Random.seeded(seed, "sampler", CPU),
+            view=view,
+            look=look,
+            **(facts | others),
+        )
 
     return make
 

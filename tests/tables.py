@@ -26,16 +26,39 @@ def result(**changes: Any) -> dict[str, Any]:
     """A whole result: an option as in sampler="is", a value as in **{"sampler.pool": 3}, else a number measured."""
     names = {"dataset": "digits", "model": "cnn", "sampler": "uniform", "aug": "standard", "noise": "none"}
     config: dict[str, Any] = {
-        "dataset": {"_target_": "a.Digits", "mean": [0.305], "system": "/usr"}, "model": {"width": 16}, "sampler": {},
-        "aug": {"crop": {"padding": 1}}, "noise": {}, "budget": 0.3, "budget_unit": "updates", "seed": 0,
-        "epochs": 40.0, "batch_size": 64, "lr": 0.1, "deterministic": False, "full_seconds": None, "device": "auto",
-        "data_dir": "data", "output_dir": "outputs", "checkpoint_every": 60.0, "force": False,
-    }  # fmt: skip
+        "dataset": {"_target_": "a.Digits", "mean": [0.305], "system": "/usr"},
+        "model": {"width": 16},
+        "sampler": {},
+        "aug": {"crop": {"padding": 1}},
+        "noise": {},
+        "budget": 0.3,
+        "budget_unit": "updates",
+        "seed": 0,
+        "epochs": 40.0,
+        "batch_size": 64,
+        "lr": 0.1,
+        "deterministic": False,
+        "full_seconds": None,
+        "device": "auto",
+        "data_dir": "data",
+        "output_dir": "outputs",
+        "checkpoint_every": 60.0,
+        "force": False,
+    }
     measured: dict[str, Any] = {
-        "test_accuracy": 0.5, "test_loss": 1.5, "updates": 11, "examples_forward": 704, "examples_backward": 704,
-        "flops": 10**9, "seconds": 2.5, "dataset_fingerprint": "abc", "commit": "c0ffee", "dirty": False,
-        "device": "cpu (x86_64)", "versions": {"budgetrun": "0.1.0"},
-    }  # fmt: skip
+        "test_accuracy": 0.5,
+        "test_loss": 1.5,
+        "updates": 11,
+        "examples_forward": 704,
+        "examples_backward": 704,
+        "flops": 10**9,
+        "seconds": 2.5,
+        "dataset_fingerprint": "abc",
+        "commit": "c0ffee",
+        "dirty": False,
+        "device": "cpu (x86_64)",
+        "versions": {"budgetrun": "0.1.0"},
+    }
     for key, value in changes.items():
         if key in names:
             names[key] = value
@@ -116,9 +139,19 @@ def read_markdown(text: str) -> tuple[list[list[str]], str]:
     return lines, caption
 
 
-LATEX = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^", r"\textless{}": "<",
-         r"\textgreater{}": ">", r"\textbar{}": "|", r"$\pm$": "±", "{[}": "[", "{]}": "]", "{*}": "*",
-         "---": "—"}  # fmt: skip
+LATEX = {
+    r"\textbackslash{}": "\\",
+    r"\textasciitilde{}": "~",
+    r"\textasciicircum{}": "^",
+    r"\textless{}": "<",
+    r"\textgreater{}": ">",
+    r"\textbar{}": "|",
+    r"$\pm$": "±",
+    "{[}": "[",
+    "{]}": "]",
+    "{*}": "*",
+    "---": "—",
+}
 
 
 def unescape(text: str) -> str:

@@ -80,8 +80,9 @@ def test_any_rows_and_columns_are_what_fractions_give_in_all_three_forms(data: s
     rows, columns = shown[:cut], shown[cut:]
     metric = data.draw(st.sampled_from(sorted(MEASURED)))
     combination = st.tuples(*(st.sampled_from(SETTINGS[name]) for name in shown))
-    values = data.draw(st.dictionaries(combination, st.lists(MEASURED[metric], min_size=1, max_size=4), max_size=8,
-                                       min_size=1))  # fmt: skip
+    values = data.draw(
+        st.dictionaries(combination, st.lists(MEASURED[metric], min_size=1, max_size=4), max_size=8, min_size=1)
+    )
     with tempfile.TemporaryDirectory() as folder:
         for key, found in values.items():
             for seed, value in enumerate(found):
@@ -141,9 +142,11 @@ def test_several_metrics_are_in_one_table_and_shares_in_per_cent(tmp_path: Path)
     assert read_latex(aggregate(tmp_path, *options, "--format", "latex").out) == (lines, caption)
     rows = table_of(tmp_path, *options)
     assert [(row["noise.rate"], row["metric"], row["n"]) for row in rows] == [
-        ("0.25", "test_accuracy", "2"), ("0.25", "selected_corrupted", "2"),
-        ("", "test_accuracy", "2"), ("", "selected_corrupted", "0"),
-    ]  # fmt: skip
+        ("0.25", "test_accuracy", "2"),
+        ("0.25", "selected_corrupted", "2"),
+        ("", "test_accuracy", "2"),
+        ("", "selected_corrupted", "0"),
+    ]
     assert float(rows[1]["mean"]) == pytest.approx(0.45, rel=1e-15)
 
 
@@ -175,8 +178,9 @@ def test_seeds_too_large_for_a_float_stay_apart(tmp_path: Path) -> None:
     for number, seed in enumerate([2**62, 2**62 + 1]):
         write(tmp_path, seed=seed, test_accuracy=number / 2)
     assert [(row["seed"], row["mean"]) for row in table_of(tmp_path, "--cols", "seed")] == [
-        (str(2**62), "0.0"), (str(2**62 + 1), "0.5"),
-    ]  # fmt: skip
+        (str(2**62), "0.0"),
+        (str(2**62 + 1), "0.5"),
+    ]
     assert table_of(tmp_path, "--where", f"seed={2**62 + 1}")[0]["mean"] == "0.5"
 
 
@@ -192,8 +196,14 @@ def test_settings_are_shown_as_they_are_typed(tmp_path: Path) -> None:
     line = table_of(tmp_path, "--rows", "deterministic,full_seconds,dataset.mean")[0]
     assert (line["deterministic"], line["full_seconds"], line["dataset.mean"]) == ("true", "null", "[0.5,1]")
     assert [word(value) for value in (1.0, 1e6, 1e300, 10**20, 1e-6, 0.1 + 0.2, math.nan)] == [
-        "1", "1000000", "1e+300", "1" + 20 * "0", "1e-06", "0.30000000000000004", "nan",
-    ]  # fmt: skip
+        "1",
+        "1000000",
+        "1e+300",
+        "1" + 20 * "0",
+        "1e-06",
+        "0.30000000000000004",
+        "nan",
+    ]
 
 
 # ---- each run once
@@ -332,10 +342,12 @@ def test_what_cannot_be_read_is_skipped_with_its_reason(tmp_path: Path) -> None:
         done = aggregate("outputs", "--format", "csv")
     folder.chmod(0o755)
     assert ns(done) == [1]
-    assert sorted(done.err.splitlines()) == sorted([
-        f"skipped {file.relative_to(tmp_path)}: it cannot be read (Permission denied)",
-        f"skipped {folder.relative_to(tmp_path)}: it cannot be read (Permission denied)",
-    ])  # fmt: skip
+    assert sorted(done.err.splitlines()) == sorted(
+        [
+            f"skipped {file.relative_to(tmp_path)}: it cannot be read (Permission denied)",
+            f"skipped {folder.relative_to(tmp_path)}: it cannot be read (Permission denied)",
+        ]
+    )
 
 
 def test_a_link_to_nowhere_is_skipped_with_its_reason(tmp_path: Path) -> None:
@@ -392,14 +404,28 @@ def grid(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("where", "count"),
     [
-        ("", 9), ("budget=0.3", 5), ("budget=.30", 5), ("budget=3e-1", 5), ("sampler=is", 4),
-        ("sampler=is,noise=none", 2), (" sampler=is , noise=none,", 2), ("sampler=is,noise=none,budget=0.5", 1),
-        ("deterministic=true", 1), ("deterministic=false", 8), ("full_seconds=null", 9), ("sampler.pool=3", 1),
-        ("sampler.pool=3.0", 1), ("batch_size=128", 1), ("dataset.mean=[0.1,2]", 1),
-        ("dataset.mean=[0.10, 2.0],sampler=mine", 1), ("epochs=1000000", 8), ("epochs=1e6", 8), ("seed=0", 9),
+        ("", 9),
+        ("budget=0.3", 5),
+        ("budget=.30", 5),
+        ("budget=3e-1", 5),
+        ("sampler=is", 4),
+        ("sampler=is,noise=none", 2),
+        (" sampler=is , noise=none,", 2),
+        ("sampler=is,noise=none,budget=0.5", 1),
+        ("deterministic=true", 1),
+        ("deterministic=false", 8),
+        ("full_seconds=null", 9),
+        ("sampler.pool=3", 1),
+        ("sampler.pool=3.0", 1),
+        ("batch_size=128", 1),
+        ("dataset.mean=[0.1,2]", 1),
+        ("dataset.mean=[0.10, 2.0],sampler=mine", 1),
+        ("epochs=1000000", 8),
+        ("epochs=1e6", 8),
+        ("seed=0", 9),
         ("test_accuracy=0.3", 4),
     ],
-)  # fmt: skip
+)
 def test_where_keeps_exactly_the_runs_with_these_settings(where: str, count: int, grid: Path) -> None:
     cells = table_of(grid, "--where", where, "--rows", "sampler,noise,deterministic,batch_size,dataset.mean")
     assert sum(int(cell["n"]) for cell in cells) == count
@@ -424,11 +450,15 @@ def test_a_condition_that_nothing_meets_is_refused_with_what_there_is(where: str
 @pytest.mark.parametrize(
     ("option", "typed", "nearest"),
     [
-        ("--rows", "smapler", "sampler"), ("--rows", "sampler,ugh", "aug"), ("--cols", "bugdet", "budget"),
-        ("--cols", "batchsize", "batch_size"), ("--metric", "test_acuracy", "test_accuracy"),
-        ("--metric", "loss", "test_loss"), ("--rows", "padding", "aug.crop.padding"),
+        ("--rows", "smapler", "sampler"),
+        ("--rows", "sampler,ugh", "aug"),
+        ("--cols", "bugdet", "budget"),
+        ("--cols", "batchsize", "batch_size"),
+        ("--metric", "test_acuracy", "test_accuracy"),
+        ("--metric", "loss", "test_loss"),
+        ("--rows", "padding", "aug.crop.padding"),
     ],
-)  # fmt: skip
+)
 def test_a_name_that_no_run_has_is_refused_with_the_nearest(
     option: str, typed: str, nearest: str, tmp_path: Path
 ) -> None:
@@ -460,12 +490,19 @@ def test_a_setting_may_be_row_and_column_and_the_metric_a_row(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("key", "values"),
     [
-        ("epochs", [10.0, 40.0]), ("sampler.pool", [3, 5]), ("sampler._target_", ["mine.A", "mine.B"]),
-        ("budget_unit", ["flops", "updates"]), ("noise", ["none", "symmetric"]), ("full_seconds", [7.5, None]),
-        ("aug.flip", [None, True]), ("commit", ["c0ffee", "decaf"]), ("dataset_fingerprint", ["abc", "abd"]),
-        ("device", ["cpu (x86_64)", "cuda (NVIDIA H100)"]), ("dirty", [False, True]),
+        ("epochs", [10.0, 40.0]),
+        ("sampler.pool", [3, 5]),
+        ("sampler._target_", ["mine.A", "mine.B"]),
+        ("budget_unit", ["flops", "updates"]),
+        ("noise", ["none", "symmetric"]),
+        ("full_seconds", [7.5, None]),
+        ("aug.flip", [None, True]),
+        ("commit", ["c0ffee", "decaf"]),
+        ("dataset_fingerprint", ["abc", "abd"]),
+        ("device", ["cpu (x86_64)", "cuda (NVIDIA H100)"]),
+        ("dirty", [False, True]),
     ],
-)  # fmt: skip
+)
 def test_runs_of_one_cell_that_differ_in_more_than_the_seed_are_said(
     key: str, values: list[Any], tmp_path: Path
 ) -> None:
@@ -586,10 +623,17 @@ def runs(*values: tuple[str, str, float, list[float]]) -> list[dict[str, Any]]:
 def test_the_points_and_bars_of_a_picture_are_the_cells_of_the_table() -> None:
     table = tabulate(
         runs(
-            ("is", "none", 0.1, [0.5, 0.6, 0.7]), ("is", "none", 0.5, [0.8, 0.9]), ("is", "none", 1.0, [0.9]),
-            ("is", "mixup", 0.5, [0.25, 0.75]), ("sb", "none", 1.0, [0.1, 0.2]), ("sb", "none", 0.1, [0.0, 0.0]),
-        ), ["sampler", "aug"], ["budget"], "test_accuracy",
-    )  # fmt: skip
+            ("is", "none", 0.1, [0.5, 0.6, 0.7]),
+            ("is", "none", 0.5, [0.8, 0.9]),
+            ("is", "none", 1.0, [0.9]),
+            ("is", "mixup", 0.5, [0.25, 0.75]),
+            ("sb", "none", 1.0, [0.1, 0.2]),
+            ("sb", "none", 0.1, [0.0, 0.0]),
+        ),
+        ["sampler", "aug"],
+        ["budget"],
+        "test_accuracy",
+    )
     lines = drawn(table)
     assert set(lines) == {"is, none", "is, mixup", "sb, none"}
     for label, (x, y, bars) in lines.items():
@@ -618,8 +662,9 @@ def test_further_columns_are_lines_of_their_own() -> None:
     values = [{"s": "is", "budget": b, "noise": n, "m": b + len(n)} for b in (0.1, 0.2) for n in ("none", "symmetric")]
     lines = drawn(tabulate(values, ["s"], ["budget", "noise"], "m"))
     assert {label: y for label, (_, y, _) in lines.items()} == {
-        "is, none": pytest.approx([4.1, 4.2]), "is, symmetric": pytest.approx([9.1, 9.2]),
-    }  # fmt: skip
+        "is, none": pytest.approx([4.1, 4.2]),
+        "is, symmetric": pytest.approx([9.1, 9.2]),
+    }
 
 
 def test_twelve_methods_with_six_augmentations_all_look_different() -> None:
@@ -661,11 +706,14 @@ def test_a_plot_has_room_for_words_of_hundreds_of_characters(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("plot", "words"),
     [
-        ("x.xyz", ["x.xyz", ".svg, .png or .pdf"]), ("x", ["x does not end"]), ("", [".svg, .png or .pdf"]),
-        ("nowhere/x.svg", ["nowhere/x.svg cannot be written"]), ("folder.svg", ["folder.svg cannot be written"]),
+        ("x.xyz", ["x.xyz", ".svg, .png or .pdf"]),
+        ("x", ["x does not end"]),
+        ("", [".svg, .png or .pdf"]),
+        ("nowhere/x.svg", ["nowhere/x.svg cannot be written"]),
+        ("folder.svg", ["folder.svg cannot be written"]),
         ("runs/x.svg --cols sampler", ["sampler is not a number", "--cols budget"]),
     ],
-)  # fmt: skip
+)
 def test_a_picture_that_cannot_be_drawn_is_refused_and_nothing_is_written(
     plot: str, words: list[str], tmp_path: Path
 ) -> None:

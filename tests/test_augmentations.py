@@ -199,8 +199,12 @@ def quadrants(mixed: Batch, i: int, height: int, width: int):
     """The four regions (rows, columns) of image i as its shares imply them."""
     a, b, c, _ = mixed.share[i].double().tolist()
     x, y = round((a + c) * width), round((a + b) * height)
-    return [(slice(0, y), slice(0, x)), (slice(0, y), slice(x, width)),
-            (slice(y, height), slice(0, x)), (slice(y, height), slice(x, width))]  # fmt: skip
+    return [
+        (slice(0, y), slice(0, x)),
+        (slice(0, y), slice(x, width)),
+        (slice(y, height), slice(0, x)),
+        (slice(y, height), slice(x, width)),
+    ]
 
 
 @pytest.mark.parametrize("draw", ["batch", "image"])
@@ -289,11 +293,20 @@ def test_the_loss_of_shares_is_the_cross_entropy_with_probability_targets(source
 def test_the_operations_of_arazo_at_magnitude_4_are_those_of_the_facts():
     table = {name: (value, signed) for name, value, signed in randaugment.arazo2021(4, 32, 32)}
     expected = {
-        "rotate": (4.0, True), "shear_x": (0.04, True), "shear_y": (0.04, True), "translate_x": (40 / 3, True),
-        "translate_y": (40 / 3, True), "cutout": (16 / 3, False), "color": (0.34, False), "contrast": (0.34, False),
-        "brightness": (0.34, False), "sharpness": (0.34, False), "solarize_add": (44 / 3, False),
-        "solarize": (1024 / 30, False), "posterize": (1, False),
-    }  # fmt: skip
+        "rotate": (4.0, True),
+        "shear_x": (0.04, True),
+        "shear_y": (0.04, True),
+        "translate_x": (40 / 3, True),
+        "translate_y": (40 / 3, True),
+        "cutout": (16 / 3, False),
+        "color": (0.34, False),
+        "contrast": (0.34, False),
+        "brightness": (0.34, False),
+        "sharpness": (0.34, False),
+        "solarize_add": (44 / 3, False),
+        "solarize": (1024 / 30, False),
+        "posterize": (1, False),
+    }
     for name, (value, signed) in expected.items():
         # a shift is whole pixels in the end, and may be so from the start
         tolerance = 0.5 if name.startswith("translate") else 1e-9
@@ -500,8 +513,9 @@ def test_two_operations_follow_one_another(coded_batch):
     images = picture.expand(60, 3, 32, 32).contiguous()
     after = RandAugment(operations=2, magnitude=9, ranges="torchvision")(plain(images), seeded(2)).images
     once = [picture, *outcomes("torchvision", picture, 9).values()]
-    twice = {image.numpy().tobytes() for first in once
-             for image in [first, *outcomes("torchvision", first, 9).values()]}  # fmt: skip
+    twice = {
+        image.numpy().tobytes() for first in once for image in [first, *outcomes("torchvision", first, 9).values()]
+    }
     assert all(image.numpy().tobytes() in twice for image in after)
     assert len({image.numpy().tobytes() for image in after}) > 30
 
@@ -533,9 +547,15 @@ def test_every_magnitude_can_be_used_with_every_operation():
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 9), height=st.integers(1, 9), width=st.integers(1, 9))
 @pytest.mark.parametrize(
     "mixing",
-    [Mixup(0.3, "batch"), Mixup(0.3, "image"), CutMix(1.0, "batch", 1.0), CutMix(1.0, "image", 1.0),
-     RICAP(0.3, "batch"), RICAP(0.3, "image")],
-)  # fmt: skip
+    [
+        Mixup(0.3, "batch"),
+        Mixup(0.3, "image"),
+        CutMix(1.0, "batch", 1.0),
+        CutMix(1.0, "image", 1.0),
+        RICAP(0.3, "batch"),
+        RICAP(0.3, "image"),
+    ],
+)
 def test_every_pixel_and_share_comes_from_the_named_sources_at_any_size(
     coded_batch, mixing, seed, count, height, width
 ):
@@ -561,10 +581,17 @@ def test_randaugment_of_mixtures_is_that_of_their_nearest_whole_pixels(ranges):
 
 @pytest.mark.parametrize(
     "step",
-    [Crop(2), Flip(True), Mixup(0.3, "image"), CutMix(1.0, "image", 0.7), RICAP(0.3, "image"),
-     RandAugment(2, 9, "arazo2021"), RandAugment(2, 9, "torchvision")],
+    [
+        Crop(2),
+        Flip(True),
+        Mixup(0.3, "image"),
+        CutMix(1.0, "image", 0.7),
+        RICAP(0.3, "image"),
+        RandAugment(2, 9, "arazo2021"),
+        RandAugment(2, 9, "torchvision"),
+    ],
     ids=lambda step: type(step).__name__ + getattr(step, "ranges", ""),
-)  # fmt: skip
+)
 def test_the_same_seed_gives_the_same_images_and_another_seed_others(step):
     def images(seed: int) -> Tensor:
         return step(plain(pictures(3).repeat(4, 1, 1, 1)), seeded(seed)).images

@@ -49,9 +49,12 @@ def test_uniform_updates_are_exactly_as_many_as_the_budget_allows_in_any_unit(un
         budget.charge_update(batch_size)
         budget.seconds += 0.25
     assert budget.realised() == {
-        "updates": updates, "examples_forward": updates * batch_size, "examples_backward": updates * batch_size,
-        "flops": updates * batch_size * 10, "seconds": updates / 4,
-    }  # fmt: skip
+        "updates": updates,
+        "examples_forward": updates * batch_size,
+        "examples_backward": updates * batch_size,
+        "flops": updates * batch_size * 10,
+        "seconds": updates / 4,
+    }
     np.testing.assert_allclose(progress, np.linspace(0, 1, updates), rtol=1e-12)
 
 
@@ -161,9 +164,13 @@ def test_milestones_that_make_no_sense_are_refused(milestones):
 
 def test_the_flops_of_a_small_network_are_those_counted_by_hand():
     net = nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 1, stride=2, bias=False),
-        nn.Flatten(), nn.Linear(5 * 3 * 4, 7),
-    )  # fmt: skip
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 5, 1, stride=2, bias=False),
+        nn.Flatten(),
+        nn.Linear(5 * 3 * 4, 7),
+    )
     first = 2 * 3 * 3 * 3 * 4 * (6 * 8)  # 2 k k c_in c_out h w
     second = 2 * 1 * 1 * 4 * 5 * (3 * 4)
     last = 2 * (5 * 3 * 4) * 7
@@ -296,8 +303,9 @@ def test_the_learning_rates_of_a_run_are_the_linspace_of_its_updates(result_of, 
     (file,) = Path(tmp_path).glob("*/metrics.jsonl")
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     expected = np.linspace(0.2, 0.001, 11)
-    np.testing.assert_allclose([line["lr"] for line in lines], [expected[line["updates"] - 1] for line in lines],
-                               rtol=1e-12)  # fmt: skip
+    np.testing.assert_allclose(
+        [line["lr"] for line in lines], [expected[line["updates"] - 1] for line in lines], rtol=1e-12
+    )
     assert len(lines) >= 9
     assert lines[-1]["lr"] == pytest.approx(0.001, rel=1e-12)
     assert lines[-1]["updates"] == result["updates"] == 11

@@ -109,10 +109,25 @@ def test_a_default_typed_out_in_another_way_is_the_same_experiment(line: str) ->
     assert experiment(*composed(*line.split())).run_id == experiment(*composed(*choices)).run_id
 
 
-@pytest.mark.parametrize("line", ["seed=1", "budget=0.2999", "sampler=uniform", "aug=none", "lr=0.05", "model.width=8",
-                                  "evaluations=3", "validation=0.1", "batch_size=32", "budget_unit=flops",
-                                  "optimizer.nesterov=true", "schedule.final=0.01", "dataset.mean=[0.3]",
-                                  "image_size=8"])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        "seed=1",
+        "budget=0.2999",
+        "sampler=uniform",
+        "aug=none",
+        "lr=0.05",
+        "model.width=8",
+        "evaluations=3",
+        "validation=0.1",
+        "batch_size=32",
+        "budget_unit=flops",
+        "optimizer.nesterov=true",
+        "schedule.final=0.01",
+        "dataset.mean=[0.3]",
+        "image_size=8",
+    ],
+)
 def test_another_experiment_lands_in_another_folder(line: str) -> None:
     from budgetrun.config import experiment
 
@@ -169,10 +184,15 @@ def test_the_recipe_of_sahayam_is_stl10_s_own() -> None:
 @pytest.mark.parametrize(
     ("typed", "name"),
     [
-        ("[ricap]", "ricap"), ("['ricap']", "ricap"), ("[none,ricap]", "ricap"), ("[ricap,ricap]", "ricap"),
-        ("[]", "none"), ("[none]", "none"), ("none", "none"),
+        ("[ricap]", "ricap"),
+        ("['ricap']", "ricap"),
+        ("[none,ricap]", "ricap"),
+        ("[ricap,ricap]", "ricap"),
+        ("[]", "none"),
+        ("[none]", "none"),
+        ("none", "none"),
     ],
-)  # fmt: skip
+)
 def test_a_list_of_one_option_is_that_option(typed: str, name: str) -> None:
     from budgetrun.config import experiment
 
@@ -191,8 +211,9 @@ def test_augmentations_chosen_together_are_named_together_in_their_order(tmp_pat
         "ricap+randaugment": ["crop", "flip", "ricap", "randaugment"],
     }
     assert sorted(r["run_id"].rpartition("-b1-")[0] for r in results) == [
-        "digits-cnn-uniform-randaugment+ricap", "digits-cnn-uniform-ricap+randaugment",
-    ]  # fmt: skip
+        "digits-cnn-uniform-randaugment+ricap",
+        "digits-cnn-uniform-ricap+randaugment",
+    ]
 
 
 def test_augmentations_that_a_yaml_file_lists_are_named_by_their_steps(tmp_path: Path) -> None:
@@ -440,8 +461,13 @@ def test_the_command_works_as_a_process_from_any_folder(tmp_path: Path) -> None:
     assert str(Path("outputs", done.folder.name, "result.json")) in done.out
     assert [p.name for p in tmp_path.iterdir()] == ["outputs"]
     assert {p.name for p in done.folder.iterdir()} - {".lock"} == {
-        "SHA256SUMS", "checkpoint.pt", "config.yaml", "metrics.jsonl", "result.json", "train.log",
-    }  # fmt: skip
+        "SHA256SUMS",
+        "checkpoint.pt",
+        "config.yaml",
+        "metrics.jsonl",
+        "result.json",
+        "train.log",
+    }
     promised = """run_id status config test_accuracy test_loss updates examples_forward examples_backward flops seconds
         seconds_total n_parameters dataset_fingerprint commit dirty versions device"""
     assert set(promised.split()) <= set(done.result)

@@ -81,8 +81,10 @@ def slow_t_test(differences: list[float]) -> float:
 
 def slow_sign_flips(differences: list[int]) -> float:
     """Over all signs, how often the sum is as far from 0 as it is."""
-    flips = [sum(s * d for s, d in zip(signs, differences, strict=True))
-             for signs in itertools.product((1, -1), repeat=len(differences))]  # fmt: skip
+    flips = [
+        sum(s * d for s, d in zip(signs, differences, strict=True))
+        for signs in itertools.product((1, -1), repeat=len(differences))
+    ]
     return sum(abs(flip) >= abs(sum(differences)) for flip in flips) / len(flips)
 
 
@@ -93,8 +95,7 @@ DIFFERENCES = st.lists(st.integers(-60, 60), min_size=2, max_size=9)  # in 1/128
 @given(whole=DIFFERENCES.filter(lambda d: len(set(d)) > 1))
 def test_p_and_interval_are_what_slow_calculations_give(whole: list[int]) -> None:
     differences = [d / 128 for d in whole]
-    runs = [one for seed, d in enumerate(differences)
-            for one in (run("uniform", seed, 0.5), run("is", seed, 0.5 + d))]  # fmt: skip
+    runs = [one for seed, d in enumerate(differences) for one in (run("uniform", seed, 0.5), run("is", seed, 0.5 + d))]
     effect = only(compared(runs))
     assert effect.difference == float(sum(map(Fraction, differences)) / len(differences))
     assert effect.p == pytest.approx(slow_t_test(differences), abs=1e-6)
@@ -161,8 +162,11 @@ def test_equal_differences_leave_t_undefined_and_signs_decide(difference: float,
 
 def test_differences_that_rounding_alone_makes_unequal_are_equal() -> None:
     """0.4 - 0.3 is more than 0.3 - 0.2 in floats, in the last place: no t of 10^16."""
-    runs = [one for seed, (mine, its) in enumerate([(0.3, 0.2), (0.4, 0.3), (0.2, 0.1)])
-            for one in (run("uniform", seed, its), run("is", seed, mine))]  # fmt: skip
+    runs = [
+        one
+        for seed, (mine, its) in enumerate([(0.3, 0.2), (0.4, 0.3), (0.2, 0.1)])
+        for one in (run("uniform", seed, its), run("is", seed, mine))
+    ]
     assert 0.4 - 0.3 != 0.3 - 0.2
     effect = only(compared(runs))
     assert (effect.low, effect.p, effect.p_signs) == (None, 0.25, 0.25)
@@ -280,8 +284,9 @@ def effect_at(*ratios: float) -> Effect:
     return only(compared(runs))
 
 
-@pytest.mark.parametrize(("ratios", "equal"), [((1, 1, 1), True), ((0.98, 1, 1.02), True), ((1, 1, 1.021), False),
-                                               ((0.97, 1, 1), False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ratios", "equal"), [((1, 1, 1), True), ((0.98, 1, 1.02), True), ((1, 1, 1.021), False), ((0.97, 1, 1), False)]
+)
 def test_cost_is_equal_when_no_pair_differs_by_more_than_2_percent(ratios: tuple[float, ...], equal: bool) -> None:
     assert EQUAL == 0.02
     assert effect_at(*ratios).equal_cost is equal
@@ -336,8 +341,11 @@ def test_the_best_is_bold_where_its_difference_from_the_baseline_is_supported(tm
     out = aggregate(tmp_path, *UNIFORM).out
     lines, _ = read_markdown(out.split("\n\n| sampler")[0])
     assert [(line[0], "**" in line[2]) for line in lines[1:]] == [
-        ("is", False), ("sb", True), ("scan", False), ("uniform", False),
-    ]  # fmt: skip
+        ("is", False),
+        ("sb", True),
+        ("scan", False),
+        ("uniform", False),
+    ]
     said, _ = second(out)
     assert [(line[0], line[-1]) for line in said[1:]] == [("is", "better"), ("sb", "better"), ("scan", "worse")]
     as_latex = aggregate(tmp_path, *UNIFORM, "--format", "latex").out
@@ -348,10 +356,12 @@ def test_the_best_is_bold_where_its_difference_from_the_baseline_is_supported(tm
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"spread": 0.3}, "not supported"), ({"seeds": 2}, "too few pairs"), ({"tie": True}, "two are the best"),
+        ({"spread": 0.3}, "not supported"),
+        ({"seeds": 2}, "too few pairs"),
+        ({"tie": True}, "two are the best"),
         ({"metric": "visits_entropy"}, "neither more nor less is better"),
     ],
-)  # fmt: skip
+)
 def test_otherwise_nothing_is_bold(changes: dict[str, Any], why: str, tmp_path: Path) -> None:
     metric = changes.get("metric", "test_accuracy")
     for seed in range(changes.get("seeds", 3)):
@@ -417,12 +427,14 @@ def test_latex_has_the_same_two_tables(tmp_path: Path) -> None:
         ("sampler=foo", ["--baseline sampler=foo leaves no run", "sampler is is, uniform, not foo"]),
         ("smapler=is", ["no run has smapler; did you mean sampler?"]),
         ("sampler", ["--baseline sampler is not of the form setting=value"]),
-        ("", ["--baseline names no setting"]), (" , ", ["--baseline names no setting"]),
+        ("", ["--baseline names no setting"]),
+        (" , ", ["--baseline names no setting"]),
         ("budget=0.3", ["is all 2 runs; there is none to compare with it"]),
-        ("test_accuracy=0.5", ["test_accuracy is not a setting"]), ("seed=0", ["seed is not a setting"]),
+        ("test_accuracy=0.5", ["test_accuracy is not a setting"]),
+        ("seed=0", ["seed is not a setting"]),
         ("device=cpu (x86_64)", ["device is not a setting"]),
     ],
-)  # fmt: skip
+)
 def test_a_baseline_that_is_none_is_refused_in_one_sentence(typed: str, words: list[str], tmp_path: Path) -> None:
     write(tmp_path, sampler="is")
     write(tmp_path, sampler="uniform")

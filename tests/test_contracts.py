@@ -21,10 +21,17 @@ from budgetrun.schedule.linear import Linear
 from budgetrun.schedule.step import Step
 
 PROTOCOLS: dict[str, Any] = {
-    "dataset": contracts.Dataset, "model": contracts.Model, "sampler": contracts.Sampler, "aug": contracts.Augmentation,
-    "noise": contracts.Noise, "loss": contracts.Loss, "optimizer": contracts.Optimizer, "schedule": contracts.Schedule,
-    "scores": contracts.Scorer, "coreset": Method,
-}  # fmt: skip
+    "dataset": contracts.Dataset,
+    "model": contracts.Model,
+    "sampler": contracts.Sampler,
+    "aug": contracts.Augmentation,
+    "noise": contracts.Noise,
+    "loss": contracts.Loss,
+    "optimizer": contracts.Optimizer,
+    "schedule": contracts.Schedule,
+    "scores": contracts.Scorer,
+    "coreset": Method,
+}
 
 
 # the classes that options name, and the groups whose folders or modules they are in
@@ -69,8 +76,12 @@ class Rounding:
 @pytest.mark.parametrize(
     ("part", "group", "why"),
     [
-        (Mine(), "schedule", None), (Mine(), "dataset", None), (Mine(), "model", None), (lambda a, b: a, "loss", None),
-        (Rounding(), "schedule", None), (max, "schedule", None),
+        (Mine(), "schedule", None),
+        (Mine(), "dataset", None),
+        (Mine(), "model", None),
+        (lambda a, b: a, "loss", None),
+        (Rounding(), "schedule", None),
+        (max, "schedule", None),
         (Mine(), "noise", "it has no method apply with data, random"),
         (Mine(), "sampler", "it has no method start"),
         (object(), "loss", "it cannot be called"),
@@ -78,7 +89,7 @@ class Rounding:
         (Linear(final=0), "loss", "the lr of __call__ is a float, and must be a Tensor"),
         (RICAP, "sampler", "it has no method start"),
     ],
-)  # fmt: skip
+)
 def test_what_a_part_lacks_is_said(part: Any, group: str, why: str | None) -> None:
     assert fits(part, PROTOCOLS[group]) == why
 
@@ -97,14 +108,16 @@ class Wrong:
 @pytest.mark.parametrize(
     ("schedule", "lr", "words"),
     [
-        (Constant(), 1e-12, None), (Linear(final=0.1), 0.1, None), (Cosine(final=0.0), 0.1, None),
+        (Constant(), 1e-12, None),
+        (Linear(final=0.1), 0.1, None),
+        (Cosine(final=0.0), 0.1, None),
         (Step(milestones=[0.5], factor=0.1), 0.1, None),
         (Linear(final=0.1), 0.09, "lr=0.09 is below the learning rate that the schedule ends with, 0.1"),
         (Cosine(final=0.2), 0.1, "ends with, 0.2"),
         (Wrong(), 0.2, "-0.3 at 50%"),
         (lambda lr, progress: float("nan"), 0.2, "nan at 0%"),
     ],
-)  # fmt: skip
+)
 def test_learning_rates_are_numbers_that_do_not_end_above_the_first(schedule: Schedule, lr: float, words: str) -> None:
     if words is None:
         return check_schedule(schedule, lr)
@@ -121,8 +134,12 @@ def test_what_is_no_path_is_refused(text: str) -> None:
 def test_a_path_stays_as_it_is_but_for_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert [path("file", text) for text in ("a/b", "/x/*.csv", "./~a", "~", "~/a")] == [
-        "a/b", "/x/*.csv", "./~a", "/home/me", "/home/me/a",
-    ]  # fmt: skip
+        "a/b",
+        "/x/*.csv",
+        "./~a",
+        "/home/me",
+        "/home/me/a",
+    ]
 
 
 # class, its other values, a field, and the ends of its range
@@ -144,13 +161,28 @@ RANGES = [
     ("sampler.infobatch.InfoBatch", {"delta": 0.875}, "ratio", 0, 0.999),
     ("sampler.online_batch.OnlineBatchSelection", {"final": 1.0, "refresh": 0.0, "sort": 1}, "pressure", 1, 1e12),
     ("sampler.online_batch.OnlineBatchSelection", {"final": 1.0, "pressure": 2.0, "sort": 1}, "refresh", 0, MOST),
-    ("sampler.selective_backprop.SelectiveBackprop", {"history": 9, "prime": 0.0, "stale": 1, "floor": 0.0,
-                                                      "looks": "eval"}, "beta", 0, 1000),
-    ("sampler.selective_backprop.SelectiveBackprop", {"beta": 2.0, "prime": 0.0, "stale": 1, "floor": 0.0,
-                                                      "looks": "eval"}, "history", 1, MOST),
-    ("sampler.selective_backprop.SelectiveBackprop", {"history": 9, "beta": 2.0, "stale": 1, "floor": 0.0,
-                                                      "looks": "eval"}, "prime", 0, MOST),
-]  # fmt: skip
+    (
+        "sampler.selective_backprop.SelectiveBackprop",
+        {"history": 9, "prime": 0.0, "stale": 1, "floor": 0.0, "looks": "eval"},
+        "beta",
+        0,
+        1000,
+    ),
+    (
+        "sampler.selective_backprop.SelectiveBackprop",
+        {"beta": 2.0, "prime": 0.0, "stale": 1, "floor": 0.0, "looks": "eval"},
+        "history",
+        1,
+        MOST,
+    ),
+    (
+        "sampler.selective_backprop.SelectiveBackprop",
+        {"history": 9, "beta": 2.0, "stale": 1, "floor": 0.0, "looks": "eval"},
+        "prime",
+        0,
+        MOST,
+    ),
+]
 
 
 @pytest.mark.parametrize(("kind", "others", "field", "least", "most"), RANGES)

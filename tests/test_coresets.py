@@ -170,8 +170,14 @@ def pursuit(g: np.ndarray, count: int, regularization: float) -> tuple[list[int]
 
 
 @settings(deadline=None, max_examples=60)
-@given(m=st.integers(2, 14), dim=st.integers(3, 8), width=st.integers(1, 4), seed=st.integers(0, 1000),
-       count=st.integers(1, 14), regularization=st.sampled_from([0.01, 0.5, 10.0]))  # fmt: skip
+@given(
+    m=st.integers(2, 14),
+    dim=st.integers(3, 8),
+    width=st.integers(1, 4),
+    seed=st.integers(0, 1000),
+    count=st.integers(1, 14),
+    regularization=st.sampled_from([0.01, 0.5, 10.0]),
+)
 def test_gradmatch_is_orthogonal_matching_pursuit_with_positive_weights(m, dim, width, seed, count, regularization):
     errors, inputs = points(m, dim, seed).double(), points(m, width, seed + 1).double()
     index, weights = gradmatch(errors, inputs, min(m, count), regularization)
@@ -247,8 +253,13 @@ def test_the_method_gradmatch_fills_up_with_random_others_of_weight_1():
 
 
 @settings(deadline=None, max_examples=60)
-@given(m=st.integers(2, 20), seed=st.integers(0, 1000), count=st.integers(1, 20), rounds=st.integers(1, 25),
-       step=st.sampled_from([0.0, 0.1, 3.0]))  # fmt: skip
+@given(
+    m=st.integers(2, 20),
+    seed=st.integers(0, 1000),
+    count=st.integers(1, 20),
+    rounds=st.integers(1, 25),
+    step=st.sampled_from([0.0, 0.1, 3.0]),
+)
 def test_glister_takes_the_best_products_with_a_gradient_refreshed_by_autograd_every_round(
     m, seed, count, rounds, step
 ):
@@ -501,10 +512,18 @@ def test_a_core_set_in_a_file_is_the_one_that_another_run_trains_on(scores: str,
     assert json.loads(result.read_text())["flops_before"] > first.result["flops"]
 
 
-@pytest.mark.parametrize("line", ["sampler=craig sampler.fraction=0", "sampler=craig sampler.every=0",
-                                  "sampler=craig sampler.warmup=-1", "sampler=gradmatch sampler.method.gradients=all",
-                                  "sampler=gradmatch sampler.method.regularization=-1",
-                                  "sampler=glister sampler.method.rounds=0", "sampler=glister sampler.method.step=-1",
-                                  "scores=herding scores.keep=2"])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sampler=craig sampler.fraction=0",
+        "sampler=craig sampler.every=0",
+        "sampler=craig sampler.warmup=-1",
+        "sampler=gradmatch sampler.method.gradients=all",
+        "sampler=gradmatch sampler.method.regularization=-1",
+        "sampler=glister sampler.method.rounds=0",
+        "sampler=glister sampler.method.step=-1",
+        "scores=herding scores.keep=2",
+    ],
+)
 def test_senseless_core_sets_are_refused(line: str, tmp_path: Path) -> None:
     refused(here(line, tmp_path), line.split()[1])

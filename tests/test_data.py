@@ -23,10 +23,16 @@ def small_data(labels: list[int], classes: int = 4) -> Data:
     pixels = torch.stack([number % 256, number // 256, number % 7, number % 11], dim=1).to(torch.uint8)
     generator = torch.Generator().manual_seed(0)
     return Data(
-        images=pixels.view(-1, 1, 2, 2), labels=torch.tensor(labels),
+        images=pixels.view(-1, 1, 2, 2),
+        labels=torch.tensor(labels),
         test_images=torch.randint(256, (5, 1, 2, 2), generator=generator, dtype=torch.uint8),
-        test_labels=torch.tensor([0, 1, 2, 3, 0]), mean=[0.5], std=[0.25], flip=False, padding=0, classes=classes,
-    )  # fmt: skip
+        test_labels=torch.tensor([0, 1, 2, 3, 0]),
+        mean=[0.5],
+        std=[0.25],
+        flip=False,
+        padding=0,
+        classes=classes,
+    )
 
 
 def numbers(images: torch.Tensor) -> list[int]:
@@ -140,10 +146,11 @@ def test_the_fingerprint_changes_when_an_example_moves_from_training_to_test():
     data = small_data([0, 1] * 4)
     moved = replace(
         data,
-        images=data.images[:-1], labels=data.labels[:-1],
+        images=data.images[:-1],
+        labels=data.labels[:-1],
         test_images=torch.cat([data.images[-1:], data.test_images]),
         test_labels=torch.cat([data.labels[-1:], data.test_labels]),
-    )  # fmt: skip
+    )
     assert fingerprint(moved) != fingerprint(data)
 
 

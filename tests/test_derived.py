@@ -20,10 +20,15 @@ HU = ("--baseline", "sampler=scan", "--metric", "speedup_examples")
 def evaluations(accuracies: list[float], a_step: int = 100, **more: list[Any]) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl: an evaluation every a_step images, ten of them an update, half a second each."""
     return [
-        {"test_accuracy": accuracy, "updates": number * a_step // 10, "examples_backward": number * a_step,
-         "seconds": number * a_step / 20, **{name: values[number - 1] for name, values in more.items()}}
+        {
+            "test_accuracy": accuracy,
+            "updates": number * a_step // 10,
+            "examples_backward": number * a_step,
+            "seconds": number * a_step / 20,
+            **{name: values[number - 1] for name, values in more.items()},
+        }
         for number, accuracy in enumerate(accuracies, 1)
-    ]  # fmt: skip
+    ]
 
 
 def run(folder: Path, accuracies: list[float], a_step: int = 100, lines: Any = None, **changes: Any) -> Path:
@@ -68,8 +73,9 @@ def test_without_validation_the_best_by_it_is_refused_with_the_reason(tmp_path: 
     run(tmp_path, [0.5])
     refused(
         aggregate(tmp_path, "--metric", "test_accuracy_at_best_validation"),
-        "none of the 1 runs chosen has test_accuracy_at_best_validation", "its evaluations have no val_accuracy",
-    )  # fmt: skip
+        "none of the 1 runs chosen has test_accuracy_at_best_validation",
+        "its evaluations have no val_accuracy",
+    )
 
 
 @pytest.mark.parametrize("content", ["", "[1]\n", '{"test_accuracy": 0.', "null\n"])
@@ -103,8 +109,13 @@ def test_a_later_higher_accuracy_is_not_what_is_reached(tmp_path: Path) -> None:
 def test_the_updates_of_an_epoch_are_those_of_the_data_also_where_the_result_has_no_n(
     per_epoch: int, epochs: int, budget: float
 ) -> None:
-    known = {"batch_size": 64, "epochs": float(epochs), "budget": budget, "budget_unit": "updates",
-             "updates": round(budget * epochs * per_epoch)}  # fmt: skip
+    known = {
+        "batch_size": 64,
+        "epochs": float(epochs),
+        "budget": budget,
+        "budget_unit": "updates",
+        "updates": round(budget * epochs * per_epoch),
+    }
     assert updates_an_epoch({**known, "n_training": 64 * per_epoch + 63}) == per_epoch
     if budget * epochs > 1:
         assert updates_an_epoch(known) == per_epoch
@@ -179,11 +190,13 @@ def test_a_run_without_a_partner_has_no_speedup_and_is_named(tmp_path: Path) -> 
     [
         (["--metric", "speedup_seconds"], ["speedup_seconds", "--baseline sampler=uniform"]),
         ([*HU, "--threshold", "0.9"], ["--threshold 0.9 is not 1 or more"]),
-        ([*HU, "--threshold", "nan"], ["--threshold nan"]), ([*HU, "--threshold", "inf"], ["--threshold inf"]),
-        (["--share", "0"], ["--share 0 is not above 0"]), (["--share", "1.1"], ["--share 1.1"]),
+        ([*HU, "--threshold", "nan"], ["--threshold nan"]),
+        ([*HU, "--threshold", "inf"], ["--threshold inf"]),
+        (["--share", "0"], ["--share 0 is not above 0"]),
+        (["--share", "1.1"], ["--share 1.1"]),
         (["--metric", "speedup_exampels"], ["did you mean speedup_examples?"]),
     ],
-)  # fmt: skip
+)
 def test_options_out_of_range_are_refused_in_one_sentence(options: list[str], words: list[str], tmp_path: Path) -> None:
     run(tmp_path, [0.5], sampler="scan")
     run(tmp_path, [0.5], sampler="sb")

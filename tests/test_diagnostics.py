@@ -39,8 +39,14 @@ def observed(
     return Diagnostics(data, Budget("updates", 100, 1, FORWARD, UPDATE, there), Views(data, [], None), sampler)
 
 
-def update(diagnostics: Diagnostics, index: list[Any], *, share: list[list[float]] | None = None,
-           weight: list[float] | None = None, looked: int = 0) -> None:  # fmt: skip
+def update(
+    diagnostics: Diagnostics,
+    index: list[Any],
+    *,
+    share: list[list[float]] | None = None,
+    weight: list[float] | None = None,
+    looked: int = 0,
+) -> None:
     """One update as the loop makes it: looks, observe, charge."""
     with diagnostics.drawing():
         if looked:
@@ -274,8 +280,14 @@ def test_the_clocks_go_on_from_where_they_were():
 
 # ---- real runs on the digits
 
-ALWAYS = {"visits_entropy", "selected_class_entropy", "keep_rate", "looking_updates", "selection_seconds",
-          "selection_flops"}  # fmt: skip
+ALWAYS = {
+    "visits_entropy",
+    "selected_class_entropy",
+    "keep_rate",
+    "looking_updates",
+    "selection_seconds",
+    "selection_flops",
+}
 OF_NOISE = {"corrupted", "selected_corrupted", "selected_corrupted_lately"}
 
 
@@ -396,21 +408,39 @@ GATED, LOOKING = {"threshold": None, "looks": "eval"}, {"looks": "eval"}
         ({}, {"keep_rate": 1.0, "looking_updates": 0.0}, ""),
         ({}, {"keep_rate": None, "looking_updates": None}, ""),
         (GATED, {"keep_rate": 1.0, "looking_updates": 0.0}, "the gate never opened: this was uniform sampling"),
-        (GATED, {"keep_rate": 0.5, "looking_updates": 0.25},
-         "the gate was open for 25% of the updates; it kept 50% of its candidates"),
+        (
+            GATED,
+            {"keep_rate": 0.5, "looking_updates": 0.25},
+            "the gate was open for 25% of the updates; it kept 50% of its candidates",
+        ),
         (LOOKING, {"keep_rate": 1.0, "looking_updates": 0.0}, "it never looked: this was uniform sampling"),
-        (LOOKING, {"keep_rate": 0.9, "looking_updates": 0.999},
-         "it looked for over 99% of the updates; it kept 90% of its candidates"),
-        (LOOKING, {"keep_rate": 0.312, "looking_updates": 1.0, "selection_flops": 0.5, "selection_seconds": 0.004},
-         "it kept 31% of what it looked at; choosing took 50% of the FLOPs and 0.4% of the time"),
-        ({"ratio": 0.5}, {"keep_rate": 1.0, "looking_updates": 0.0, "effective_batch": 1.0},
-         "it dropped nothing: this was uniform sampling"),
-        ({"ratio": 0.5}, {"keep_rate": 0.8, "looking_updates": 0.0, "effective_batch": 0.9},
-         "it kept 80% of its candidates; its weights made a batch count as 90% of one"),
-        ({}, {"corrupted": 0.2, "selected_corrupted": 0.4},
-         "40% of what it trained on is corrupted, and 20% of the data"),
+        (
+            LOOKING,
+            {"keep_rate": 0.9, "looking_updates": 0.999},
+            "it looked for over 99% of the updates; it kept 90% of its candidates",
+        ),
+        (
+            LOOKING,
+            {"keep_rate": 0.312, "looking_updates": 1.0, "selection_flops": 0.5, "selection_seconds": 0.004},
+            "it kept 31% of what it looked at; choosing took 50% of the FLOPs and 0.4% of the time",
+        ),
+        (
+            {"ratio": 0.5},
+            {"keep_rate": 1.0, "looking_updates": 0.0, "effective_batch": 1.0},
+            "it dropped nothing: this was uniform sampling",
+        ),
+        (
+            {"ratio": 0.5},
+            {"keep_rate": 0.8, "looking_updates": 0.0, "effective_batch": 0.9},
+            "it kept 80% of its candidates; its weights made a batch count as 90% of one",
+        ),
+        (
+            {},
+            {"corrupted": 0.2, "selected_corrupted": 0.4},
+            "40% of what it trained on is corrupted, and 20% of the data",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_result_says_in_a_line_what_the_method_did(
     sampler: dict[str, Any], values: dict[str, Any], words: str
 ) -> None:

@@ -168,8 +168,13 @@ def test_callbacks_of_a_sweep_are_called(own: Path) -> None:
     )
     assert here(f"--config-dir cn -cn called -m seed=0,1 {SHORT}", own).code == 0
     assert (own / "said").read_text().splitlines() == [
-        "multirun_start", "job_start 0", "job_end True", "job_start 1", "job_end True", "multirun_end",
-    ]  # fmt: skip
+        "multirun_start",
+        "job_start 0",
+        "job_end True",
+        "job_start 1",
+        "job_end True",
+        "multirun_end",
+    ]
 
 
 def test_optuna_maximises_the_accuracy_without_being_told(own: Path) -> None:
@@ -188,8 +193,11 @@ def test_optuna_maximises_the_accuracy_without_being_told(own: Path) -> None:
 
 
 def test_the_user_s_word_to_a_sweeper_counts(own: Path) -> None:
-    done = here("-m hydra/sweeper=optuna hydra.sweeper.direction=minimize hydra.sweeper.n_trials=1 "
-                f"'lr=interval(0.1,0.2)' {SHORT}", own)  # fmt: skip
+    done = here(
+        "-m hydra/sweeper=optuna hydra.sweeper.direction=minimize hydra.sweeper.n_trials=1 "
+        f"'lr=interval(0.1,0.2)' {SHORT}",
+        own,
+    )
     assert done.code == 0, done.err
     assert "Directions: ['minimize']" in done.out
 
@@ -223,7 +231,7 @@ def test_the_user_s_word_to_a_sweeper_counts(own: Path) -> None:
         ("--multirum seed=0", ["--multirum", "--help"]),
         ("-m -r seed=0", ["Only one of"]),
     ],
-)  # fmt: skip
+)
 def test_what_hydra_would_do_otherwise_is_refused_in_one_sentence(line: str, words: list[str], own: Path) -> None:
     (own / "cn" / "elsewhere.yaml").write_text("defaults: [config, _self_]\nhydra: {run: {dir: here}}\n")
     before = [path for path in listing(own) if path.endswith("result.json")]

@@ -171,8 +171,11 @@ def test_a_file_counts_in_whatever_kind_of_value_it_is_named(
 ) -> None:
     """Of a component's own values: before, only a plain word was looked at, and a stale result was taken."""
     name = f"kind_{re.sub(r'[^a-z]', '', kind + value)}"
-    (lines / f"{name}.py").write_text(OWN.replace("file: str | None = None", f"weights: {kind}").replace(
-        "    width: int\n", "").replace("import torch", "from pathlib import Path\nimport torch", 1))  # fmt: skip
+    (lines / f"{name}.py").write_text(
+        OWN.replace("file: str | None = None", f"weights: {kind}")
+        .replace("    width: int\n", "")
+        .replace("import torch", "from pathlib import Path\nimport torch", 1)
+    )
     (lines / "mine" / "model").mkdir(parents=True)
     (lines / "mine" / "model" / "own.yaml").write_text(f"# ours\n_target_: {name}.Lines\nweights: {value}\n")
     monkeypatch.setenv("HOME", str(lines))

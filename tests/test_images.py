@@ -253,8 +253,15 @@ def test_of_an_animated_image_the_first_is_read_and_said(tmp_path: Path, caplog:
 
 def test_what_is_not_read_is_said_with_its_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = pictures(tmp_path / "pictures")
-    for name in ("train/cat/a.heic", "test/dog/b.HEIC", "train/cat/c.jfif", "train/LICENSE", "train/.DS_Store",
-                 "test/emu/Thumbs.db", "test/emu/more/notes"):  # fmt: skip
+    for name in (
+        "train/cat/a.heic",
+        "test/dog/b.HEIC",
+        "train/cat/c.jfif",
+        "train/LICENSE",
+        "train/.DS_Store",
+        "test/emu/Thumbs.db",
+        "test/emu/more/notes",
+    ):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(b"")
     folder().load(str(tmp_path))

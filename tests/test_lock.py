@@ -127,11 +127,26 @@ SIGN = {"host": "another", "pid": 1, "parent": 1, "job": None}
 @pytest.mark.parametrize(
     "content",
     [
-        "", "{", "[]", '{"host": "another"}', 10**5 * "[", "\0", '{"host": "another", "pid": 1, "pid": 2, "parent": 1}',
-        *(json.dumps(SIGN | wrong) for wrong in ({"pid": "1"}, {"pid": -1}, {"pid": 2**40}, {"parent": None},
-                                                 {"host": ["another"]}, {"job": 7})),
+        "",
+        "{",
+        "[]",
+        '{"host": "another"}',
+        10**5 * "[",
+        "\0",
+        '{"host": "another", "pid": 1, "pid": 2, "parent": 1}',
+        *(
+            json.dumps(SIGN | wrong)
+            for wrong in (
+                {"pid": "1"},
+                {"pid": -1},
+                {"pid": 2**40},
+                {"parent": None},
+                {"host": ["another"]},
+                {"job": 7},
+            )
+        ),
     ],
-)  # fmt: skip
+)
 def test_half_a_sign_is_none(content: str, tmp_path: Path) -> None:
     (tmp_path / lock.SIGN).write_text(content)
     assert holder(tmp_path) is None

@@ -33,8 +33,12 @@ PART = 4  # images a pass
 PLAIN = CrossEntropy(smoothing=0.0)
 # 8x8 images of one channel; 16x16 of three, which are laid out with the channels last
 GREY, COLOUR = (1, 8, 8), (3, 16, 16)
-MODELS = [(CNN(width=4), GREY), (CNN(width=4), COLOUR), (ResNet(depth=18, stem="small", init="torch"), COLOUR),
-          (WideResNet(depth=10, width=1, dropout=0.3), COLOUR)]  # fmt: skip
+MODELS = [
+    (CNN(width=4), GREY),
+    (CNN(width=4), COLOUR),
+    (ResNet(depth=18, stem="small", init="torch"), COLOUR),
+    (WideResNet(depth=10, width=1, dropout=0.3), COLOUR),
+]
 NAMES = ["cnn", "cnn in colour", "resnet18", "wrn"]
 
 
@@ -60,8 +64,13 @@ def random_batch(count: int, shape: tuple[int, int, int], sources: int = 1, seed
     label = torch.randint(10, (count, sources), generator=generator)
     share = torch.rand(count, sources, generator=generator).add(0.1)
     index = torch.randint(100, (count, sources), generator=generator)
-    return Batch(images if sources == 1 else images.float() * 0.9, index, label, share / share.sum(1, keepdim=True),
-                 drawn=index[:, 0])  # fmt: skip
+    return Batch(
+        images if sources == 1 else images.float() * 0.9,
+        index,
+        label,
+        share / share.sum(1, keepdim=True),
+        drawn=index[:, 0],
+    )
 
 
 def bench(model: Any, shape: tuple[int, int, int], loss: Loss = PLAIN, count: int = 10, sources: int = 1) -> Bench:
@@ -317,8 +326,12 @@ def test_a_second_network_is_charged_by_its_own_flops():
     assert forward < b.network.flops[0]
     other.look(b.batch)
     assert b.budget.realised() | {"seconds": 0} == {
-        "updates": 0, "examples_forward": 0, "examples_backward": 0, "flops": 10 * forward, "seconds": 0,
-    }  # fmt: skip
+        "updates": 0,
+        "examples_forward": 0,
+        "examples_backward": 0,
+        "flops": 10 * forward,
+        "seconds": 0,
+    }
     assert b.budget.examples_looked == 10
     other.learn(random_batch(8, GREY))
     assert b.budget.flops == 10 * forward + 8 * update
@@ -411,8 +424,10 @@ def test_looking_changes_nothing_of_what_is_trained(experiment_for):
             return self.stream.take(self.context.batch_size)
 
     overrides = ("model.width=4", "epochs=1", "evaluations=2")
-    results = [run(replace(experiment_for(*overrides, f"force={force}"), sampler=kind(second=False)))
-               for kind, force in ((Probe, "true"), (Blind, "true"))]  # fmt: skip
+    results = [
+        run(replace(experiment_for(*overrides, f"force={force}"), sampler=kind(second=False)))
+        for kind, force in ((Probe, "true"), (Blind, "true"))
+    ]
     for name in ("train_loss", "test_loss", "test_accuracy"):
         assert results[0][name] == results[1][name]
     assert results[0]["flops"] > results[1]["flops"]

@@ -41,9 +41,14 @@ AT_A_RATE: dict[str, Callable[[float], Any]] = {
     "fresh gaussian_pixels": lambda rate: GaussianPixels(rate, fresh=True),
 }
 BY_COMMAND = [
-    "symmetric", "symmetric noise.over=all", "asymmetric", "instance", "shuffle_pixels", "gaussian_pixels",
+    "symmetric",
+    "symmetric noise.over=all",
+    "asymmetric",
+    "instance",
+    "shuffle_pixels",
+    "gaussian_pixels",
     "gaussian_pixels noise.fresh=true",
-]  # fmt: skip
+]
 
 
 def noise(seed: int) -> Random:
@@ -57,9 +62,16 @@ def data_of(labels: list[int] | Tensor, classes: int, images: Tensor | None = No
     if images is None:
         images = torch.randint(256, (len(labels), 3, 4, 5), generator=generator, dtype=torch.uint8)
     return Data(
-        images=images, labels=labels, test_images=images[:2].clone(), test_labels=labels[:2].clone(),
-        mean=[0.5] * 3, std=[0.25] * 3, flip=False, padding=0, classes=classes,
-    )  # fmt: skip
+        images=images,
+        labels=labels,
+        test_images=images[:2].clone(),
+        test_labels=labels[:2].clone(),
+        mean=[0.5] * 3,
+        std=[0.25] * 3,
+        flip=False,
+        padding=0,
+        classes=classes,
+    )
 
 
 def flips(clean: Data, noisy: Data) -> Counter[tuple[int, int]]:
@@ -208,11 +220,107 @@ def test_two_classes_are_swapped():
 CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 # the superclass of every CIFAR-100 class, as the data set's own coarse labels have it
 COARSE = [
-    4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11, 6, 11, 5, 10, 7, 6, 13, 15, 3, 15, 0, 11, 1, 10,
-    12, 14, 16, 9, 11, 5, 5, 19, 8, 8, 15, 13, 14, 17, 18, 10, 16, 4, 17, 4, 2, 0, 17, 4, 18, 17, 10, 3, 2, 12, 12, 16,
-    12, 1, 9, 19, 2, 10, 0, 1, 16, 12, 9, 13, 15, 13, 16, 19, 2, 4, 6, 19, 5, 5, 8, 19, 18, 1, 2, 15, 6, 0, 17, 8, 14,
+    4,
+    1,
+    14,
+    8,
+    0,
+    6,
+    7,
+    7,
+    18,
+    3,
+    3,
+    14,
+    9,
+    18,
+    7,
+    11,
+    3,
+    9,
+    7,
+    11,
+    6,
+    11,
+    5,
+    10,
+    7,
+    6,
     13,
-]  # fmt: skip
+    15,
+    3,
+    15,
+    0,
+    11,
+    1,
+    10,
+    12,
+    14,
+    16,
+    9,
+    11,
+    5,
+    5,
+    19,
+    8,
+    8,
+    15,
+    13,
+    14,
+    17,
+    18,
+    10,
+    16,
+    4,
+    17,
+    4,
+    2,
+    0,
+    17,
+    4,
+    18,
+    17,
+    10,
+    3,
+    2,
+    12,
+    12,
+    16,
+    12,
+    1,
+    9,
+    19,
+    2,
+    10,
+    0,
+    1,
+    16,
+    12,
+    9,
+    13,
+    15,
+    13,
+    16,
+    19,
+    2,
+    4,
+    6,
+    19,
+    5,
+    5,
+    8,
+    19,
+    18,
+    1,
+    2,
+    15,
+    6,
+    0,
+    17,
+    8,
+    14,
+    13,
+]
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.45])
@@ -227,9 +335,12 @@ def test_the_map_of_cifar10_is_the_standard_one_and_half_of_the_rate_is_wrong():
     noisy = Asymmetric(0.4, map="cifar10").apply(clean, noise(0))
     named = {(CIFAR10_NAMES[a], CIFAR10_NAMES[b]): count for (a, b), count in flips(clean, noisy).items()}
     assert named == {
-        ("truck", "automobile"): 200, ("bird", "airplane"): 200, ("deer", "horse"): 200, ("cat", "dog"): 200,
+        ("truck", "automobile"): 200,
+        ("bird", "airplane"): 200,
+        ("deer", "horse"): 200,
+        ("cat", "dog"): 200,
         ("dog", "cat"): 200,
-    }  # fmt: skip
+    }
     assert int(noisy.corrupted.sum()) == 1000
 
 
@@ -277,9 +388,7 @@ def transitions(make: Callable[[float], Any]) -> dict[tuple[int, int], set[int]]
     labels, which = torch.tensor(pairs * 100).T
     clean = data_of(labels, 5, pictures[which])
     noisy = make(0.25).apply(clean, noise(0))
-    return {
-        (c, k): set(noisy.labels[noisy.corrupted & (labels == c) & (which == k)].tolist()) for c, k in pairs
-    }  # fmt: skip
+    return {(c, k): set(noisy.labels[noisy.corrupted & (labels == c) & (which == k)].tolist()) for c, k in pairs}
 
 
 def test_equal_images_of_a_class_are_mistaken_for_the_same_class_and_different_ones_are_not():

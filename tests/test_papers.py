@@ -55,8 +55,9 @@ def test_every_setting_is_one_that_a_run_can_have() -> None:
                 assert all((CONF / group / f"{value}.yaml").is_file() for value in values), name
             else:
                 assert f"\n{name}: " in root, name
-    matched = [(one.metric, tuple(sorted((k, tuple(v)) for k, v in one.settings.items()))) for one in EVERY
-               if one.settings]  # fmt: skip
+    matched = [
+        (one.metric, tuple(sorted((k, tuple(v)) for k, v in one.settings.items()))) for one in EVERY if one.settings
+    ]
     assert len(set(matched)) == len(matched)
 
 
@@ -76,7 +77,8 @@ def test_hu_s_table_is_complete() -> None:
 @pytest.mark.parametrize(
     ("paper", "method", "metric", "value"),
     [
-        ("hu2021", "Standard, 0%", "test_error", 4.28), ("hu2021", "SB 33%, random labels 50%", "test_error", 33.73),
+        ("hu2021", "Standard, 0%", "test_error", 4.28),
+        ("hu2021", "SB 33%, random labels 50%", "test_error", 33.73),
         ("hu2021", "SB 50%, random labels 50%", "speedup_examples", 1.5),
         ("hu2021", "VR max 50%, Gaussian pixels 50%", "test_error", 6.70),
         ("hu2021", "VR max 33%, 0%", "speedup_examples", 1.7),
@@ -87,7 +89,7 @@ def test_hu_s_table_is_complete() -> None:
         ("sahayam2023", "ResNet-50, proposed, delta 0.5", "test_accuracy", 64.6),
         ("sahayam2023", "MobileNetV3-S, proposed, delta 0.2", "test_accuracy", 53.2),
     ],
-)  # fmt: skip
+)
 def test_values_by_hand(paper: str, method: str, metric: str, value: float) -> None:
     (found,) = [n for n in of_paper(paper) if (n.method, n.metric) == (method, metric)]
     assert found.value == value
@@ -136,8 +138,18 @@ def test_uniform_at_the_whole_budget_is_standard_training_too(tmp_path: Path) ->
 
 
 def test_a_dash_of_the_paper_has_no_difference() -> None:
-    runs = [{**HU, "sampler": "sb", "sampler.beta": 2.0, "budget": 0.3333, "noise": "symmetric", "noise.over": "all",
-             "noise.rate": 0.25, "speedup_examples": 3.1}]  # fmt: skip
+    runs = [
+        {
+            **HU,
+            "sampler": "sb",
+            "sampler.beta": 2.0,
+            "budget": 0.3333,
+            "noise": "symmetric",
+            "noise.over": "all",
+            "noise.rate": 0.25,
+            "speedup_examples": 3.1,
+        }
+    ]
     table = tabulate(runs, ["sampler"], ["budget"], "speedup_examples")
     ((found,),) = fitting(runs, [table], of_paper("hu2021")).values()
     assert (found.method, found.value) == ("SB 33%, random labels 25%", None)
@@ -148,8 +160,11 @@ def test_a_dash_of_the_paper_has_no_difference() -> None:
 )
 def test_runs_of_other_settings_are_not_set_beside_the_paper(other: dict[str, Any], tmp_path: Path) -> None:
     write_hu(tmp_path, **other)
-    refused(aggregate(tmp_path, "--metric", "test_error", "--paper", "hu2021"),
-            "--paper hu2021: no cell is of the settings", "test_error, speedup_examples")  # fmt: skip
+    refused(
+        aggregate(tmp_path, "--metric", "test_error", "--paper", "hu2021"),
+        "--paper hu2021: no cell is of the settings",
+        "test_error, speedup_examples",
+    )
 
 
 def test_a_cell_that_mixes_settings_is_not_set_beside_the_paper() -> None:
@@ -170,8 +185,16 @@ def test_what_was_read_off_a_figure_says_so(tmp_path: Path) -> None:
 
 
 def test_the_spread_of_a_paper_is_shown_as_what_it_is(tmp_path: Path) -> None:
-    write(tmp_path, dataset="cifar10", model="resnet18_imagenet", sampler="hard_batches", image_size=128, batch_size=64,
-          test_accuracy=0.7, **{"sampler.delta": 0.5, "sampler.shuffle": False})  # fmt: skip
+    write(
+        tmp_path,
+        dataset="cifar10",
+        model="resnet18_imagenet",
+        sampler="hard_batches",
+        image_size=128,
+        batch_size=64,
+        test_accuracy=0.7,
+        **{"sampler.delta": 0.5, "sampler.shuffle": False},
+    )
     out = aggregate(tmp_path, "--paper", "sahayam2023").out
     assert "69.2 ± 1 " in out
     assert "the paper's ± is the 95% interval over the batches of one run" in out

@@ -153,10 +153,12 @@ ANY = st.recursive(
     max_leaves=4,
 )
 COMMANDS = [
-    [], ["--format", "runs"], ["--format", "latex", "--metric", "test_loss,flops"],
+    [],
+    ["--format", "runs"],
+    ["--format", "latex", "--metric", "test_loss,flops"],
     ["--metric", "epochs_to_generalise,test_accuracy_best_on_test"],
     ["--baseline", "seed=0", "--metric", "test_accuracy,flops,seconds"],
-]  # fmt: skip
+]
 
 
 @settings(deadline=None, max_examples=60)
@@ -184,9 +186,11 @@ def test_whatever_stands_in_a_file_no_reader_breaks(data: st.DataObject) -> None
 
 
 PLACED: dict[str, Callable[[Path], None]] = {
-    "fifo": os.mkfifo, "folder": Path.mkdir, "device": lambda path: path.symlink_to("/dev/zero"),
+    "fifo": os.mkfifo,
+    "folder": Path.mkdir,
+    "device": lambda path: path.symlink_to("/dev/zero"),
     "loop": lambda path: path.symlink_to(path),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", PLACED)
@@ -214,13 +218,19 @@ def test_what_is_no_file_keeps_nobody_waiting(name: str, kind: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("plan", "why"),
     [
-        (DEEP, "nested too deep"), ("[1]", "not the plan of a sweep"), ('{"a": ["x=1"], "a": []}', "a more than once"),
-        ('{"a": "x=1"}', "a has no list of words"), ('{"a": null}', "a has no list of words"),
-        ('{"a": ["x=1", 2]}', "a has no list of words"), ('{"../a": ["x=1"]}', "../a is not the name of a folder"),
-        ('{"a\\u0000": []}', r"a\x00 is not the name"), (json.dumps({300 * "a": []}), "is not the name"),
-        ('{"\\ud800": []}', "codec"), ("\ufeff{}x", "Extra data"),
+        (DEEP, "nested too deep"),
+        ("[1]", "not the plan of a sweep"),
+        ('{"a": ["x=1"], "a": []}', "a more than once"),
+        ('{"a": "x=1"}', "a has no list of words"),
+        ('{"a": null}', "a has no list of words"),
+        ('{"a": ["x=1", 2]}', "a has no list of words"),
+        ('{"../a": ["x=1"]}', "../a is not the name of a folder"),
+        ('{"a\\u0000": []}', r"a\x00 is not the name"),
+        (json.dumps({300 * "a": []}), "is not the name"),
+        ('{"\\ud800": []}', "codec"),
+        ("\ufeff{}x", "Extra data"),
     ],
-)  # fmt: skip
+)
 def test_a_plan_that_is_none_is_named_with_what_is_not_known_then(plan: str, why: str, tmp_path: Path) -> None:
     write(tmp_path, seed=0)
     (tmp_path / ".sweeps").mkdir()
@@ -266,8 +276,9 @@ def test_the_result_of_another_run_is_none_of_this_one(tmp_path: Path) -> None:
     (other / "result.json").write_bytes((one / "result.json").read_bytes())
     state = RunFolder(str(tmp_path), other.name).state()
     assert (state.word, state.detail) == (
-        INTERRUPTED, f"result.json cannot be used (it is that of another run, {one.name})",
-    )  # fmt: skip
+        INTERRUPTED,
+        f"result.json cannot be used (it is that of another run, {one.name})",
+    )
     assert RunFolder(str(tmp_path), other.name).finished() is None
     assert (other / "result.json.corrupt").exists()
 
@@ -297,9 +308,10 @@ def test_how_far_a_run_is_is_what_its_last_evaluation_can_say(line: str, said: s
     [
         ({"test_accuracy": 7.5}, "test_accuracy is not a number from 0 to 1 but 7.5"),
         ({"test_accuracy": "high"}, "test_accuracy is not a number but high"),
-        ({"progress": -1}, "progress is not a number from 0 to 1 but -1"), ({"updates": 1e300}, "updates is too large"),
+        ({"progress": -1}, "progress is not a number from 0 to 1 but -1"),
+        ({"updates": 1e300}, "updates is too large"),
     ],
-)  # fmt: skip
+)
 def test_evaluations_that_cannot_be_are_in_no_number_and_named(wrong: dict[str, Any], why: str, tmp_path: Path) -> None:
     lines = [{"progress": k / 2, "test_accuracy": k / 4, "updates": k} for k in (1, 2)]
     write(tmp_path, lines, seed=0, evaluations=2)
@@ -372,9 +384,14 @@ def test_json_as_deep_as_a_configuration_may_be_is_read() -> None:
 
 TEXT = st.text(st.characters(exclude_categories=[]), max_size=8)  # with half characters and all that is not printed
 SETTING = st.one_of(
-    TEXT, st.sampled_from(["=1+1", "@a", "+a", "-a", "-0.5", "-inf", '"a"', "null", "1e5", "[1]", "\tx", "a\r\nb"]),
-    st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.none(), st.booleans(), st.lists(TEXT, max_size=2),
-)  # fmt: skip
+    TEXT,
+    st.sampled_from(["=1+1", "@a", "+a", "-a", "-0.5", "-inf", '"a"', "null", "1e5", "[1]", "\tx", "a\r\nb"]),
+    st.integers(-(2**70), 2**70),
+    st.floats(allow_nan=False),
+    st.none(),
+    st.booleans(),
+    st.lists(TEXT, max_size=2),
+)
 
 
 @given(value=SETTING)
@@ -419,8 +436,15 @@ def test_a_csv_of_cells_has_no_formula_and_keeps_its_numbers(tmp_path: Path) -> 
     assert (line["sampler"], line["lr"], line["mean"]) == ('"=1+1"', "-0.5", "-0.5")
 
 
-CELLS = {"test_accuracy": "0.5", "updates": "11", "examples_forward": "704", "examples_backward": "704", "flops": "10",
-         "seconds": "2.5", "path": "x"}  # fmt: skip
+CELLS = {
+    "test_accuracy": "0.5",
+    "updates": "11",
+    "examples_forward": "704",
+    "examples_backward": "704",
+    "flops": "10",
+    "seconds": "2.5",
+    "path": "x",
+}
 
 
 @pytest.mark.parametrize(
@@ -429,14 +453,15 @@ CELLS = {"test_accuracy": "0.5", "updates": "11", "examples_forward": "704", "ex
         ({"test_accuracy": "7.5"}, "line 2: test_accuracy is not a number from 0 to 1 but 7.5"),
         ({"updates": "-1"}, "line 2: updates is not a whole number from 0 but -1"),
         ({"path": ""}, "path is not a word but missing"),
-        ({"flops": 400 * "1"}, "flops is too large"), ({"flops": 5000 * "1"}, "flops is not a number but 1111"),
+        ({"flops": 400 * "1"}, "flops is too large"),
+        ({"flops": 5000 * "1"}, "flops is not a number but 1111"),
         ({"batch_size": "0"}, "batch_size is not a whole number from 1 but 0"),
         ({"curve.updates": "3"}, "curve.updates is not a list of a value an evaluation but 3"),
         ({"curve.updates": '["a"]'}, "updates is not a number but a"),
         ({"curve.updates": "[1,2]", "curve.test_accuracy": "[0.5]"}, "curve.test_accuracy is not a list of a value an"),
         ({"curve.updates": "[1]", "curve.test_accuracy": "[7.5]"}, "test_accuracy is not a number from 0 to 1 but 7.5"),
     ],
-)  # fmt: skip
+)
 def test_a_csv_of_what_no_run_measures_is_refused(changes: dict[str, str], why: str, tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     cells = {"seed": "0", "run_id": "a", **CELLS, **changes}

@@ -34,10 +34,20 @@ from budgetrun.tables.table import words
 # ---- builders and readers
 
 MEASURED: dict[str, Any] = {
-    "updates": 100, "examples_forward": 6400, "examples_backward": 6400, "flops": 2 * 10**9, "flops_before": 0,
-    "train_loss": 0.7, "visits_entropy": 7.0, "keep_rate": 1.0, "looking_updates": 0.0, "evaluations": 2, "threads": 1,
-    "commit": "c0ffee00c0ffee", "versions": {"budgetrun": "0.1.0", "torch": "2.15.0"},
-}  # fmt: skip
+    "updates": 100,
+    "examples_forward": 6400,
+    "examples_backward": 6400,
+    "flops": 2 * 10**9,
+    "flops_before": 0,
+    "train_loss": 0.7,
+    "visits_entropy": 7.0,
+    "keep_rate": 1.0,
+    "looking_updates": 0.0,
+    "evaluations": 2,
+    "threads": 1,
+    "commit": "c0ffee00c0ffee",
+    "versions": {"budgetrun": "0.1.0", "torch": "2.15.0"},
+}
 
 
 def write(folder: Path, lines: list[dict[str, Any]] | None = None, **changes: Any) -> Path:
@@ -211,9 +221,11 @@ def test_points_lie_at_what_was_really_spent_in_each_unit(tmp_path: Path, charts
     black, blue = "#000000", "#0072B2"  # the baseline, the other
     deviation = math.sqrt(2) * 0.05
     for x, base, other in [
-        ("updates", [30, 50], [30, 50]), ("examples backpropagated", [19200, 32000], [19200, 32000]),
-        ("FLOPs", [30e9, 50e9], [90e9, 150e9]), ("seconds", [3.5, 5.5], [3.5, 5.5]),
-    ]:  # fmt: skip
+        ("updates", [30, 50], [30, 50]),
+        ("examples backpropagated", [19200, 32000], [19200, 32000]),
+        ("FLOPs", [30e9, 50e9], [90e9, 150e9]),
+        ("seconds", [3.5, 5.5], [3.5, 5.5]),
+    ]:
         assert [(p.x, p.y, p.n) for p in axes[x][black]] == [(base[0], 0.35, 2), (base[1], 0.55, 2)]
         assert [p.std for p in axes[x][black]] == pytest.approx([deviation, deviation])
         assert [(p.x, p.y, p.std) for p in axes[x][blue]] == [(other[0], 0.5, 0), (other[1], 0.5, 0)]
@@ -238,8 +250,10 @@ def test_a_chart_draws_its_points_bands_and_gaps() -> None:
     alone = [segment.tolist() for segment in bars.get_segments() if len(segment)]
     assert alone == [[pytest.approx([40, 75]), pytest.approx([40, 85])]]  # what has no neighbour has a bar
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title(loc="left")) == (
-        "FLOPs (in\N{NO-BREAK SPACE}10³)", "accuracy, %", "a $title$",
-    )  # fmt: skip
+        "FLOPs (in\N{NO-BREAK SPACE}10³)",
+        "accuracy, %",
+        "a $title$",
+    )
     assert axes.get_ylim() == (0, 100)
 
 
@@ -282,9 +296,12 @@ def test_learning_curves_are_means_at_each_evaluation(tmp_path: Path, charts: li
 
 @pytest.mark.parametrize(
     ("unit", "axis", "number"),
-    [("flops", "FLOPs", "flops"), ("seconds", "seconds", "seconds"), ("examples", "examples backpropagated",
-      "examples_backward")],
-)  # fmt: skip
+    [
+        ("flops", "FLOPs", "flops"),
+        ("seconds", "seconds", "seconds"),
+        ("examples", "examples backpropagated", "examples_backward"),
+    ],
+)
 def test_learning_curves_are_against_the_unit_of_the_budget(
     unit: str, axis: str, number: str, tmp_path: Path, charts: list[Any]
 ) -> None:
@@ -302,10 +319,16 @@ def test_selection_is_shown_beside_what_the_data_hold(tmp_path: Path, charts: li
     page = page_of(tmp_path)
     head, line = cells(page.section("selection").one("table"))
     assert dict(zip(head, line, strict=True)) == {
-        "sampler": "uniform", "budget": "0.3", "n": "2", "corrupted, %": "25.00 ± 0.00",
-        "selected corrupted, %": "45.00 ± 7.07", "selected corrupted lately, %": "55.00 ± 7.07",
-        "visits entropy": "6.550 ± 0.071", "keep rate, %": "50.00 ± 0.00", "looking updates, %": "90.00 ± 0.00",
-    }  # fmt: skip
+        "sampler": "uniform",
+        "budget": "0.3",
+        "n": "2",
+        "corrupted, %": "25.00 ± 0.00",
+        "selected corrupted, %": "45.00 ± 7.07",
+        "selected corrupted lately, %": "55.00 ± 7.07",
+        "visits entropy": "6.550 ± 0.071",
+        "keep rate, %": "50.00 ± 0.00",
+        "looking updates, %": "90.00 ± 0.00",
+    }
     lines, _, _, y, *_ = charts[-1]
     assert y == "selected corrupted lately, %"
     assert [(p.y, p.n) for p in lines[0].points] == [(pytest.approx(0.55), 2)] * 2
@@ -351,15 +374,25 @@ def test_the_command_on_the_page_prints_the_table_on_the_page(tmp_path: Path) ->
 
 @given(
     runs=st.lists(
-        st.fixed_dictionaries({
-            "sampler": st.sampled_from(["is", "uniform"]), "sampler.pool": st.sampled_from([2, 3]),
-            "noise": st.sampled_from(["none", "symmetric"]), "noise.rate": st.sampled_from([0.25, 0.5]),
-            "lr": st.sampled_from([0.1, 0.2]), "budget": st.sampled_from([0.3, 0.5]), "seed": st.integers(0, 3),
-            "budget_unit": st.sampled_from(["updates", "flops"]), "output_dir": st.sampled_from(["a", "b"]),
-        }), min_size=1, max_size=12,
+        st.fixed_dictionaries(
+            {
+                "sampler": st.sampled_from(["is", "uniform"]),
+                "sampler.pool": st.sampled_from([2, 3]),
+                "noise": st.sampled_from(["none", "symmetric"]),
+                "noise.rate": st.sampled_from([0.25, 0.5]),
+                "lr": st.sampled_from([0.1, 0.2]),
+                "budget": st.sampled_from([0.3, 0.5]),
+                "seed": st.integers(0, 3),
+                "budget_unit": st.sampled_from(["updates", "flops"]),
+                "output_dir": st.sampled_from(["a", "b"]),
+            }
+        ),
+        min_size=1,
+        max_size=12,
     ),
-    rows=st.sampled_from([None, ["lr"], ["budget", "noise"]]), columns=st.sampled_from([None, ["sampler"]]),
-)  # fmt: skip
+    rows=st.sampled_from([None, ["lr"], ["budget", "noise"]]),
+    columns=st.sampled_from([None, ["sampler"]]),
+)
 def test_nothing_but_seeds_is_averaged_over(runs: list[dict[str, Any]], rows: Any, columns: Any) -> None:
     laid = laid_out(runs, list(runs[0]), rows, columns)
     assert sum(len(panel.runs) for panel in laid.panels) == len(runs)
@@ -391,8 +424,10 @@ def test_every_setting_is_in_one_table_of_the_configuration(tmp_path: Path) -> N
         write(tmp_path, sampler=sampler, noise="symmetric", **{"noise.rate": rate}, **own)
     same, differing, behind = (cells(t)[1:] for t in page_of(tmp_path).section("configuration").all("table"))
     assert [line for line in same if line[0] in ("noise", "aug.crop.padding", "epochs")] == [
-        ["noise", "symmetric"], ["epochs", "40"], ["aug.crop.padding", "1"],
-    ]  # fmt: skip
+        ["noise", "symmetric"],
+        ["epochs", "40"],
+        ["aug.crop.padding", "1"],
+    ]
     assert differing == [["sampler", "is, uniform"], ["noise.rate", "0.25, 0.5"]]
     assert behind == [["sampler=is", "sampler.pool", "2, 3"]]
 
@@ -402,8 +437,10 @@ def test_rows_and_columns_are_those_that_are_asked_for(tmp_path: Path) -> None:
         write(tmp_path, sampler=sampler, aug=aug, test_accuracy=number / 4)
     page = page_of(tmp_path, "--rows", "aug", "--cols", "sampler")
     assert cells(page.section("results").one("table")) == [
-        ["aug", "sampler=is", "sampler=sb"], ["none", "0.00", "50.00"], ["ricap", "25.00", "—"],
-    ]  # fmt: skip
+        ["aug", "sampler=is", "sampler=sb"],
+        ["none", "0.00", "50.00"],
+        ["ricap", "25.00", "—"],
+    ]
 
 
 def test_missing_cells_and_seeds_are_named(tmp_path: Path) -> None:
@@ -413,8 +450,9 @@ def test_missing_cells_and_seeds_are_named(tmp_path: Path) -> None:
     page = page_of(tmp_path)
     assert page.fact("Missing") == ["sampler=is, budget=0.5: seed 1", "sampler=sb, budget=0.5: seed 0, 1"]
     assert cells(page.section("results").one("table"))[1:] == [
-        ["is", "50.00 ± 0.00 (n=2)", "50.00 (n=1)"], ["sb", "50.00 ± 0.00 (n=2)", "—"],
-    ]  # fmt: skip
+        ["is", "50.00 ± 0.00 (n=2)", "50.00 (n=1)"],
+        ["sb", "50.00 ± 0.00 (n=2)", "—"],
+    ]
     assert page.fact("Runs") == ["5 finished, seeds 0, 1"]
 
 
@@ -575,9 +613,10 @@ def test_a_paper_s_numbers_are_set_beside_those_panels_that_have_its_settings(tm
         ("--baseline sampler=is", "--baseline sampler=is leaves no run"),
         ("--metric test_accuracy_at_best_validation", "its evaluations have no val_accuracy"),
         ("--metric speedup_examples", "speedup_examples is a ratio to a baseline"),
-        ("--threshold 0.5", "--threshold 0.5 is not 1 or more"), ("--share 2", "--share 2 is not above 0"),
+        ("--threshold 0.5", "--threshold 0.5 is not 1 or more"),
+        ("--share 2", "--share 2 is not above 0"),
     ],
-)  # fmt: skip
+)
 def test_what_no_panel_can_answer_is_refused(options: str, said: str, tmp_path: Path) -> None:
     write(tmp_path, [{"test_accuracy": 0.5}])
     refused(report(tmp_path, *options.split()), said)
@@ -607,8 +646,9 @@ def test_what_a_sweep_planned_and_is_not_there_is_named(tmp_path: Path) -> None:
     there = write(tmp_path)
     write_plan({there: ["sampler=uniform"], tmp_path / "is-s0-0": ["sampler=is", "budget=0.3"]})
     assert page_of(tmp_path).fact("Planned") == [
-        f"{tmp_path}: 2 runs, 1 of them not finished", "missing: sampler=is budget=0.3",
-    ]  # fmt: skip
+        f"{tmp_path}: 2 runs, 1 of them not finished",
+        "missing: sampler=is budget=0.3",
+    ]
     write_plan({there: ["sampler=uniform"]})
     (tmp_path / ".sweeps").joinpath("broken.json").write_text("[1")
     assert len(page_of(tmp_path).fact("Planned")) == 2
@@ -670,16 +710,19 @@ def test_every_picture_has_a_text_and_every_table_headings(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("nowhere", ["nowhere is not a folder"]), ("empty", ["there is no finished run in empty"]),
+        ("nowhere", ["nowhere is not a folder"]),
+        ("empty", ["there is no finished run in empty"]),
         ("unfinished", ["no finished run in unfinished", "it is not finished"]),
         ("runs --out nowhere/x.html", ["nowhere/x.html cannot be written"]),
         ("runs --out empty", ["empty cannot be written"]),
-        ("runs --where sampler=is", ["leaves no run"]), ("runs --rows smapler", ["no run has smapler", "sampler"]),
-        ("runs --metric device", ["device is not a number"]), ("runs --cols ,", ["--cols names no setting"]),
+        ("runs --where sampler=is", ["leaves no run"]),
+        ("runs --rows smapler", ["no run has smapler", "sampler"]),
+        ("runs --metric device", ["device is not a number"]),
+        ("runs --cols ,", ["--cols names no setting"]),
         ("runs --baseline sampler=uniform", ["--baseline sampler=uniform is all 1 runs"]),
         ("runs --baseline sampler", ["is not of the form setting=value"]),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_done_is_one_sentence_and_writes_nothing(
     arguments: str, words: list[str], tmp_path: Path
 ) -> None:

@@ -24,8 +24,17 @@ from budgetrun.training.looks import Looks, SecondNetwork
 
 MIXING = ["mixup", "cutmix", "ricap", "randaugment"]
 # all that may differ: times, and the code's commit, which may be made while the tests run
-CLOCKS = ("seconds", "selection_seconds", "drawing", "viewing", "seconds_total", "commit", "commits",
-          "commits_before", "dirty")  # fmt: skip
+CLOCKS = (
+    "seconds",
+    "selection_seconds",
+    "drawing",
+    "viewing",
+    "seconds_total",
+    "commit",
+    "commits",
+    "commits_before",
+    "dirty",
+)
 
 
 class Killed(BaseException):
@@ -154,8 +163,14 @@ def test_evaluations_after_the_checkpoint_are_not_written_twice(tmp_path: Path) 
     [
         # the second choice of a core-set, each of 23 passes. The images are of random pixels at each access, and the
         # learning rate is that of the FLOPs spent
-        ("sampler=gradmatch sampler.warmup=0 sampler.fraction=0.1 sampler.every=3 noise=gaussian_pixels "
-         "noise.fresh=true budget_unit=flops evaluations=22", Looks, "embed", 40, 6),
+        (
+            "sampler=gradmatch sampler.warmup=0 sampler.fraction=0.1 sampler.every=3 noise=gaussian_pixels "
+            "noise.fresh=true budget_unit=flops evaluations=22",
+            Looks,
+            "embed",
+            40,
+            6,
+        ),
         # the first draw of a process may always take long
         ("sampler=proxy sampler.pool=20", SecondNetwork, "look", 1, 0),
         # these looks are in training mode
@@ -168,7 +183,7 @@ def test_evaluations_after_the_checkpoint_are_not_written_twice(tmp_path: Path) 
         ("sampler=uniform", torch.nn.Module, "eval", 3, 11),  # the third evaluation
     ],
     ids=["core-set", "pool", "sb", "sb's first looks", "gate", "ensemble", "evaluation"],
-)  # fmt: skip
+)
 def test_what_takes_long_is_broken_off_at_once_and_the_state_before_it_goes_on(
     line: str, kind: Any, method: str, call: int, update: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,8 +245,13 @@ def test_a_process_killed_at_an_arbitrary_moment_continues_to_the_same_end(tmp_p
     assert_ends_alike(uninterrupted.folder, continued.folder)
     leftover = [p.name for p in continued.folder.iterdir()]
     assert sorted(p for p in leftover if not p.startswith(".")) == [  # a kill may leave a hidden scratch file
-        "SHA256SUMS", "checkpoint.pt", "config.yaml", "metrics.jsonl", "result.json", "train.log",
-    ]  # fmt: skip
+        "SHA256SUMS",
+        "checkpoint.pt",
+        "config.yaml",
+        "metrics.jsonl",
+        "result.json",
+        "train.log",
+    ]
 
 
 def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:

@@ -28,11 +28,29 @@ from budgetrun.tables.table import word
 
 def write_sweep(folder: Path) -> None:
     for sampler, budget, seed in itertools.product(["is", "uniform"], [0.3, 1.0], range(3)):
-        lines = [{"test_accuracy": (at + seed) / 20, "val_accuracy": at / 10, "updates": at, "flops": at,
-                  "examples_backward": 64 * at, "seconds": at / 7} for at in (3, 5, 8)]  # fmt: skip
+        lines = [
+            {
+                "test_accuracy": (at + seed) / 20,
+                "val_accuracy": at / 10,
+                "updates": at,
+                "flops": at,
+                "examples_backward": 64 * at,
+                "seconds": at / 7,
+            }
+            for at in (3, 5, 8)
+        ]
         own = {"sampler.pool": 3, "sampler.threshold": None, "sampler.weights": True} if sampler == "is" else {}
-        write(folder, lines, sampler=sampler, budget=budget, seed=seed, test_accuracy=(8 + seed) / 20 + len(own) / 9,
-              n_training=64, keep_rate=math.nan if seed == 2 else 0.5, **own)  # fmt: skip
+        write(
+            folder,
+            lines,
+            sampler=sampler,
+            budget=budget,
+            seed=seed,
+            test_accuracy=(8 + seed) / 20 + len(own) / 9,
+            n_training=64,
+            keep_rate=math.nan if seed == 2 else 0.5,
+            **own,
+        )
 
 
 def as_csv(folder: Path, path: Path) -> Path:
@@ -52,11 +70,16 @@ def test_in_a_notebook_runs_are_a_row_each(tmp_path: Path) -> None:
 
 
 COMMANDS = [
-    [], ["--baseline", "sampler=uniform"], ["--metric", "test_accuracy_at_best_validation,epochs_to_generalise"],
+    [],
+    ["--baseline", "sampler=uniform"],
+    ["--metric", "test_accuracy_at_best_validation,epochs_to_generalise"],
     ["--rows", "sampler,sampler.pool,sampler.weights,sampler.threshold", "--cols", "budget,dataset.mean"],
-    ["--metric", "speedup_seconds", "--baseline", "sampler=uniform"], ["--where", "sampler.weights=true"],
-    ["--metric", "keep_rate"], ["--metric", "flops,test_loss", "--cols", "seed"], ["--rows", "aug"],
-]  # fmt: skip
+    ["--metric", "speedup_seconds", "--baseline", "sampler=uniform"],
+    ["--where", "sampler.weights=true"],
+    ["--metric", "keep_rate"],
+    ["--metric", "flops,test_loss", "--cols", "seed"],
+    ["--rows", "aug"],
+]
 
 
 @pytest.mark.parametrize("form", ["md", "csv", "runs"])
@@ -100,10 +123,13 @@ def test_evaluations_are_those_in_the_csv_and_not_of_where_the_run_once_lay(tmp_
 
 
 VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False),
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(allow_nan=False),
     st.text(st.characters(codec="ascii", min_codepoint=33), min_size=1, max_size=8),
     st.from_regex(r"\A[0-9]{1,4}e[0-9]{1,4}\Z"),
-)  # fmt: skip
+)
 
 
 @given(value=VALUES)
@@ -136,7 +162,7 @@ def test_a_commit_of_digits_and_an_e_stays_a_commit() -> None:
         ("HEAD\n", ["there is no finished run in"]),
         (b"\xff\xfe,\x00", ["cannot be read"]),
     ],
-)  # fmt: skip
+)
 def test_a_csv_that_is_not_one_of_runs_is_refused_in_one_sentence(
     content: Any, words: list[str], tmp_path: Path
 ) -> None:
@@ -243,10 +269,16 @@ def test_a_result_that_changed_in_any_way_is_read_anew(worth: None, tmp_path: Pa
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"{", b"[]", b"null", b"\xff", b'{"form": 1}', b'{"form": 0, "shapes": [], "runs": {}}',
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff",
+        b'{"form": 1}',
+        b'{"form": 0, "shapes": [], "runs": {}}',
         b'{"form": 1, "shapes": 3, "runs": {}}',
     ],
-)  # fmt: skip
+)
 def test_a_cache_that_is_none_is_replaced_without_a_word(worth: None, content: bytes, tmp_path: Path) -> None:
     write_three(tmp_path)
     (tmp_path / NAME).write_bytes(content)

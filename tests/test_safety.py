@@ -188,8 +188,9 @@ def test_a_tilde_is_a_home_in_every_path(tmp_path: Path, monkeypatch: pytest.Mon
     others = [
         (FashionMNIST(mean=[0.3], std=[0.4], flip=True, padding=2, system="~/x"), "system"),
         (ImageFolder("~/x", 8, 3, mean=None, std=None, flip=True, padding=2), "root"),
-        (Human("~/x", "worse_label"), "file"), (RHO("~/x", pool=2, looks="eval"), "file"),
-    ]  # fmt: skip
+        (Human("~/x", "worse_label"), "file"),
+        (RHO("~/x", pool=2, looks="eval"), "file"),
+    ]
     assert all(getattr(part, name) == str(tmp_path / "x") for part, name in others)
     assert not list(tmp_path.glob("~*"))
 
@@ -380,8 +381,15 @@ def test_a_corrupt_checkpoint_is_reported_and_set_aside_and_the_run_starts_over(
 def test_what_is_no_file_in_the_place_of_a_run_s_files_does_not_keep_it_waiting(tmp_path: Path) -> None:
     expected = finished(tmp_path).result["test_accuracy"]
     folder = next(path.parent for path in tmp_path.glob("outputs/*/config.yaml"))
-    for name in ("checkpoint.pt", "metrics.jsonl", ".metrics.jsonl.partial", "train.log", "running.json", "failed.json",
-                 "result.json"):  # fmt: skip
+    for name in (
+        "checkpoint.pt",
+        "metrics.jsonl",
+        ".metrics.jsonl.partial",
+        "train.log",
+        "running.json",
+        "failed.json",
+        "result.json",
+    ):
         (folder / name).unlink(missing_ok=True)
         os.mkfifo(folder / name)
     done = here("budget=0.5 epochs=1", tmp_path)

@@ -53,15 +53,21 @@ def opened(sampler: ImportanceSampling) -> None:
 
 def batch_of(index: list[int], label: list[int]) -> Batch:
     rows = torch.tensor(index)
-    return Batch(torch.zeros(len(rows), 1, 1, 1), rows[:, None], torch.tensor(label)[:, None],
-                 torch.ones(len(rows), 1), drawn=rows)  # fmt: skip
+    return Batch(
+        torch.zeros(len(rows), 1, 1, 1),
+        rows[:, None],
+        torch.tensor(label)[:, None],
+        torch.ones(len(rows), 1),
+        drawn=rows,
+    )
 
 
 def mixed_batch(index: list[list[int]], classes: int, share: list[list[float]], drawn: list[int]) -> Batch:
     """Rows of K sources, where the label of an example is its number modulo the classes."""
     sources = torch.tensor(index)
-    return Batch(torch.zeros(len(index), 1, 1, 1), sources, sources % classes, torch.tensor(share),
-                 drawn=torch.tensor(drawn))  # fmt: skip
+    return Batch(
+        torch.zeros(len(index), 1, 1, 1), sources, sources % classes, torch.tensor(share), drawn=torch.tensor(drawn)
+    )
 
 
 def logits_with(probability: list[float], label: list[int], classes: int) -> Tensor:
@@ -297,8 +303,9 @@ def test_credit_under_mixing_equals_a_slow_reference_over_several_epochs(context
                 i = int(batch.drawn[row])
                 sources = [(i, i % 4, 1.0)]
             else:
-                sources = [(int(i), int(i) % 4, float(s)) for i, s in zip(batch.index[row], batch.share[row],
-                                                                           strict=True)]  # fmt: skip
+                sources = [
+                    (int(i), int(i) % 4, float(s)) for i, s in zip(batch.index[row], batch.share[row], strict=True)
+                ]
             for i, label, share in sources:
                 total[i] += share * (1 - p[row, label])
                 visits[i] += share
@@ -647,8 +654,10 @@ class Counting:
         self.updates = state["updates"]
 
 
-STATEFUL = [*((name, lambda name=name: sampler_of(name)) for name in SAMPLERS),
-            ("is_open", lambda: importance(pool=3, threshold=0.0, momentum=0.9))]  # fmt: skip
+STATEFUL = [
+    *((name, lambda name=name: sampler_of(name)) for name in SAMPLERS),
+    ("is_open", lambda: importance(pool=3, threshold=0.0, momentum=0.9)),
+]
 
 
 @pytest.mark.parametrize("updates", [0, 3, 11])
@@ -664,12 +673,17 @@ def test_a_sampler_goes_on_from_a_saved_file_as_if_it_had_not_stopped(context_fo
     def started(aug_random: Random):
         sampler = make()
         context = context_for(
-            40, 8, fraction=0.45, aug=mixing, aug_random=aug_random,
+            40,
+            8,
+            fraction=0.45,
+            aug=mixing,
+            aug_random=aug_random,
             look=lambda batch, training=False: (look(batch)[0], logits[batch.drawn]),
-            embed=lambda batch: (logits[batch.drawn, :3], logits[batch.drawn]), validation=held,
+            embed=lambda batch: (logits[batch.drawn, :3], logits[batch.drawn]),
+            validation=held,
             second=lambda model: Counting(look),
             read_scores=lambda file: {"index": torch.arange(40), "score": look.losses, "weight": 1 + look.losses},
-        )  # fmt: skip
+        )
         sampler.start(context)
         return sampler, context.random
 

@@ -112,11 +112,13 @@ def test_a_mixed_image_moves_each_source_s_loss_towards_its_own_by_share():
     batches=st.lists(
         st.lists(
             st.tuples(st.integers(0, 5), st.integers(0, 5), st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.floats(0, 9)),
-            min_size=1, max_size=6,
+            min_size=1,
+            max_size=6,
         ),
-        min_size=1, max_size=6,
+        min_size=1,
+        max_size=6,
     )
-)  # fmt: skip
+)
 def test_the_latest_losses_equal_a_slow_reference_for_any_sequence_of_mixed_batches(batches):
     latest, known = LatestLosses(6, CPU), {}
     for rows in batches:
@@ -255,8 +257,10 @@ def published_probabilities(n: int, s: float) -> np.ndarray:
     return p / p.sum()
 
 
-@pytest.mark.parametrize(("pressure", "final", "progress", "s"), [(100, 1, 0, 100), (100, 1, 0.5, 10), (100, 1, 1, 1),
-                                                                  (8, 2, 0.5, 4), (1, 1, 0.3, 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("pressure", "final", "progress", "s"),
+    [(100, 1, 0, 100), (100, 1, 0.5, 10), (100, 1, 1, 1), (8, 2, 0.5, 4), (1, 1, 0.3, 1)],
+)
 def test_ranks_are_drawn_with_the_probability_of_the_formula_at_the_pressure_of_the_moment(
     context_for, pressure, final, progress, s
 ):
@@ -374,8 +378,17 @@ def test_fewer_examples_than_a_batch_are_drawn_with_repetition(context_for):
         observed(sampler, torch.rand(3), batch)
 
 
-@pytest.mark.parametrize("wrong", [{"pressure": 0.5}, {"final": 0.0}, {"refresh": -1.0}, {"sort": 0},
-                                   {"pressure": float("inf")}, {"final": float("nan")}])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"pressure": 0.5},
+        {"final": 0.0},
+        {"refresh": -1.0},
+        {"sort": 0},
+        {"pressure": float("inf")},
+        {"final": float("nan")},
+    ],
+)
 def test_values_that_make_no_sense_for_online_batch_are_refused(wrong):
     with pytest.raises(ValueError, match="must be at least"):
         OnlineBatchSelection(**({"pressure": 100.0, "final": 1.0, "refresh": 0.0, "sort": 1} | wrong))
@@ -586,8 +599,17 @@ def test_a_batch_of_solved_examples_weighs_1_each_when_epsilon_is_0(context_for,
         torch.testing.assert_close(batch.weight, torch.tensor(expected), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("wrong", [{"score": "entropy"}, {"use": "both"}, {"warmup": 1.5}, {"warmup": -0.1},
-                                   {"epsilon": -1.0}, {"epsilon": float("inf")}])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"score": "entropy"},
+        {"use": "both"},
+        {"warmup": 1.5},
+        {"warmup": -0.1},
+        {"epsilon": -1.0},
+        {"epsilon": float("inf")},
+    ],
+)
 def test_values_that_make_no_sense_for_active_bias_are_refused(wrong):
     fields = {"score": "variance", "use": "draw", "warmup": 0.1, "epsilon": None}
     with pytest.raises(ValueError, match=r"is not one of|must be"):
@@ -826,9 +848,14 @@ def test_a_class_of_which_there_is_no_example_does_not_matter(context_for):
     """5 classes, of which the last has no example."""
     for name in OURS:
         sampler, _ = started(
-            sampler_of(name), context_for, 20, 4, progress=0.5, classes=4,
+            sampler_of(name),
+            context_for,
+            20,
+            4,
+            progress=0.5,
+            classes=4,
             look=lambda batch, training=False: (torch.rand(len(batch)), torch.randn(len(batch), 5)),
-        )  # fmt: skip
+        )
         for _ in range(20):
             batch = sampler.draw()
             assert len(batch) == 4
@@ -836,8 +863,12 @@ def test_a_class_of_which_there_is_no_example_does_not_matter(context_for):
             assert batch.weight is None or batch.weight.isfinite().all()
 
 
-BUSY = [*((name, {"warmup": 0}) for name in ("spv", "stc", "wpv", "wtc")), ("vr", {"threshold": 0.0}),
-        ("online_batch", {"refresh": 0.4, "sort": 3}), ("infobatch", {})]  # fmt: skip
+BUSY = [
+    *((name, {"warmup": 0}) for name in ("spv", "stc", "wpv", "wtc")),
+    ("vr", {"threshold": 0.0}),
+    ("online_batch", {"refresh": 0.4, "sort": 3}),
+    ("infobatch", {}),
+]
 
 
 @pytest.mark.parametrize("updates", [3, 5, 7, 11])

@@ -720,9 +720,12 @@ def published_order(count: int, delta: float, loss_at: Callable[[int, int], floa
 
 @settings(deadline=None, max_examples=60)
 @given(
-    count=st.integers(1, 9), delta=st.floats(0.05, 1), seed=st.integers(0, 99), ties=st.booleans(),
+    count=st.integers(1, 9),
+    delta=st.floats(0.05, 1),
+    seed=st.integers(0, 99),
+    ties=st.booleans(),
     shuffle=st.booleans(),
-)  # fmt: skip
+)
 def test_rounds_are_over_the_batches_of_the_largest_stored_loss_in_the_order_of_the_data(
     context_for, count, delta, seed, ties, shuffle
 ):

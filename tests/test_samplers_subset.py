@@ -60,9 +60,11 @@ def test_balanced_keeps_the_same_part_of_every_class(context_for):
 
 @settings(deadline=None, max_examples=40)
 @given(
-    scores=st.lists(st.integers(0, 3), min_size=2, max_size=40), keep=st.floats(0.05, 1), seed=st.integers(0, 5),
+    scores=st.lists(st.integers(0, 3), min_size=2, max_size=40),
+    keep=st.floats(0.05, 1),
+    seed=st.integers(0, 5),
     balanced=st.booleans(),
-)  # fmt: skip
+)
 def test_the_kept_are_as_many_as_asked_for_and_none_of_the_others_ranks_above_them(
     context_for, scores, keep, seed, balanced
 ):
@@ -108,8 +110,10 @@ def test_a_mixed_image_has_the_mean_weight_of_its_sources_by_share(context_for):
     read = file_of([0.0] * 8, weight=[float(i) for i in range(8)])
     sampler = subset(context_for(8, 8, read_scores=read, aug=(Mixup(alpha=1.0, draw="image"),)), 1.0)
     batch = sampler.draw()
-    by_hand = [sum(float(s) * int(i) / 3.5 for i, s in zip(row, share, strict=True))
-               for row, share in zip(batch.index, batch.share, strict=True)]  # fmt: skip
+    by_hand = [
+        sum(float(s) * int(i) / 3.5 for i, s in zip(row, share, strict=True))
+        for row, share in zip(batch.index, batch.share, strict=True)
+    ]
     np.testing.assert_allclose(batch.weight, by_hand, rtol=1e-5)
     assert (batch.share > 0).all()
 
@@ -325,8 +329,11 @@ def test_rho_s_two_commands_and_which_part_a_file_is_about(tmp_path: Path) -> No
     assert second["dataset_fingerprint"] == first["dataset_fingerprint"]
     # 719 of 1,438 and their 719 others: only the scores of the right half are taken
     _, wrong = run("train_on=validation validation=0.5 scores=loss epochs=1", tmp_path)
-    refused(here(f"sampler=rho sampler.file=outputs/{wrong['run_id']}/scores.csv validation=0.5", tmp_path),
-            "sampler.file", "which part is trained on")  # fmt: skip
+    refused(
+        here(f"sampler=rho sampler.file=outputs/{wrong['run_id']}/scores.csv validation=0.5", tmp_path),
+        "sampler.file",
+        "which part is trained on",
+    )
 
 
 def test_the_content_of_the_file_is_part_of_the_experiment_and_its_path_is_not(tmp_path: Path, experiment_for) -> None:

@@ -70,8 +70,12 @@ def presented(context_for: Callable[..., Any], never: str, n: int, sequence: lis
 
 def test_an_example_is_forgotten_when_it_goes_from_correct_to_wrong(context_for):
     # 0: right, wrong, right, wrong; 1: always right; 2: wrong, right, wrong, right; 3: never right; 4: never seen
-    sequence = [{0: True, 1: True, 2: False, 3: False}, {0: False, 2: True}, {0: True, 1: True, 2: False, 3: False},
-                {0: False, 2: True, 3: False}]  # fmt: skip
+    sequence = [
+        {0: True, 1: True, 2: False, 3: False},
+        {0: False, 2: True},
+        {0: True, 1: True, 2: False, 3: False},
+        {0: False, 2: True, 3: False},
+    ]
     assert presented(context_for, "epochs", 5, sequence) == [2, 0, 1, 4, 4]  # the most presentations of one: 4
     assert presented(context_for, "zero", 5, sequence) == [2, 0, 1, 0, 0]
 
@@ -264,9 +268,11 @@ def test_the_four_uncertainties_of_an_ensemble_are_those_worked_out_by_hand(cont
     mean_h = [(h(0.9, 0.1) + h(0.6, 0.4) + h(0.3, 0.7)) / 3, (h(0.5, 0.5) + 2 * h(0.2, 0.8)) / 3]
     total = [h(0.6, 0.4), h(0.3, 0.7)]
     expected = {
-        "entropy": total, "mutual_information": [t - m for t, m in zip(total, mean_h, strict=True)],
-        "variation_ratio": [1 / 3, 1 / 3], "errors": [1, 1],  # a tie of the first member of example 1 goes to class 0
-    }  # fmt: skip
+        "entropy": total,
+        "mutual_information": [t - m for t, m in zip(total, mean_h, strict=True)],
+        "variation_ratio": [1 / 3, 1 / 3],
+        "errors": [1, 1],  # a tie of the first member of example 1 goes to class 0
+    }
     for name, values in expected.items():
         torch.testing.assert_close(columns[name], torch.tensor(values, dtype=torch.float32), rtol=1e-5, atol=1e-6)
     assert torch.equal(columns["score"], columns["variation_ratio"])
@@ -472,9 +478,16 @@ def test_a_scorer_of_the_held_out_part_needs_one(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("line", ["scores=forgetting scores.never=inf", "scores=el2n scores.score=el3n",
-                                  "scores=loss scores.of=test", "scores=grand scores.parameters=first",
-                                  "scores=ensemble scores.members=1",
-                                  "scores=ensemble scores.acquisition=bald"])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        "scores=forgetting scores.never=inf",
+        "scores=el2n scores.score=el3n",
+        "scores=loss scores.of=test",
+        "scores=grand scores.parameters=first",
+        "scores=ensemble scores.members=1",
+        "scores=ensemble scores.acquisition=bald",
+    ],
+)
 def test_senseless_scorers_are_refused(line: str, tmp_path: Path) -> None:
     refused(here(line, tmp_path), line.split()[1])

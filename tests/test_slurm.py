@@ -220,8 +220,10 @@ def test_ctrl_c_while_a_sweep_waits_leaves_the_jobs_alone_and_says_how_to_cancel
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)
     job = number(Done(running.returncode, out, err, cwd))
-    assert (running.returncode, err) == (130, f"budgetrun: interrupted; the jobs go on without you; scancel {job} "
-                                              "cancels them\n"), out  # fmt: skip
+    assert (running.returncode, err) == (
+        130,
+        f"budgetrun: interrupted; the jobs go on without you; scancel {job} cancels them\n",
+    ), out
     assert state(job) == "RUNNING"
 
 

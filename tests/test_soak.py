@@ -1,4 +1,4 @@
-"""A sweep that is killed again and again ends as a quiet one, bit for bit; with --full, fifty times instead of twice."""
+"""A sweep that is killed twice, or with --full fifty times, ends as a quiet one, bit for bit."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ from budgetrun.folder.run import FINISHED
 def sweep_of(kills: int) -> tuple[str, int]:
     """A command line and how many runs it has: enough to be killed so often."""
     seeds = max(2, kills // 8)
-    return (
-        f"-m sampler=uniform,is,sb aug=none,ricap seed=range({seeds}) epochs=2 budget=0.5 checkpoint_every=0.05",
-        6 * seeds,
-    )
+    line = f"-m sampler=uniform,is,sb aug=none,ricap seed=range({seeds})"
+    return f"{line} epochs=2 budget=0.5 checkpoint_every=0.05", 6 * seeds
 
 
 @pytest.fixture(scope="module")

@@ -179,15 +179,24 @@ def test_a_job_is_composed_as_hydra_composes_it(line: str) -> None:
 
 
 WORDS = {
-    "sampler": st.sampled_from(["uniform", "is", "sb", "proxy"]), "aug": st.sampled_from(["none", "ricap", "[mixup]"]),
-    "dataset": st.sampled_from(["digits", "cifar10"]), "schedule": st.sampled_from(["cosine", "step"]),
-    "lr": st.floats(0.001, 1).map(str), "seed": st.integers(0, 9).map(str),
-    "weight_decay": st.sampled_from(["${lr}", "0", "1e-4", "${noise.rate}"]), "noise": st.just("symmetric"),
-    "noise.rate": st.sampled_from(["0.5", "${budget}"]), "budget": st.sampled_from(["1", "0.5"]),
-    "output_dir": st.sampled_from(["a", "a/${seed}", "'a b'", "\"${now:%Y}\"", "${hydra:job.name}"]),
-    "image_size": st.sampled_from(["null", "16"]), "dataset.mean": st.just("[0.5,0.25]"),
-    "optimizer": st.just("adamw"), "model": st.just("wrn_28_2"), "+model.width": st.just("3"), "~schedule": st.just(""),
-}  # fmt: skip
+    "sampler": st.sampled_from(["uniform", "is", "sb", "proxy"]),
+    "aug": st.sampled_from(["none", "ricap", "[mixup]"]),
+    "dataset": st.sampled_from(["digits", "cifar10"]),
+    "schedule": st.sampled_from(["cosine", "step"]),
+    "lr": st.floats(0.001, 1).map(str),
+    "seed": st.integers(0, 9).map(str),
+    "weight_decay": st.sampled_from(["${lr}", "0", "1e-4", "${noise.rate}"]),
+    "noise": st.just("symmetric"),
+    "noise.rate": st.sampled_from(["0.5", "${budget}"]),
+    "budget": st.sampled_from(["1", "0.5"]),
+    "output_dir": st.sampled_from(["a", "a/${seed}", "'a b'", '"${now:%Y}"', "${hydra:job.name}"]),
+    "image_size": st.sampled_from(["null", "16"]),
+    "dataset.mean": st.just("[0.5,0.25]"),
+    "optimizer": st.just("adamw"),
+    "model": st.just("wrn_28_2"),
+    "+model.width": st.just("3"),
+    "~schedule": st.just(""),
+}
 
 
 def test_any_job_is_composed_as_hydra_composes_it() -> None:

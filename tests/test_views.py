@@ -222,10 +222,11 @@ def test_an_augmentation_says_image_wise_if_and_only_if_no_image_depends_on_anot
     index = torch.arange(32)[:, None]
     for step in experiment_for(f"aug={aug}", "dataset.flip=true").aug:
         results = [
-            step(Batch(images.clone(), index, index, torch.ones(32, 1), drawn=index[:, 0]),
-                 Random.seeded(1, "aug", CPU))
+            step(
+                Batch(images.clone(), index, index, torch.ones(32, 1), drawn=index[:, 0]), Random.seeded(1, "aug", CPU)
+            )
             for images in (some, other)
-        ]  # fmt: skip
+        ]
         alone = torch.equal(results[0].images[:8], results[1].images[:8])
         assert getattr(step, "image_wise", False) == alone, step
 

@@ -45,10 +45,14 @@ class CutMix:
         # half sides are whole pixels, as in the published code
         down, across = (side * height).astype(np.int64) // 2, (side * width).astype(np.int64) // 2
         y, x = random.host.integers(height, size=draws), random.host.integers(width, size=draws)
-        edges = np.stack([
-            (y - down).clip(0, height), (y + down).clip(0, height),
-            (x - across).clip(0, width), (x + across).clip(0, width),
-        ])  # fmt: skip
+        edges = np.stack(
+            [
+                (y - down).clip(0, height),
+                (y + down).clip(0, height),
+                (x - across).clip(0, width),
+                (x + across).clip(0, width),
+            ]
+        )
         y0, y1, x0, x1 = torch.from_numpy(edges).to(device, non_blocking=True)[:, :, None]
         rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
         inside = ((rows >= y0) & (rows < y1))[:, None, :, None] & ((columns >= x0) & (columns < x1))[:, None, None, :]

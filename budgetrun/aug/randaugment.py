@@ -22,13 +22,23 @@ def arazo2021(magnitude: float, height: int, width: int) -> list[Operation]:
     a solarize threshold of 34 (inverts nearly everything) and posterize to 1 bit: a low magnitude is not mild.
     """
     ranges: list[tuple[str, float, float, bool]] = [
-        ("autocontrast", 0, 1, False), ("equalize", 0, 1, False), ("invert", 0, 1, False),
-        ("rotate", 0, 30, True), ("posterize", 0, 4, False), ("solarize", 0, 256, False),
-        ("solarize_add", 0, 110, False), ("color", 0.1, 1.9, False), ("contrast", 0.1, 1.9, False),
-        ("brightness", 0.1, 1.9, False), ("sharpness", 0.1, 1.9, False), ("shear_x", 0, 0.3, True),
-        ("shear_y", 0, 0.3, True), ("cutout", 0, 40, False), ("translate_x", 0, 100, True),
+        ("autocontrast", 0, 1, False),
+        ("equalize", 0, 1, False),
+        ("invert", 0, 1, False),
+        ("rotate", 0, 30, True),
+        ("posterize", 0, 4, False),
+        ("solarize", 0, 256, False),
+        ("solarize_add", 0, 110, False),
+        ("color", 0.1, 1.9, False),
+        ("contrast", 0.1, 1.9, False),
+        ("brightness", 0.1, 1.9, False),
+        ("sharpness", 0.1, 1.9, False),
+        ("shear_x", 0, 0.3, True),
+        ("shear_y", 0, 0.3, True),
+        ("cutout", 0, 40, False),
+        ("translate_x", 0, 100, True),
         ("translate_y", 0, 100, True),
-    ]  # fmt: skip
+    ]
     values = [(name, magnitude / 30 * (high - low) + low, signed) for name, low, high, signed in ranges]
 
     def as_applied(name: str, value: float) -> float:
@@ -43,13 +53,21 @@ def torchvision(magnitude: float, height: int, width: int) -> list[Operation]:
     """The 14 operations of torchvision.transforms.RandAugment: ranges scale with the image, 0 is no change."""
     part = magnitude / 30
     return [
-        ("identity", 0, False), ("shear_x", 0.3 * part, True), ("shear_y", 0.3 * part, True),
-        ("translate_x", 150 / 331 * width * part, True), ("translate_y", 150 / 331 * height * part, True),
-        ("rotate", 30 * part, True), ("brightness", 0.9 * part, True), ("color", 0.9 * part, True),
-        ("contrast", 0.9 * part, True), ("sharpness", 0.9 * part, True),
-        ("posterize", 8 - round(magnitude / (30 / 4)), False), ("solarize", 255 * (1 - part), False),
-        ("autocontrast", 0, False), ("equalize", 0, False),
-    ]  # fmt: skip
+        ("identity", 0, False),
+        ("shear_x", 0.3 * part, True),
+        ("shear_y", 0.3 * part, True),
+        ("translate_x", 150 / 331 * width * part, True),
+        ("translate_y", 150 / 331 * height * part, True),
+        ("rotate", 30 * part, True),
+        ("brightness", 0.9 * part, True),
+        ("color", 0.9 * part, True),
+        ("contrast", 0.9 * part, True),
+        ("sharpness", 0.9 * part, True),
+        ("posterize", 8 - round(magnitude / (30 / 4)), False),
+        ("solarize", 255 * (1 - part), False),
+        ("autocontrast", 0, False),
+        ("equalize", 0, False),
+    ]
 
 
 RANGES: dict[str, Callable[[float, int, int], list[Operation]]] = {"arazo2021": arazo2021, "torchvision": torchvision}

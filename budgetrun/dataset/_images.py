@@ -143,9 +143,10 @@ def read(root: Path, names: list[str], size: int, channels: int, kept_in: Path) 
     change is another. Raises UserError that names a file that cannot be read.
     """
     memory.check(
-        len(names) * channels * size**2, f"the {len(names):,} images of {root} at {size}x{size} pixels",
+        len(names) * channels * size**2,
+        f"the {len(names):,} images of {root} at {size}x{size} pixels",
         f"set dataset.size={size} lower",
-    )  # fmt: skip
+    )
     place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
     kept = kept_in / f"{root.resolve().name}-{size}x{size}x{channels}-{place}.bin"
     state = hashlib.sha256(f"{DECODING} {size} {channels}".encode())
@@ -240,9 +241,14 @@ def upright(image: Image, opened: Image) -> Image:
     from PIL.Image import Transpose
 
     turns = {
-        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
-    }  # fmt: skip
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
     orientation = 1
     with contextlib.suppress(Exception):  # metadata that cannot be read say nothing
         orientation = opened.getexif().get(Base.Orientation, 1)

@@ -50,8 +50,13 @@ class CIFAR:
             published.url,
         )
         return Data(
-            images=torch.from_numpy(train.data).permute(0, 3, 1, 2).contiguous(), labels=torch.tensor(train.targets),
+            images=torch.from_numpy(train.data).permute(0, 3, 1, 2).contiguous(),
+            labels=torch.tensor(train.targets),
             test_images=torch.from_numpy(test.data).permute(0, 3, 1, 2).contiguous(),
             test_labels=torch.tensor(test.targets),
-            mean=self.mean, std=self.std, flip=self.flip, padding=self.padding, classes=self.classes,
-        )  # fmt: skip
+            mean=self.mean,
+            std=self.std,
+            flip=self.flip,
+            padding=self.padding,
+            classes=self.classes,
+        )

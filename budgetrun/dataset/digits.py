@@ -42,6 +42,13 @@ class Digits:
             of_class = order[target[order] == c]
             test[of_class[: round(0.2 * len(of_class))]] = True
         return Data(
-            images=images[~test], labels=labels[~test], test_images=images[test], test_labels=labels[test],
-            mean=self.mean, std=self.std, flip=self.flip, padding=self.padding, classes=10,
-        )  # fmt: skip
+            images=images[~test],
+            labels=labels[~test],
+            test_images=images[test],
+            test_labels=labels[test],
+            mean=self.mean,
+            std=self.std,
+            flip=self.flip,
+            padding=self.padding,
+            classes=10,
+        )

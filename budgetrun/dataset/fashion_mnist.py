@@ -61,10 +61,16 @@ class FashionMNIST:
             )
         images, labels, test_images, test_labels = parts
         return Data(
-            images=images[:, None], labels=labels.long(), test_images=test_images[:, None],
+            images=images[:, None],
+            labels=labels.long(),
+            test_images=test_images[:, None],
             test_labels=test_labels.long(),
-            mean=self.mean, std=self.std, flip=self.flip, padding=self.padding, classes=10,
-        )  # fmt: skip
+            mean=self.mean,
+            std=self.std,
+            flip=self.flip,
+            padding=self.padding,
+            classes=10,
+        )
 
 
 def read_all(folder: Path) -> list[Tensor]:

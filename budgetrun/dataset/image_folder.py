@@ -76,9 +76,16 @@ class ImageFolder:
             measured = mean_and_std(images[:n])
             mean, std = measured[0] if mean is None else mean, measured[1] if std is None else std
         return Data(
-            images=images[:n], labels=labels[:n], test_images=images[n:], test_labels=labels[n:], mean=mean, std=std,
-            flip=self.flip, padding=self.padding, classes=len(classes),
-        )  # fmt: skip
+            images=images[:n],
+            labels=labels[:n],
+            test_images=images[n:],
+            test_labels=labels[n:],
+            mean=mean,
+            std=std,
+            flip=self.flip,
+            padding=self.padding,
+            classes=len(classes),
+        )
 
 
 def of_classes(part: Path) -> tuple[dict[str, list[Path]], int]:

@@ -59,9 +59,16 @@ class MiniImageNet:
         order = torch.from_numpy(np.random.RandomState(42).permutation(len(names)))
         train, test = order[: self.train], order[self.train :]
         return Data(
-            images=images[train], labels=labels[train], test_images=images[test], test_labels=labels[test],
-            mean=self.mean, std=self.std, flip=self.flip, padding=self.padding, classes=self.classes,
-        )  # fmt: skip
+            images=images[train],
+            labels=labels[train],
+            test_images=images[test],
+            test_labels=labels[test],
+            mean=self.mean,
+            std=self.std,
+            flip=self.flip,
+            padding=self.padding,
+            classes=self.classes,
+        )
 
 
 def listed(root: Path) -> tuple[list[str], list[str]]:

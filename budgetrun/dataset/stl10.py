@@ -57,9 +57,16 @@ class STL10:
             Path(folder), [Published.filename], read, download, Published.url
         )
         return Data(
-            images=images, labels=labels, test_images=test_images, test_labels=test_labels,
-            mean=self.mean, std=self.std, flip=self.flip, padding=self.padding, classes=10,
-        )  # fmt: skip
+            images=images,
+            labels=labels,
+            test_images=test_images,
+            test_labels=test_labels,
+            mean=self.mean,
+            std=self.std,
+            flip=self.flip,
+            padding=self.padding,
+            classes=10,
+        )
 
 
 def read_binary(path: Path) -> Tensor:

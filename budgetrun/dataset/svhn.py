@@ -47,7 +47,13 @@ class SVHN:
             files[0][0].rpartition("/")[0],
         )
         return Data(
-            images=torch.from_numpy(train.data), labels=torch.from_numpy(train.labels),
-            test_images=torch.from_numpy(test.data), test_labels=torch.from_numpy(test.labels),
-            mean=self.mean, std=self.std, flip=self.flip, padding=self.padding, classes=10,
-        )  # fmt: skip
+            images=torch.from_numpy(train.data),
+            labels=torch.from_numpy(train.labels),
+            test_images=torch.from_numpy(test.data),
+            test_labels=torch.from_numpy(test.labels),
+            mean=self.mean,
+            std=self.std,
+            flip=self.flip,
+            padding=self.padding,
+            classes=10,
+        )

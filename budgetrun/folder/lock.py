@@ -48,9 +48,11 @@ class Lock:
             if still_alive(folder):
                 raise busy(folder)
             who = {
-                "host": socket.gethostname(), "pid": os.getpid(), "parent": os.getppid(),
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "parent": os.getppid(),
                 "job": os.environ.get("SLURM_JOB_ID"),
-            }  # fmt: skip
+            }
             self.sign.unlink(missing_ok=True)  # it may be no file at all
             self.sign.write_text(json.dumps(who))
         except BaseException:

@@ -122,18 +122,40 @@ SHARE = Rule(0, 1, "a number from 0 to 1")
 AMOUNT = Rule(0, LARGEST, "a number from 0")
 NUMBER = Rule(-LARGEST, LARGEST, "a number")
 RULES = {
-    **dict.fromkeys(("test_accuracy", "val_accuracy", "keep_rate", "looking_updates", "corrupted",
-                     "selected_corrupted", "selected_corrupted_lately", "selection_flops"), SHARE),
-    **dict.fromkeys(("updates", "examples_forward", "examples_backward", "n_training", "n_corrupted", "n_parameters",
-                     "seed"), COUNT),
+    **dict.fromkeys(
+        (
+            "test_accuracy",
+            "val_accuracy",
+            "keep_rate",
+            "looking_updates",
+            "corrupted",
+            "selected_corrupted",
+            "selected_corrupted_lately",
+            "selection_flops",
+        ),
+        SHARE,
+    ),
+    **dict.fromkeys(
+        ("updates", "examples_forward", "examples_backward", "n_training", "n_corrupted", "n_parameters", "seed"), COUNT
+    ),
     **dict.fromkeys(("batch_size", "evaluations"), POSITIVE_COUNT),
-    **dict.fromkeys(("flops", "flops_before", "seconds", "seconds_total", "visits_entropy", "selected_class_entropy",
-                     "effective_batch"), AMOUNT),
+    **dict.fromkeys(
+        (
+            "flops",
+            "flops_before",
+            "seconds",
+            "seconds_total",
+            "visits_entropy",
+            "selected_class_entropy",
+            "effective_batch",
+        ),
+        AMOUNT,
+    ),
     **dict.fromkeys(("train_loss", "test_loss", "val_loss", "selection_seconds", "lr"), NUMBER),
     "progress": Rule(0, 1, SHARE.what, loose=False),
     "budget": Rule(math.ulp(0), 1, "a number above 0, at most 1", loose=False),
     "epochs": Rule(math.ulp(0), LARGEST, "a number above 0", loose=False),
-}  # fmt: skip
+}
 
 
 def is_number(value: Any) -> bool:

@@ -34,8 +34,17 @@ log = logging.getLogger("budgetrun")
 
 STATES = FINISHED, RUNNING, INTERRUPTED, FAILED, MISSING = "finished", "running", "interrupted", "failed", "missing"
 # what is shown of a result and looked up in it, so that a file without it is none
-SHOWN = ("run_id", "names", "config", "test_accuracy", "updates", "examples_forward", "examples_backward", "flops",
-         "seconds")  # fmt: skip
+SHOWN = (
+    "run_id",
+    "names",
+    "config",
+    "test_accuracy",
+    "updates",
+    "examples_forward",
+    "examples_backward",
+    "flops",
+    "seconds",
+)
 SUMS = "SHA256SUMS"
 NEEDED = ("run_id", "names", "config", "test_accuracy")  # which may not be null: the others may be unknown
 RECKONED = ("budget", "epochs", "batch_size", "seed")  # what is reckoned with of every configuration

@@ -29,8 +29,18 @@ from budgetrun.folder.run import commit
 log = logging.getLogger("budgetrun")
 
 # the states in which Slurm is through with a job; those of a job that it requeues are others
-ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
-         "REVOKED", "TIMEOUT")  # fmt: skip
+ENDED = (
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "REVOKED",
+    "TIMEOUT",
+)
 SLOWEST = 30.0  # seconds between two questions to Slurm while a sweep waits
 
 
@@ -136,8 +146,10 @@ class SlurmLauncher:
         parts = [Allocation(dict(runs[i : i + size]), here) for i in range(0, len(runs), size)]
         if len(parts) > (most := longest_array()):
             enough = -(-len(runs) // most)
-            raise UserError(f"Slurm takes {most} jobs at a time here, and this sweep has {len(parts)}; "
-                            f"set hydra.launcher.runs_per_job={enough} or more")  # fmt: skip
+            raise UserError(
+                f"Slurm takes {most} jobs at a time here, and this sweep has {len(parts)}; "
+                f"set hydra.launcher.runs_per_job={enough} or more"
+            )
         folder = Path(submitit.core.utils.JobPaths.get_first_id_independent_folder(self.submitit_folder))
         folder.mkdir(parents=True, exist_ok=True)
         before = set(folder.iterdir())
@@ -270,8 +282,10 @@ def states(*which: str) -> dict[str, str]:
     which: options of squeue. Raises UserError where Slurm does not answer.
     """
     if shutil.which("squeue") is None or shutil.which("sbatch") is None:
-        raise UserError("hydra/launcher=submitit_slurm needs Slurm, and there is no sbatch on this machine; "
-                        "run this on a login node of the cluster, or without hydra/launcher")  # fmt: skip
+        raise UserError(
+            "hydra/launcher=submitit_slurm needs Slurm, and there is no sbatch on this machine; "
+            "run this on a login node of the cluster, or without hydra/launcher"
+        )
     ask = ["squeue", f"--user={os.getuid()}", "--array", "--states=all", "--noheader", "--format=%i|%T", *which]
     try:
         answer = subprocess.run(ask, capture_output=True, text=True, timeout=120, check=True).stdout

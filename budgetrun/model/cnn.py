@@ -28,11 +28,15 @@ class CNN:
 
         w = self.width
         return nn.Sequential(
-            *block(channels, w), nn.MaxPool2d(2),
-            *block(w, 2 * w), nn.MaxPool2d(2),
-            *block(2 * w, 4 * w), Quarters(),
-            nn.Flatten(), nn.Linear(16 * w, classes),
-        )  # fmt: skip
+            *block(channels, w),
+            nn.MaxPool2d(2),
+            *block(w, 2 * w),
+            nn.MaxPool2d(2),
+            *block(2 * w, 4 * w),
+            Quarters(),
+            nn.Flatten(),
+            nn.Linear(16 * w, classes),
+        )
 
 
 class Quarters(nn.Module):

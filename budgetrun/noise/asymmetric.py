@@ -62,8 +62,10 @@ class Asymmetric:
         """Raises UserError where the map is for another number of classes."""
         pairs = {c: (c + 1) % data.classes for c in range(data.classes)}
         classes, mistaken_for = {
-            "pairs": (data.classes, pairs), "cifar10": (10, CIFAR10), "cifar100": (100, CIFAR100),
-        }[self.map]  # fmt: skip
+            "pairs": (data.classes, pairs),
+            "cifar10": (10, CIFAR10),
+            "cifar100": (100, CIFAR100),
+        }[self.map]
         if classes != data.classes:
             raise UserError(
                 f"noise.map={self.map} is for {classes} classes and this data set has {data.classes}; "

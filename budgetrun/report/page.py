@@ -31,9 +31,17 @@ from budgetrun.terminal import any_encoding, shown, tell
 
 SPENT = ("updates", "examples_backward", "examples_forward", "flops", "flops_before", "seconds", "seconds_total")
 DIAGNOSTICS = (
-    "corrupted", "selected_corrupted", "selected_corrupted_lately", "visits_entropy", "selected_class_entropy",
-    "keep_rate", "effective_batch", "looking_updates", "selection_seconds", "selection_flops",
-)  # fmt: skip
+    "corrupted",
+    "selected_corrupted",
+    "selected_corrupted_lately",
+    "visits_entropy",
+    "selected_class_entropy",
+    "keep_rate",
+    "effective_batch",
+    "looking_updates",
+    "selection_seconds",
+    "selection_flops",
+)
 # of the configuration, what is named at the top where it does not vary
 MAIN = ("dataset", "model", "sampler", "aug", "noise", "budget", "budget_unit", "epochs", "batch_size", "lr")
 ENVIRONMENT = ("device", "threads", "versions", "commit", "dirty", "dataset_fingerprint")
@@ -105,9 +113,12 @@ def page(report: Report) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     return environment.get_template("page.html").render(vars(report))
 
 
@@ -132,11 +143,16 @@ def report_of(options: argparse.Namespace, command: str) -> Report:
         if typed and all(what in section.problems for section in sections):
             raise problem
     return Report(
-        title=title(layout, len(runs)), facts=facts(runs, layout, found), remarks=[*code(runs), *without],
-        sections=sections, metric=label(asked.metrics[0]),
-        configuration=configuration(runs, layout), environment=environment(runs), command=command,
+        title=title(layout, len(runs)),
+        facts=facts(runs, layout, found),
+        remarks=[*code(runs), *without],
+        sections=sections,
+        metric=label(asked.metrics[0]),
+        configuration=configuration(runs, layout),
+        environment=environment(runs),
+        command=command,
         date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
-    )  # fmt: skip
+    )
 
 
 def default_baseline(layout: Layout) -> str | None:
@@ -179,10 +195,13 @@ class SectionWriter:
     def command(self, panel: Panel) -> str:
         """What prints a panel's table."""
         chosen = {
-            "--rows": ",".join(self.layout.rows), "--cols": ",".join(self.layout.columns),
-            "--metric": ",".join(self.asked.metrics), "--where": panel.condition(self.options.where),
-            "--baseline": self.asked.baseline or "", "--paper": self.asked.paper or "",
-        }  # fmt: skip
+            "--rows": ",".join(self.layout.rows),
+            "--cols": ",".join(self.layout.columns),
+            "--metric": ",".join(self.asked.metrics),
+            "--where": panel.condition(self.options.where),
+            "--baseline": self.asked.baseline or "",
+            "--paper": self.asked.paper or "",
+        }
         typed = chain(*(item for item in chosen.items() if item[1]))
         return shlex.join(["python", "-m", "budgetrun.aggregate", *self.options.folders, *typed])
 
@@ -202,10 +221,13 @@ class SectionWriter:
                 head.append(label(metric) + power(by))
         count = Counter(words(run, names) for run in panel.runs)
         lines = [
-            [*(w or MISSING for w in row), str(count[row]),
-             *(entry(table, row, ()).removesuffix(f" (n={count[row]})") for table in tables)]
+            [
+                *(w or MISSING for w in row),
+                str(count[row]),
+                *(entry(table, row, ()).removesuffix(f" (n={count[row]})") for table in tables),
+            ]
             for row in sorted(count, key=order)
-        ]  # fmt: skip
+        ]
         said = dict.fromkeys(text for table in tables for text in (table.statistic(), table.note) if text)
         return Sheet([*names, "n", *head], lines, "; ".join(said), len(names))
 

@@ -49,13 +49,20 @@ def numbers() -> list[Number]:
     with FILE.open(newline="", encoding="utf-8") as file:
         return [
             Number(
-                line["paper"], line["where"], line["method"],
+                line["paper"],
+                line["where"],
+                line["method"],
                 {name: values.split("|") for name, _, values in (s.partition("=") for s in line["settings"].split())},
-                line["metric"], number(line["value"]), number(line["within"]), number(line["spread"]),
-                line["spread_is"], line["origin"], line["note"],
+                line["metric"],
+                number(line["value"]),
+                number(line["within"]),
+                number(line["spread"]),
+                line["spread_is"],
+                line["origin"],
+                line["note"],
             )
             for line in csv.DictReader(file)
-        ]  # fmt: skip
+        ]
 
 
 def of_paper(paper: str) -> list[Number]:

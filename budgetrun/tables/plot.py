@@ -28,12 +28,22 @@ UNITS = {"budget": "budget (part of the full training)", "seconds": "seconds", "
 METADATA: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": None}
 # for a page: text stays text, to be searched and read out; laid out in DejaVu Sans, the widest of those listed
 INLINE: dict[str, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "budgetrun", "text.parse_math": False, "font.size": 8.5,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "budgetrun",
+    "text.parse_math": False,
+    "font.size": 8.5,
     "axes.spines.top": False,
-    "axes.spines.right": False, "axes.linewidth": 0.6, "axes.edgecolor": "#555", "xtick.color": "#333",
-    "ytick.color": "#333", "axes.labelcolor": "#222", "axes.titlesize": "medium", "axes.titlelocation": "left",
-    "lines.markersize": 4.5, "errorbar.capsize": 3,
-}  # fmt: skip
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": "#555",
+    "xtick.color": "#333",
+    "ytick.color": "#333",
+    "axes.labelcolor": "#222",
+    "axes.titlesize": "medium",
+    "axes.titlelocation": "left",
+    "lines.markersize": 4.5,
+    "errorbar.capsize": 3,
+}
 AXES = (0.19, 0.19, 0.765, 0.7)
 LABEL = 40  # characters in a line of a label
 TITLE, LINE = 34, 0.06  # letters that fit above the axes, and the height of one more line of them
@@ -119,17 +129,25 @@ def figure(table: Table) -> Any:
             [place + (index - (len(lines) - 1) / 2) * apart for place in places],
             [cell.mean * factor if cell and math.isfinite(cell.mean) else math.nan for cell in cells],
             yerr=[cell.std * factor if cell and cell.std is not None else math.nan for cell in cells],
-            label=in_lines(", ".join(w or MISSING for w in row + rest)), color=COLOURS[first % len(COLOURS)],
-            marker=MARKERS[first % len(MARKERS)], linestyle=DASHES[other % len(DASHES)], capsize=3, markersize=5,
-        )  # fmt: skip
+            label=in_lines(", ".join(w or MISSING for w in row + rest)),
+            color=COLOURS[first % len(COLOURS)],
+            marker=MARKERS[first % len(MARKERS)],
+            linestyle=DASHES[other % len(DASHES)],
+            capsize=3,
+            markersize=5,
+        )
     axes.set_xlabel(in_lines(UNITS.get(x, x)))
     axes.set_ylabel(in_lines(label(table.metric)))
     axes.set_title(table.statistic(), fontsize="medium", loc="left")
     axes.grid(alpha=0.3)
     axes.legend(
-        title=in_lines(", ".join([*table.rows, *table.columns[1:]])), fontsize="small", handlelength=3,
-        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False,
-    )  # fmt: skip
+        title=in_lines(", ".join([*table.rows, *table.columns[1:]])),
+        fontsize="small",
+        handlelength=3,
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+    )
     return picture
 
 

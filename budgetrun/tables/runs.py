@@ -35,8 +35,10 @@ REPEATS = ("seed", *(key for key in ELSEWHERE if key != "device"), "dataset.syst
 # what is no setting and may not differ without a word: the machine, the code, and the data
 CIRCUMSTANCES = ("device", "commit", "dirty", "commits_before", "versions.budgetrun", "dataset_fingerprint")
 # what a CSV of runs keeps of the evaluations, a list a run
-CURVE = tuple(f"curve.{name}" for name in ("updates", "examples_backward", "flops", "seconds", "train_loss",
-                                           "test_accuracy", "val_accuracy"))  # fmt: skip
+CURVE = tuple(
+    f"curve.{name}"
+    for name in ("updates", "examples_backward", "flops", "seconds", "train_loss", "test_accuracy", "val_accuracy")
+)
 MEASURED = tuple(name for name in SHOWN if name not in ("names", "config"))
 
 

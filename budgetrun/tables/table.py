@@ -14,8 +14,15 @@ MISSING = "—"
 Key = tuple[str, ...]
 Place = tuple[str, Key, Key]  # of a cell: metric, row key, column key
 # parts of a whole, which are shown in per cent as accuracies are
-SHARES = ("corrupted", "selected_corrupted", "selected_corrupted_lately", "keep_rate", "looking_updates",
-          "selection_flops", "selection_seconds")  # fmt: skip
+SHARES = (
+    "corrupted",
+    "selected_corrupted",
+    "selected_corrupted_lately",
+    "keep_rate",
+    "looking_updates",
+    "selection_flops",
+    "selection_seconds",
+)
 GREATER = ("accuracy", "accuracy_at_best_validation", "accuracy_best_on_test", "speedup_examples", "speedup_seconds")
 LESS = ("loss", "error", "seconds", "seconds_total", "flops", "epochs_to_generalise")
 
@@ -170,11 +177,22 @@ def latex(sheet: Sheet) -> str:
         body[line][column] = rf"\textbf{{{body[line][column]}}}"
     ends = [" & ".join(line) + r" \\" for line in body]
     alignment = "l" * sheet.left + "r" * (len(head) - sheet.left)
-    return "\n".join([
-        r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\caption{{{escape(sheet.caption)}}}",
-        rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule", *ends,
-        r"\bottomrule", r"\end{tabular}", r"\end{table}",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escape(sheet.caption)}}}",
+            rf"\begin{{tabular}}{{{alignment}}}",
+            r"\toprule",
+            " & ".join(head) + r" \\",
+            r"\midrule",
+            *ends,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    )
 
 
 STYLES = {"md": markdown, "latex": latex}
@@ -202,8 +220,17 @@ def caption(*tables: Table) -> str:
 def escape(text: str) -> str:
     """Text for LaTeX; brackets and stars too, which a line of a table may not begin with."""
     special = {
-        **{c: rf"\{c}" for c in "%_&#$"}, **{c: f"{{{c}}}" for c in "[]*"}, "{": r"\{", "}": r"\}",
-        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-        ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", MISSING: "---",
-    }  # fmt: skip
+        **{c: rf"\{c}" for c in "%_&#$"},
+        **{c: f"{{{c}}}" for c in "[]*"},
+        "{": r"\{",
+        "}": r"\}",
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "±": r"$\pm$",
+        MISSING: "---",
+    }
     return "".join(special.get(character, character) for character in shown(text))

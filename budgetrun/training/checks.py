@@ -92,5 +92,6 @@ def check_memory(net: nn.Module, data: Data, settings: Settings, device: torch.d
     memory.check(
         2 * sum(p.nbytes for p in twin.parameters()) + of_batch + bytes_of(data, settings),
         f"the data, a model of {count:,} weights and a batch of {settings.batch_size:,} images",
-        "choose a smaller model, or set batch_size or image_size lower", device,
-    )  # fmt: skip
+        "choose a smaller model, or set batch_size or image_size lower",
+        device,
+    )

@@ -41,9 +41,14 @@ def trained_on(data: Data, settings: Settings) -> Data:
         assert data.val_images is not None
         assert data.val_labels is not None
         data = replace(
-            data, images=data.val_images, labels=data.val_labels, val_images=data.images, val_labels=data.labels,
-            corrupted=None, each_access=None,
-        )  # fmt: skip
+            data,
+            images=data.val_images,
+            labels=data.val_labels,
+            val_images=data.images,
+            val_labels=data.labels,
+            corrupted=None,
+            each_access=None,
+        )
     if len(data.labels) < settings.batch_size:
         part = "holds out" if settings.train_on == "validation" else "leaves"
         left = f" that validation={settings.validation:g} {part}" if settings.validation else ""

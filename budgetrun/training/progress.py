@@ -22,9 +22,12 @@ class Progress:
 
         self.budget = budget
         self.bar = tqdm(
-            total=100.0, initial=self.percent(), leave=False, disable=not sys.stderr.isatty(),
+            total=100.0,
+            initial=self.percent(),
+            leave=False,
+            disable=not sys.stderr.isatty(),
             bar_format="{n:5.1f}% of the budget |{bar:30}| {remaining} left{postfix}",
-        )  # fmt: skip
+        )
         self.accuracy: float | None = None
         self.drawn = 0.0
         self.mark()
@@ -51,9 +54,14 @@ class Progress:
         validation = f", val accuracy {line['val_accuracy']:.4f}" if "val_accuracy" in line else ""
         log.info(
             "%5.1f%% of the budget, update %d: lr %.3g, train loss %.4f, test accuracy %.4f%s, %.0f images/s",
-            100 * line["progress"], line["updates"], line["lr"], line["train_loss"], line["test_accuracy"], validation,
+            100 * line["progress"],
+            line["updates"],
+            line["lr"],
+            line["train_loss"],
+            line["test_accuracy"],
+            validation,
             self.images_per_second(),
-        )  # fmt: skip
+        )
 
 
 @contextlib.contextmanager

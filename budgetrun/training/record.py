@@ -55,8 +55,13 @@ class Record:
 
     def state_dict(self) -> dict[str, Any]:
         self.read()
-        return {"metrics": self.metrics, "updates": self.updates, "evaluations": self.evaluations,
-                "sum": self.sum, "count": self.count}  # fmt: skip
+        return {
+            "metrics": self.metrics,
+            "updates": self.updates,
+            "evaluations": self.evaluations,
+            "sum": self.sum,
+            "count": self.count,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.metrics, self.updates, self.evaluations = state["metrics"], state["updates"], state["evaluations"]

@@ -20,10 +20,15 @@ def say(result: Mapping[str, Any], path: Path) -> None:
     did = in_words(result)
     log.info(
         "test accuracy %.4f after %s updates: %s images trained on, %s forward passes, %s FLOPs, %s s%s\n%s",
-        result["test_accuracy"], spent("updates", ".0f"), spent("examples_backward", ",.0f"),
-        spent("examples_forward", ",.0f"), spent("flops", ".4g"), spent("seconds", ".1f"),
-        did and f"\n{result['names']['sampler']}: {did}", path,
-    )  # fmt: skip
+        result["test_accuracy"],
+        spent("updates", ".0f"),
+        spent("examples_backward", ",.0f"),
+        spent("examples_forward", ",.0f"),
+        spent("flops", ".4g"),
+        spent("seconds", ".1f"),
+        did and f"\n{result['names']['sampler']}: {did}",
+        path,
+    )
 
 
 def in_words(result: Mapping[str, Any]) -> str:
@@ -34,9 +39,16 @@ def in_words(result: Mapping[str, Any]) -> str:
     sampler = result["config"].get("sampler", {})
     keep, looking, effective, flops, seconds, corrupted, selected = map(
         result.get,
-        ("keep_rate", "looking_updates", "effective_batch", "selection_flops", "selection_seconds", "corrupted",
-         "selected_corrupted"),
-    )  # fmt: skip
+        (
+            "keep_rate",
+            "looking_updates",
+            "effective_batch",
+            "selection_flops",
+            "selection_seconds",
+            "corrupted",
+            "selected_corrupted",
+        ),
+    )
     said = []
     if looking == 0 and "threshold" in sampler:
         said.append("the gate never opened: this was uniform sampling")
