@@ -22,7 +22,7 @@ from budgetrun.folder.lock import Busy, Lock, holder
 HOLDER = """
 import sys, time
 from pathlib import Path
-from budgetrun.lock import Lock
+from budgetrun.folder.lock import Lock
 held = Lock(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)

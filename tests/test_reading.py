@@ -26,7 +26,7 @@ from test_aggregate import nobody
 from budgetrun import status
 from budgetrun.folder.reading import DEEPEST, parse
 from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, RunFolder
-from budgetrun.report.page import page as report
+from budgetrun.report import page as report
 from budgetrun.tables import cache
 from budgetrun.tables.runs import cell_of, read, value_in
 

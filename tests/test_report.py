@@ -24,8 +24,9 @@ from tables import aggregate, called, result
 from test_papers import write_hu
 
 from budgetrun.folder.plan import write_plan
+from budgetrun.report import figures
 from budgetrun.report.layout import laid_out, missing
-from budgetrun.report.page import figures, main
+from budgetrun.report.page import main
 from budgetrun.tables.curves import Point
 from budgetrun.tables.plot import REFERENCE, Line, chart, looks, page_style
 from budgetrun.tables.runs import read

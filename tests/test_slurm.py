@@ -423,8 +423,8 @@ def job_of(submitted: str) -> subprocess.CompletedProcess[str]:
     """A job without runs, whose process gets a signal after Python has put the handlers of signals back."""
     program = f"""
 import os, signal, sys
-from budgetrun.results import commit
-from budgetrun.slurm import Allocation
+from budgetrun.folder.run import commit
+from budgetrun.launch.slurm import Allocation
 
 class Late:
     def __del__(self, kill=os.kill, pid=os.getpid(), signum=signal.SIGUSR2):  # names are gone by then
