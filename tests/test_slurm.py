@@ -368,7 +368,7 @@ def test_forced_runs_are_forced_once_however_often_their_job_starts(cwd: Path) -
 
 
 def test_the_readmes_script_for_sbatch_saves_and_goes_on(cwd: Path) -> None:
-    script = (CHECKOUT / "README.md").read_text().partition("<!-- sbatch -->\n```\n")[2].partition("```")[0]
+    script = (CHECKOUT / "docs" / "sweeps.md").read_text().partition("<!-- sbatch -->\n```\n")[2].partition("```")[0]
     assert script.count("python -m budgetrun sampler=is budget=0.3 aug=ricap") == 1
     mine = f"{sys.executable} -m budgetrun --config-dir mine {SLOWLY} seed=0"
     script = script.replace("python -m budgetrun sampler=is budget=0.3 aug=ricap", mine)

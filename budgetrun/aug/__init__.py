@@ -1,0 +1,1 @@
+"""Steps of the augmentation, batched on the device."""

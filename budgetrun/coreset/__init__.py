@@ -1,0 +1,1 @@
+"""Core-set methods: each chooses few examples that stand for all of them."""

@@ -1,0 +1,1 @@
+"""Data sets: each reads, and if need be downloads, images and labels."""

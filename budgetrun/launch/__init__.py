@@ -1,0 +1,1 @@
+"""From a command line to runs: composing, sweeps, launchers. Hydra is imported here alone."""

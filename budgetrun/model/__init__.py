@@ -1,0 +1,1 @@
+"""Models: each builds a network from the number of channels and classes."""

@@ -1,0 +1,1 @@
+"""Noise: each corrupts training examples, and marks which."""

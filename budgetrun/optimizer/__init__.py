@@ -1,0 +1,1 @@
+"""torch's optimizers, with their values typed."""

@@ -1,0 +1,1 @@
+"""Samplers: each chooses what the next update trains on."""
