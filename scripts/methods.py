@@ -6,14 +6,13 @@ import dataclasses
 import inspect
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a checkout need not be installed
 
-from formulas import typeset
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
@@ -76,7 +75,7 @@ def described(kind: Any) -> Description:
             where = found.parameters if head.split(", ")[0] in names else found.labelled
             where[head] = f"{where.get(head, '')} {said}".strip()
     for head, said in found.labelled.items():
-        found.labelled[head] = flowing(said, names if head.startswith("Cost") else ())
+        found.labelled[head] = flowing(said)
     found.parameters = {head: flowing(said) for head, said in found.parameters.items()}
     found.text = "\n\n".join(block for part in found.text.split("\n\n") if (block := flowing(part)))
     return found
@@ -93,11 +92,19 @@ def tabular(paragraph: str) -> str:
     return "\n".join([*lines[:first], block, *lines[last:]])
 
 
-def flowing(text: str, names: Collection[str] = ()) -> str:
+def flowing(text: str) -> str:
     """Text as Markdown in one line, with its code blocks."""
     parts = re.split(r"(```.*?```)", " ".join(text.replace("\0", " ").split("\n")))
-    blocks = (part.replace("\1", "\n") if part.startswith("```") else typeset(part.strip(), names) for part in parts)
+    blocks = (part.replace("\1", "\n") if part.startswith("```") else escaped(part.strip()) for part in parts)
     return "\n".join(block for block in blocks if block)
+
+
+def escaped(text: str) -> str:
+    """Prose, with code in backticks, without the characters that mean something to Markdown."""
+    prose, *rest = re.split(r"(`[^`]*`)", text)
+    safe = re.sub(r"([*~])", r"\\\1", prose).replace("<", "&lt;")
+    safe = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", safe)
+    return safe + rest[0] + escaped("".join(rest[1:])) if rest else safe
 
 
 # ---- the page
@@ -176,7 +183,7 @@ def chapter(group: str, title: str) -> str:
         option = code(file.stem)
         if group in mine:
             option = f"[{option}](#{anchor(mine[group])})"
-        row = [option, typeset(description(file))]
+        row = [option, escaped(description(file))]
         if group == "aug":
             row.append(", ".join(steps))
         if group == "sampler":
@@ -191,7 +198,7 @@ def section(component: Component) -> str:
     """A class: what its file and its docstring say, and its parameters."""
     says = described(component.kind)
     summary = (inspect.getdoc(inspect.getmodule(component.kind)) or "").split("\n\n")[0]
-    blocks = [f"### {component.heading}", f"*{typeset(' '.join(summary.split()))}*", says.text]
+    blocks = [f"### {component.heading}", f"*{escaped(' '.join(summary.split()))}*", says.text]
     blocks += [f"**{label}:** {said}" for label, said in sorted(says.labelled.items())]
     # of a step that several options have, the values are those of the first
     options = dict(list(component.options.items())[: 1 if "." in component.where else None])
@@ -200,7 +207,7 @@ def section(component: Component) -> str:
         said = [text for heads, text in says.parameters.items() if name in heads.split(", ")]
         comment = component.comments.get(name, "")
         if comment and comment.lower() not in " ".join(said).lower():
-            said = [typeset(comment), *said]
+            said = [escaped(comment), *said]
         values = [code(shown(values[name])) for values in options.values()]
         rows.append([code(f"{component.where}.{name}"), *values, "<br>".join(said)])
     heads = [code(option) for option in options] if len(options) > 1 else ["default"]
@@ -215,7 +222,7 @@ def within(component: Component) -> list[str]:
     blocks = []
     for kind in (get_object(target) for target in dict.fromkeys(targets)):
         if not (CONF / kind.__module__.split(".")[-2]).is_dir():
-            does = getattr(inspect.getmodule(kind), (inspect.getdoc(kind) or "").split(" ")[0].rstrip(","), None)
+            does = getattr(inspect.getmodule(kind), (inspect.getdoc(kind) or "").split(" ")[0].strip("`,"), None)
             blocks += [f"**{kind.__name__}:** {inline(described(kind))}", inline(described(does)) if does else ""]
     return [block for block in blocks if block]
 
@@ -231,7 +238,7 @@ def short_table(group: str) -> str:
     """A group in one table, a line a class."""
     rows = []
     for component in components(group):
-        what = "<br>".join(typeset(description(CONF / group / f"{option}.yaml")) for option in component.options)
+        what = "<br>".join(escaped(description(CONF / group / f"{option}.yaml")) for option in component.options)
         rows.append(["<br>".join(map(code, component.options)), what, inline(described(component.kind))])
     return table(["option", "what it is", "in full"], rows)
 
@@ -243,16 +250,15 @@ def recipes() -> str:
         values: Any = OmegaConf.to_container(OmegaConf.load(file))
         groups = [item for entry in values.pop("defaults", []) if isinstance(entry, dict) for item in entry.items()]
         sets = [f"{key.removeprefix('override /')}={shown(value)}" for key, value in [*groups, *values.items()]]
-        rows.append([code(file.stem), typeset(description(file)), code(" ".join(sets))])
+        rows.append([code(file.stem), escaped(description(file)), code(" ".join(sets))])
     return table(["option", "what it is", "sets"], rows)
 
 
 def cost(kind: Any) -> str:
     """What a docstring says of the cost of an update, wherever it says it."""
     text = " ".join((inspect.getdoc(kind) or "").split())
-    names = [field.name for field in dataclasses.fields(kind)]
     found = re.findall(r"Cost(?: of an update)?([\w ]*): (.*?)\.(?= |$)", text)
-    return "; or ".join(typeset(f"{case.strip()}: {said}".removeprefix(": "), names) for case, said in found)
+    return "; or ".join(escaped(f"{case.strip()}: {said}".removeprefix(": ")) for case, said in found)
 
 
 def shown(value: Any) -> str:

@@ -15,7 +15,6 @@ from cli import CHECKOUT
 sys.path.insert(0, str(CHECKOUT / "scripts"))
 
 import methods
-from formulas import typeset
 
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 SAMPLERS = {c.heading: c.kind for c in methods.components("sampler")}
@@ -26,11 +25,14 @@ METHODS = {c.heading: c for group in methods.METHODS for c in methods.components
 
 
 def test_the_page_of_methods_is_what_the_docstrings_and_the_configuration_say() -> None:
-    assert methods.PAGE.read_text() == methods.page(), "run python scripts/methods.py"
+    """It is written when the site is built; what a new component adds to it may be missing until then."""
+    here, made = (page.splitlines() for page in (methods.PAGE.read_text(), methods.page()))
+    assert not [line for line in here if line not in made], "run python scripts/methods.py"
+    assert len(here) <= len(made)
 
 
 def test_every_option_has_its_line() -> None:
-    lines = methods.PAGE.read_text().splitlines()
+    lines = methods.page().splitlines()
     for group in [*methods.METHODS, *methods.OTHERS, "recipe"]:
         for file in methods.files(group):
             assert any(line.startswith("| ") and f"`{file.stem}`" in line.split(" | ")[0] for line in lines), file
@@ -65,11 +67,11 @@ def test_every_parameter_is_described(heading: str) -> None:
 
 @dataclass
 class Example:
-    """Keep an image with probability p_i^beta, one line.
+    """Keep an image with probability `p_i^beta`, one line.
 
     What follows goes on
-    for two lines. Source: Somebody et al. 2020, their code: yes. Cost of an update: pool b F + b (F + B).
-    Published: the same, without (F + B).
+    for two lines. Source: Somebody et al. 2020, their code: yes. Cost of an update: `pool b F + b (F + B)`.
+    Published: the same, without `(F + B)`.
 
     pool, keep: two of them. beta: on
         three: lines, of which an indented one. Source: is no label there,
@@ -102,32 +104,10 @@ def test_a_docstring_is_split_where_a_line_or_a_sentence_begins_with_a_label() -
     assert methods.cost(Example) == "`pool b F + b (F + B)`"
 
 
-@pytest.mark.parametrize(
-    ("plain", "markdown"),
-    [
-        ("with probability P = (s + mean(s)) / sum. Then", "with probability `P = (s + mean(s)) / sum`. Then"),
-        ("of tau = (1 - sum (g - 1/B)^2)^(-1/2) with", "of `tau = (1 - sum (g - 1/B)^2)^(-1/2)` with"),
-        ("-sum_k share_k log p(label_k), p the softmax", "`-sum_k share_k log p(label_k)`, p the softmax"),
-        ("||d loss / d logits||_2 of it", "`||d loss / d logits||_2` of it"),
-        ("Greedy for F(S) = sum_i max_{j in S} s_ij, so", "Greedy for `F(S) = sum_i max_{j in S} s_ij`, so"),
-        ("of ||w - v||^2 + c ||w||^2: choose", "of `||w - v||^2 + c ||w||^2`: choose"),
-        ("a pool of B = pool x b images; b of them", "a pool of `B = pool x b` images; b of them"),
-        ("On average 1 / (beta + 1) of the candidates", "On average `1 / (beta + 1)` of the candidates"),
-        ("open B F + b (F + B); closed b (F + B).", "open `B F + b (F + B)`; closed `b (F + B)`."),
-        ("s = a (1 - a) (c-SGD). a is", "`s = a (1 - a)` (c-SGD). a is"),
-        ("draws by confusion, a (1 - a) (Chang 2017)", "draws by confusion, `a (1 - a)` (Chang 2017)"),
-        ("score=confusion: s = a, in [0, 1)", "`score=confusion`: `s = a`, in `[0, 1)`"),
-        ("(their code: 1 - p, of the `share`)", "(their code: `1 - p`, of the `share`)"),
-        # what is no formula
-        ("50,000 + 10,000 images of 28x28 pixels", "50,000 + 10,000 images of 28x28 pixels"),
-        ("a look at a batch of b images (b of N)", "a look at a batch of b images (b of N)"),
-        ("see eq. 29, (p-SGD) and 4 x 4 pixels", "see eq. 29, (p-SGD) and 4 x 4 pixels"),
-        # what Markdown would read otherwise
-        ("files like *.csv in <root>, _target_", r"files like \*.csv in &lt;root>, \_target\_"),
-    ],
-)
-def test_formulas_are_set_as_code_and_prose_is_not(plain: str, markdown: str) -> None:
-    assert typeset(plain) == markdown
+def test_prose_is_escaped_and_code_is_not() -> None:
+    assert methods.escaped("files like *.csv in <root>, _x_, `a * b_c`") == (
+        r"files like \*.csv in &lt;root>, \_x\_, `a * b_c`"
+    )
 
 
 # ---- citations and links
@@ -152,7 +132,7 @@ def fragments(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text())
-    assert links or page.name == "references.md"
+    assert links or page.name in ("references.md", "layout.md")
     for link in links:
         path, _, fragment = link.partition("#")
         target = page.parent / path if path else page

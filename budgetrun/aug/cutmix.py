@@ -15,7 +15,7 @@ from budgetrun.contracts import Batch, Random
 class CutMix:
     """Paste a box of x' at the same place into x; the shares are the areas that are really visible.
 
-    lambda ~ Beta(alpha, alpha); the box has sides sqrt(1 - lambda) of the image's, its centre is uniform, and what
+    `lambda ~ Beta(alpha, alpha)`; the box has sides `sqrt(1 - lambda)` of the image's, its centre is uniform, and what
     lies outside the image is cut off. x' comes from a random permutation of the batch.
     Source: Yun et al. 2019, algorithm A1. Not in Arazo et al. 2021.
     alpha: of the Beta distribution; theirs for CIFAR is 1.

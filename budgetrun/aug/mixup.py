@@ -12,7 +12,7 @@ from budgetrun.contracts import Batch, Random
 
 @dataclass
 class Mixup:
-    """lambda x + (1 - lambda) x', with x' from a random permutation of the batch and lambda ~ Beta(alpha, alpha).
+    """`lambda x + (1 - lambda) x'`, with x' from a random permutation of the batch and `lambda ~ Beta(alpha, alpha)`.
 
     Source: Zhang et al. 2018; one lambda a batch, not folded to >= 1/2, as in Arazo et al. 2021.
     alpha: of the Beta distribution; 0.3 as in Arazo et al. 2021.

@@ -16,8 +16,8 @@ from budgetrun.contracts import Batch, Random
 class RICAP:
     """Four crops of four images fill the quadrants around a random point; the shares are the quadrants' areas.
 
-    The point is (round(W x), round(H y)), x and y from Beta(beta, beta); each quadrant shows a crop of its size, at a
-    uniform place, of an image from a random permutation of the batch of its own: row i of the batch is in mixed
+    The point is (`round(W x)`, `round(H y)`), x and y from `Beta(beta, beta)`; each quadrant shows a crop of its size,
+    at a uniform place, of an image from a random permutation of the batch of its own: row i of the batch is in mixed
     image i only by chance.
     Source: Takahashi et al. 2018; one point and one place a quadrant for the whole batch, as there and in Arazo et al.
     2021.

@@ -24,8 +24,8 @@ class Craig:
 def craig(gradients: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """`count` of the gradients [m, d] by greedy facility location, and how many gradients are nearest to each.
 
-    Greedy for F(S) = sum_i max_{j in S} s_ij, with s_ij = max distance - ||g_i - g_j||. Source: Mirzasoleiman et al.
-    2020, and their code. It takes m^2 numbers of memory: UserError above 4 GiB. A choice waits for the host.
+    Greedy for `F(S) = sum_i max_{j in S} s_ij`, with `s_ij = max distance - ||g_i - g_j||`. Source: Mirzasoleiman et
+    al. 2020, and their code. It takes `m^2` numbers of memory: UserError above 4 GiB. A choice waits for the host.
     """
     m = len(gradients)
     if 4 * m * m > 2**32:

@@ -39,7 +39,7 @@ def gradmatch(errors: Tensor, inputs: Tensor, count: int, regularization: float)
     """At most `count` of m gradients, in the order they are chosen, and weights >= 0 of them.
 
     Gradient i is the outer product of errors[i] and inputs[i], [m, C] and [m, D], as a linear layer's is.
-    Orthogonal matching pursuit for min_w ||sum_i g_i - sum_{j in S} w_j g_j||^2 + regularization ||w||^2: choose the
+    Orthogonal matching pursuit for `min_w ||sum_i g_i - sum_{j in S} w_j g_j||^2 + regularization ||w||^2`: choose the
     gradient of the largest product with what is left, solve for the weights of all chosen, drop the most negative
     while there is one. It ends early where nothing is left to match. Source: Killamsetty et al. 2021 (GRAD-MATCH), and
     their code, which drops negative weights the same way. A choice waits for the host.

@@ -12,7 +12,7 @@ from budgetrun.coreset.choice import Seen
 
 @dataclass
 class KCenter:
-    """k_center_greedy on the features, from a random first example."""
+    """`k_center_greedy` on the features, from a random first example."""
 
     def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, None]:
         first = torch.randint(len(seen.labels), (1,), generator=random, device=seen.labels.device)

@@ -25,7 +25,7 @@ from budgetrun.dataset._images import (
 class ImageFolder:
     """Image files in root/train/<class>/ and root/test/<class>/, or root/val/<class>/ where there is no test/.
 
-    root: below data_dir, or an absolute path. The classes are the names of train's folders, in alphabetical order.
+    root: below `data_dir`, or an absolute path. The classes are the names of train's folders, in alphabetical order.
     Folders in them are read too, each once; of an animated image, its first.
     size: all images are resized to that many pixels a side. channels: 3, colour, or 1, grey.
     mean, std: null for those of the training part, measured.

@@ -19,7 +19,7 @@ TABLES = ("train.csv", "val.csv", "test.csv")
 
 @dataclass
 class MiniImageNet:
-    """60,000 colour images of 100 classes of ImageNet (Vinyals et al. 2016), from files in data_dir/mini-imagenet.
+    """60,000 colour images of 100 classes of ImageNet (Vinyals et al. 2016), from files in `data_dir/mini-imagenet`.
 
     Either the usual train.csv, val.csv and test.csv (columns filename, label) with a folder images/, or image files in
     folders named by their classes, however deep. Images of another size are resized to `size` pixels a side.

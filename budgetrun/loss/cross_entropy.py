@@ -13,10 +13,10 @@ from budgetrun.softmax import errors
 
 @dataclass
 class CrossEntropy:
-    """-sum_k share_k sum_c q_kc log p_c, where q_k is (1 - smoothing) onehot(label_k) + smoothing / classes.
+    """`-sum_k share_k sum_c q_kc log p_c`, where `q_k` is `(1 - smoothing) onehot(label_k) + smoothing / classes`.
 
     Source: Szegedy et al. 2016, section 7, for the smoothing.
-    smoothing: in [0, 1); 0 is the plain cross-entropy, theirs is 0.1.
+    smoothing: in `[0, 1)`; 0 is the plain cross-entropy, theirs is 0.1.
     """
 
     smoothing: float

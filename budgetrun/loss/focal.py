@@ -11,7 +11,7 @@ from budgetrun.contracts import Batch
 
 @dataclass
 class Focal:
-    """-sum_k share_k (1 - p(label_k))^gamma log p(label_k), p the softmax: solved examples count for less.
+    """`-sum_k share_k (1 - p(label_k))^gamma log p(label_k)`, p the softmax: solved examples count for less.
 
     Source: Lin et al. 2018, eq. 4.
     Published: sigmoids of one class each, and a class weight alpha; here the softmax of several classes, and no weight.

@@ -14,7 +14,7 @@ from budgetrun.model._stem import check_stem, first_convolution
 class EfficientNet:
     """torchvision's EfficientNet-B4 or EfficientNetV2-S, not pretrained.
 
-    Source: Tan & Le 2019 (b4), 2021 (v2_s); both in Sahayam et al. 2023.
+    Source: Tan & Le 2019 (b4), 2021 (`v2_s`); both in Sahayam et al. 2023.
     variant: "b4" or "v2_s".
     stem: "small", the first convolution with stride 1 instead of 2, so that images of 32 pixels end as 2 x 2 places and
     not as one; "imagenet", torchvision's.

@@ -13,7 +13,7 @@ class WideResNet:
     """WRN-depth-width: three groups of pre-activation basic blocks with 16, 32, 64 times `width` channels.
 
     Source: Zagoruyko & Komodakis 2016; WRN-28-10 in Hu et al. 2021, WRN-28-2 in Katharopoulos & Fleuret 2018.
-    depth: 6 n + 4 layers. dropout: between the two convolutions of a block (Hu et al.'s code: 0.3).
+    depth: `6 n + 4` layers. dropout: between the two convolutions of a block (Hu et al.'s code: 0.3).
     """
 
     depth: int

@@ -38,9 +38,9 @@ CIFAR100 = {c: five[(i + 1) % 5] for five in SUPERCLASSES for i, c in enumerate(
 
 @dataclass
 class Asymmetric:
-    """In every class that is mistaken for another, round(rate x its examples), chosen uniformly, get that label.
+    """In every class that is mistaken for another, round(`rate x its` examples), chosen uniformly, get that label.
 
-    map: "pairs", class c is mistaken for c + 1, the last for the first (the pair flips of Han et al. 2018, any number
+    map: "pairs", class c is mistaken for `c + 1`, the last for the first (the pair flips of Han et al. 2018, any number
     of classes); "cifar10", truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog (Patrini et al. 2017;
     the other five classes stay clean, so half of `rate` of all labels are wrong); "cifar100", the next class of the
     same superclass, the last one's is the first (Patrini et al. 2017).

@@ -12,7 +12,7 @@ from budgetrun.contracts import Batch, Data, Random
 
 @dataclass
 class GaussianPixels:
-    """Exactly round(rate x N) images, chosen uniformly, become noise of their own mean and deviation; labels stay.
+    """Exactly `round(rate x N)` images, chosen uniformly, become noise of their own mean and deviation; labels stay.
 
     Every pixel of every channel is drawn from the normal distribution with the image's mean and standard deviation,
     one number each over all channels, then rounded and clipped to 0 .. 255.

@@ -20,9 +20,9 @@ LABELS = ("aggre_label", "worse_label", "random_label1", "random_label2", "rando
 class Human:
     """CIFAR-10N and CIFAR-100N (Wei et al. 2022): the labels of crowd workers, from the published file.
 
-    file: CIFAR-10_human.pt or CIFAR-100_human.pt. labels: which of the file's labels. CIFAR-10N has random_label1,
-    random_label2 and random_label3, of one worker each (17 to 18% wrong), aggre_label, their majority (9%), and
-    worse_label, a wrong one of the three where there is one (40%); CIFAR-100N has noisy_label (40%; all shares are
+    file: CIFAR-10_human.pt or CIFAR-100_human.pt. labels: which of the file's labels. CIFAR-10N has `random_label1`,
+    `random_label2` and `random_label3`, of one worker each (17 to 18% wrong), `aggre_label`, their majority (9%), and
+    `worse_label`, a wrong one of the three where there is one (40%); CIFAR-100N has `noisy_label` (40%; all shares are
     counted in the files).
     They are the same for every seed. The file's own clean labels must be those of the data set. It is read as data
     only: a file that would run code is refused.

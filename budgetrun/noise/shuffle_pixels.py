@@ -11,9 +11,9 @@ from budgetrun.contracts import Data, Random
 
 @dataclass
 class ShufflePixels:
-    """The pixels of exactly round(rate x N) images, chosen uniformly, are permuted; labels stay.
+    """The pixels of exactly `round(rate x N)` images, chosen uniformly, are permuted; labels stay.
 
-    One permutation of the H x W places for all of these images and all channels.
+    One permutation of the `H x W` places for all of these images and all channels.
     Source: Hu et al. 2021. In the first author's code images are permuted after crop and flip; here before, so that an
     augmented image is a crop of the permuted one.
     """

@@ -11,7 +11,7 @@ from budgetrun.contracts import Data, Random
 
 @dataclass
 class Symmetric:
-    """Exactly round(rate x N) examples, chosen uniformly, get a label drawn uniformly.
+    """Exactly `round(rate x N)` examples, chosen uniformly, get a label drawn uniformly.
 
     over: "others", from the other classes; "all", from all classes as in Hu et al. 2021, so that about one in `classes`
     of these examples keeps its true label. The mask says which labels are wrong, not which were drawn.

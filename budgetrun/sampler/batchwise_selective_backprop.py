@@ -13,15 +13,15 @@ from budgetrun.contracts import Batch, Context, UserError
 
 @dataclass
 class BatchwiseSelectiveBackprop:
-    """Draw int(keep x b) images of each batch, without replacement, with probability ∝ percentile^(1 / keep - 1).
+    """Draw `int(keep x b)` images of each batch, without replacement, with `probability ∝ percentile^(1 / keep - 1)`.
 
-    The percentile is (i + 1/2) / b for the i-th smallest loss of the batch, i from 0. No re-weighting: biased to hard
+    The percentile is `(i + 1/2) / b` for the i-th smallest loss of the batch, i from 0. No re-weighting: biased to hard
     on purpose.
     Source: selective backprop of mosaicml/composer (keep 0.5, begin 0.5, end 0.9, interrupt 2, in training mode).
     Their option to look at images of a lower resolution is not built.
-    Cost of an update that chooses: b F of looks, then int(keep x b) (F + B); of the others: b (F + B).
+    Cost of an update that chooses: `b F` of looks, then `int(keep x b) (F + B)`; of the others: `b (F + B)`.
 
-    keep: part of a batch, in (0, 1]; 1 looks at nothing. begin, end: the part of the budget in which it chooses, from
+    keep: part of a batch, in `(0, 1]`; 1 looks at nothing. begin, end: the part of the budget in which it chooses, from
     the update at which `begin` of it is spent to the last before `end`. interrupt: every interrupt-th batch of an epoch
     is trained on whole, without a look (2: every other); 0: none. looks: eval; or train, in which BatchNorm uses and
     learns from the whole batch.

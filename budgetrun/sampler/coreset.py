@@ -19,9 +19,9 @@ class CoreSet:
     Losses are weighted by the method's weights, normalised to mean 1 over the core-set.
     Source: CRAIG, GRAD-MATCH and GLISTER: the definitions and what differs from the published are in
     budgetrun/coreset/choice.py.
-    Cost of a choice: n F (GLISTER: and as many F as examples are held out); of an update: b (F + B).
+    Cost of a choice: `n F` (GLISTER: and as many F as examples are held out); of an update: `b (F + B)`.
 
-    method: how to choose, one of budgetrun/coreset. fraction: of the examples, in (0, 1]. every: passes over the
+    method: how to choose, one of budgetrun/coreset. fraction: of the examples, in `(0, 1]`. every: passes over the
     core-set, the epochs of the papers, or null to choose once. balanced: the same fraction of each class, chosen in it.
     """
 

@@ -13,18 +13,18 @@ from budgetrun.contracts import Batch, Context, UserError
 
 @dataclass
 class HardBatches:
-    """One pass over all B = floor(n / b) fixed batches, then rounds over the d = int(delta B) of the largest loss.
+    """One pass over all `B = floor(n / b)` fixed batches, then rounds over the `d = int(delta B)` of the largest loss.
 
     A batch's loss is the mean in its last training forward pass, before that update; a batch that a round leaves out
     keeps it, and comes back when the others have fallen below. A round is chosen when it begins, of equal losses the
     first batches, and goes through them in the order of the data. No re-weighting: biased to hard on purpose.
     Source: the code of Sahayam et al. 2023 (DyBAT), where the rounds go on until there are as many updates as in the
     full training; here, until the budget is spent. delta 1 is its baseline: plain SGD on batches in a fixed order.
-    The n - B b examples that fill no batch are never trained on, as published.
-    Cost of an update: b (F + B).
+    The `n - B b` examples that fill no batch are never trained on, as published.
+    Cost of an update: `b (F + B)`.
 
-    delta: part of the batches in a round, in (0, 1]. shuffle: cut the batches from one random order of the data; false:
-    from the data set's own, as published, in which neighbours may be of one class.
+    delta: part of the batches in a round, in `(0, 1]`. shuffle: cut the batches from one random order of the data;
+    false: from the data set's own, as published, in which neighbours may be of one class.
     """
 
     delta: float

@@ -16,18 +16,18 @@ MANY = 2000  # images of a pool
 
 @dataclass
 class ImportanceSampling:
-    """While the gate is open: look at a uniform pool of B = pool x b images, draw b with replacement, g ∝ score.
+    """While the gate is open: look at a uniform pool of `B = pool x b` images, draw b with replacement, `g ∝ score`.
 
-    Weights 1 / (B g) make the update's expectation the pool's mean gradient. The gate compares a moving average
-    (momentum 0.9, from 0) of tau = (1 - sum (g - 1/B)^2 / sum g^2)^(-1/2) = sqrt(B sum g^2) with a threshold;
+    Weights `1 / (B g)` make the update's expectation the pool's mean gradient. The gate compares a moving average
+    (momentum 0.9, from 0) of `tau = (1 - sum (g - 1/B)^2 / sum g^2)^(-1/2) = sqrt(B sum g^2)` with a threshold;
     while it is closed, updates are uniform and the score comes from the training forward pass at no cost.
-    Source: Katharopoulos & Fleuret 2018, algorithm 1, and their code (presample 3, threshold (B + 3b) / (3b),
-    their eq. 29: the gain that pays for B extra forward passes if B = 2F). On CIFAR they use pool 5, threshold 1.5.
-    The bound of an image's gradient norm is ||d loss / d logits||_2 (their eq. 20 for the network's last layer), of the
-    run's own loss: for the cross-entropy, theirs, ||softmax - sum_k share_k onehot(label_k)||.
-    Cost of an update: open B F + b (F + B); closed b (F + B).
+    Source: Katharopoulos & Fleuret 2018, algorithm 1, and their code (presample 3, threshold `(B + 3b) / (3b)`, their
+    eq. 29: the gain that pays for B extra forward passes if `B = 2F`). On CIFAR they use pool 5, threshold 1.5. The
+    bound of an image's gradient norm is `||d loss / d logits||_2` (their eq. 20 for the network's last layer), of the
+    run's own loss: for the cross-entropy, theirs, `||softmax - sum_k share_k onehot(label_k)||`.
+    Cost of an update: open `B F + b (F + B)`; closed `b (F + B)`.
 
-    pool: multiple of the batch size, in [1, 1000]. threshold: null for eq. 29. momentum: in [0, 1).
+    pool: multiple of the batch size, in `[1, 1000]`. threshold: null for eq. 29. momentum: in `[0, 1)`.
     score: "bound" of the gradient norm, or the "loss", as in Hu 2021 after the same algorithm.
     weights: whether to weigh; without, as in Hu 2021, the drawn images are biased to the score on purpose.
     looks: the model's mode, "eval" as in Katharopoulos & Fleuret's code or "train" as in Hu's; there BatchNorm takes

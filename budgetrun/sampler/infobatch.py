@@ -16,7 +16,7 @@ from budgetrun.sampler._history import LatestLosses
 class InfoBatch:
     """Each epoch is a shuffled pass that drops an example of less than the mean loss with probability `ratio`.
 
-    Of these easy examples, those that are kept have the weight 1 / (1 - ratio), and all others 1, so that an epoch's
+    Of these easy examples, those that are kept have the weight `1 / (1 - ratio)`, and all others 1, so that an epoch's
     sum of weighted gradients has the full pass's as its expectation (for images of one source; a mixed image has its
     sources' weights by share). A loss is the latest of an example's training passes, without weights; mixed images:
     see LatestLosses. Once `delta` of the budget is spent, an epoch is a full pass.
@@ -25,7 +25,7 @@ class InfoBatch:
     first losses are a constant; here an example that was not seen yet is not easy, and the mean is that of the
     others: both drop nothing in the first epoch. Theirs saves updates; here a budget has as many for every method, so
     that there are more and shorter epochs.
-    Cost of an update: b (F + B).
+    Cost of an update: `b (F + B)`.
     """
 
     ratio: float

@@ -17,15 +17,15 @@ GATHERED = 4096  # images of a refresh at once: 12 MB of CIFAR's pixels
 
 @dataclass
 class OnlineBatchSelection:
-    """Draw with replacement, P_r ∝ s^(-r / n), where rank r = 1 has the largest latest known loss of all n examples.
+    """Draw with replacement, `P_r ∝ s^(-r / n)`, where rank `r = 1` has the largest latest loss of all n examples.
 
     The first rank is about s times as likely as the last. The selection pressure s goes from `pressure` at the first
-    update to `final` at the last, s = pressure (final / pressure)^progress. Losses are not re-weighted: biased to hard
-    on purpose. The first epoch is a shuffled pass, which fills in the losses; mixed images: see LatestLosses.
+    update to `final` at the last, `s = pressure (final / pressure)^progress`. Losses are not re-weighted: biased to
+    hard on purpose. The first epoch is a shuffled pass, which fills in the losses; mixed images: see LatestLosses.
     Source: Loshchilov & Hutter 2015, by way of public re-implementations: both formulas, and a first pass and drawing
     with replacement as in a port of their code. Ours: the pressure falls at every update and not every epoch, and
     equal losses rank in random order (examples that are solved have a loss of exactly 0 in float32).
-    Cost of an update: b (F + B), and n F at every refresh.
+    Cost of an update: `b (F + B)`, and `n F` at every refresh.
 
     pressure, final: at least 1; 1 is uniform. 100 and 1 as in Song et al. 2020 and their code.
     refresh: epochs from one look at everything, without augmentation, to the next; 0 for never. Our default is 0, so

@@ -15,21 +15,22 @@ from budgetrun.contracts import Batch, Context
 class OrderedSGD:
     """The loss of an update is the mean of the q largest of the s losses in a shuffled batch.
 
-    q is s at first, and int(s / 2), int(s / 4), ... (at least 1) from the epoch after the one in which the training
-    accuracy reached the first, second, ... of the thresholds; it never grows. An epoch is floor(n / s) updates. An
+    q is s at first, and `int(s / 2)`, `int(s / 4)`, ... (at least 1) from the epoch after the one in which the training
+    accuracy reached the first, second, ... of the thresholds; it never grows. An epoch is `floor(n / s)` updates. An
     unbiased gradient of an ordered loss, biased to hard for the mean loss on purpose; no re-weighting.
-    Source: Kawaguchi & Lu 2020, and their code (s / 2, 4, 8, 16 at 80, 90, 95, 99.5%). Their code also cuts the
+    Source: Kawaguchi & Lu 2020, and their code (`s / 2`, 4, 8, 16 at 80, 90, 95, 99.5%). Their code also cuts the
     learning rate at 99.5%, in one of its two programs for plain SGD as well; that is not built: the schedule decides.
 
     backward: A graph cannot be differentiated for a part of a batch at less than the cost of the whole.
-        all, as published: one forward pass of all s; in `observe`, weight s / q for the q and 0 for the others.
-            Cost of an update: s (F + B).
-        rows: while q < s, look at the s in training mode and train on the q alone. Their BatchNorm statistics are then
-            those of the q, and the running ones learn from both passes. Cost: s F + q (F + B); s (F + B) while q = s.
+        all, as published: one forward pass of all s; in `observe`, weight `s / q` for the q and 0 for the others.
+            Cost of an update: `s (F + B)`.
+        rows: while `q < s`, look at the s in training mode and train on the q alone. Their BatchNorm statistics are
+            then those of the q, and the running ones learn from both passes. Cost: `s F + q (F + B)`; `s (F + B)`
+            while `q = s`.
     accuracy: of the s images of each update in training mode, before it, averaged over the epoch at no cost
         (running: their code for wide networks), or of a pass over all examples in training mode between two epochs,
-        n F (pass: their other program). An image of several sources is right by the share of the class predicted.
-    thresholds: increasing, in (0, 1]; none is plain SGD.
+        `n F` (pass: their other program). An image of several sources is right by the share of the class predicted.
+    thresholds: increasing, in `(0, 1]`; none is plain SGD.
     """
 
     thresholds: list[float]

@@ -12,17 +12,17 @@ from budgetrun.contracts import Batch, Context, Model
 
 @dataclass
 class Proxy:
-    """A small network looks at a uniform pool of pool x b images; both networks train on the b of its highest loss.
+    """A small network looks at a uniform pool of `pool x b` images; both networks train on the b of its highest loss.
 
     The proxy starts from its own random weights and makes an update on the chosen batch before the trained model does,
     with the same optimizer settings, learning rate and loss. No re-weighting: biased to hard on purpose.
-    Source: the code of Jordan 2024, airbench96_faster (pool 2: 512 of 1,024). Selection via proxy, Coleman et al. 2020,
-    chooses a part of the data by a small network, once and beforehand. With SGD at 0.1 on the digits, a pool of 3
+    Source: the code of Jordan 2024, `airbench96_faster` (pool 2: 512 of 1,024). Selection via proxy, Coleman et al.
+    2020, chooses a part of the data by a small network, once and beforehand. With SGD at 0.1 on the digits, a pool of 3
     collapses (41%; 2: 97.8%, uniform 97.8%; budget 0.3, one seed).
     Published: the small network goes through all batches before the large one's training, looks in training mode, and
     learns at every fourth; the large one sees the same batches and trains on what was marked in them. Here both train
     in one run, the proxy learns at every update and looks in evaluation mode, and what it spends is charged.
-    Cost of an update: pool b F' + b (F' + B') of the proxy, then b (F + B).
+    Cost of an update: `pool b F' + b (F' + B')` of the proxy, then `b (F + B)`.
 
     model: the proxy, a component as in the group model. pool: multiple of the batch size.
     """

@@ -12,15 +12,15 @@ from budgetrun.contracts import Batch, Context, UserError, path
 
 @dataclass
 class RHO:
-    """Look at a uniform pool of pool x b images; train on the b of highest loss minus irreducible loss, unweighted.
+    """Look at a uniform pool of `pool x b` images; train on the b of highest loss minus irreducible loss, unweighted.
 
     The irreducible loss of an example is that of a network trained on held-out data alone; it is read from a file:
-    `train_on=validation validation=0.5 scores=loss scores.of=validation` makes it, and the same validation=0.5 uses it.
-    A mixed image's is the mean of its sources', by share (ours). The very view that was looked at is trained on.
+    `train_on=validation validation=0.5 scores=loss scores.of=validation` makes it, and the same `validation=0.5` uses
+    it. A mixed image's is the mean of its sources', by share (ours). The very view that was looked at is trained on.
     Source: Mindermann et al. 2022, and their code (pool 10: 32 of 320; CIFAR-10 in two halves). Their
     held-out network is the checkpoint of lowest validation loss, ours the last one. They train with AdamW at 0.001:
     with SGD at 0.1, a pool of 10 collapses on half of the digits (36%; 3: 98.9%, uniform 98.3%; budget 0.3, one seed).
-    Cost of an update: pool b F + b (F + B); the result's flops_before is the file's.
+    Cost of an update: `pool b F + b (F + B)`; the result's `flops_before` is the file's.
 
     file: path; with * or ?, or commas, several files whose mean counts. pool: multiple of the batch size.
     looks: "train", in training mode as their code does (BatchNorm uses the pool, part by part, and learns from it), or

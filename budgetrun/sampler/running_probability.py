@@ -13,14 +13,14 @@ from budgetrun.contracts import Batch, Context
 
 @dataclass
 class RunningProbability:
-    """Each epoch draws int(n x budget) examples without replacement, with probability P = (s + mean(s)) / sum.
+    """Each epoch draws `int(n x budget)` examples without replacement, with probability `P = (s + mean(s)) / sum`.
 
-    a_i is the mean, over all visits of example i, of 1 - p(label) in the training forward pass; an example not
-    seen yet has the largest a. score=probability: s = a (p-SGD). score=confusion: s = a (1 - a) (c-SGD). Losses are
+    `a_i` is the mean, over all visits of example i, of `1 - p(label)` in the training forward pass; an example not seen
+    yet has the largest a. `score=probability`: `s = a` (p-SGD). `score=confusion`: `s = a (1 - a)` (c-SGD). Losses are
     not re-weighted: both are biased on purpose. The first epoch is uniform; at budget 1 both are plain SGD.
-    Source: Arazo et al. 2021 and their code (utils_train.py); p-SGD after Ioannou et al. 2019, c-SGD after the
+    Source: Arazo et al. 2021 and their code (`utils_train.py`); p-SGD after Ioannou et al. 2019, c-SGD after the
     threshold closeness of Chang et al. 2017.
-    Cost of an update: b (F + B).
+    Cost of an update: `b (F + B)`.
 
     score: "probability" or "confusion", what an epoch's draw prefers.
     credit: what a mixed image teaches about its sources. "sources" updates each source by its share, with the

@@ -16,26 +16,26 @@ MANY = 2000  # candidates of an update
 
 @dataclass
 class SelectiveBackprop:
-    """Keep a candidate with probability max(floor, CDF(loss)^beta); what is kept waits until it fills a batch.
+    """Keep a candidate with probability `max(floor, CDF(loss)^beta)`; what is kept waits until it fills a batch.
 
     CDF is the share of the last `history` candidate losses that are strictly lower, the candidate's own batch
-    included. With floor 0, 1 / (beta + 1) of the candidates are kept on average. No re-weighting: biased to hard on
+    included. With floor 0, `1 / (beta + 1)` of the candidates are kept on average. No re-weighting: biased to hard on
     purpose.
     Source: Jiang et al. 2019, algorithm 1, and their code (history 1024; beta 2 keeps the 33% of their CIFAR-10
     runs; Arazo et al. 2021 use beta 3). A candidate is trained on in the very view that was looked at. Candidates are
     looked at as many batches at a time as are expected to fill the queue, theirs one batch at a time.
-    Cost of an update: about (beta + 1) b / stale F of looks, then b (F + B).
+    Cost of an update: about `(beta + 1) b / stale F` of looks, then `b (F + B)`.
 
     prime: epochs at the start in which every candidate is kept without a look (their code: 1); they leave the
         history empty.
-    stale: every stale-th epoch is looked at (Stale-SB of the paper; 1 looks at all). In the epochs between, a
-        candidate has the loss of its last look: nothing is charged, the loss enters the history again, chance decides
-        anew, and what is kept is trained on in a fresh view. The first epoch that begins after the priming is looked
-        at, and so is what is left of an epoch in which the priming ends (their code looks during the priming, too,
-        and uses that in the stale - 1 epochs after it). Under mixing, an example has the mean, by share, of the losses
-        of the images that it was in, and counts as the hardest if it was in none; what is kept at one time is mixed
-        with each other.
-    floor: the least probability of keeping, in [0, 1] (0 in both papers' code by default).
+    stale: every stale-th epoch is looked at (Stale-SB of the paper; 1 looks at all). In the epochs between, a candidate
+        has the loss of its last look: nothing is charged, the loss enters the history again, chance decides anew, and
+        what is kept is trained on in a fresh view. The first epoch that begins after the priming is looked at, and so
+        is what is left of an epoch in which the priming ends (their code looks during the priming, too, and uses that
+        in the `stale - 1` epochs after it). Under mixing, an example has the mean, by share, of the losses of the
+        images that it was in, and counts as the hardest if it was in none; what is kept at one time is mixed with each
+        other.
+    floor: the least probability of keeping, in `[0, 1]` (0 in both papers' code by default).
     looks: eval; or train, as the code of Hu et al. 2021 looks: BatchNorm uses and learns from the candidates.
     """
 

@@ -19,10 +19,11 @@ class Subset:
     subset. Equal scores are ranked at random.
     Source: the second phase of forgetting events, EL2N, GraNd, ensembles, k-center, herding and one-off core-sets; the
     scores name their papers.
-    Cost of an update: b (F + B); the result's flops_before is the file's.
+    Cost of an update: `b (F + B)`; the result's `flops_before` is the file's.
 
-    file: path; with * or ?, or commas, several files whose mean counts. keep: part of the examples, in (0, 1], or null
-    for all that are in the file. order: "highest" or "lowest" scores are kept. balanced: the same part of every class.
+    file: path; with * or ?, or commas, several files whose mean counts. keep: part of the examples, in `(0, 1]`, or
+    null for all that are in the file. order: "highest" or "lowest" scores are kept. balanced: the same part of every
+    class.
     """
 
     file: str | None

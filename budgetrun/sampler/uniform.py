@@ -12,11 +12,11 @@ from budgetrun.contracts import Batch, Context
 
 @dataclass
 class Uniform:
-    """Each epoch draws int(n x budget) examples uniformly without replacement, independent of other epochs.
+    """Each epoch draws `int(n x budget)` examples uniformly without replacement, independent of other epochs.
 
     At budget 1 it is scan-SGD.
     Source: Arazo et al. 2021, unif-SGD.
-    Cost of an update: b (F + B).
+    Cost of an update: `b (F + B)`.
     """
 
     def start(self, context: Context) -> None:

@@ -10,7 +10,7 @@ from budgetrun.schedule._final import check_final
 
 @dataclass
 class Cosine:
-    """final + (lr - final) (1 + cos(pi progress)) / 2. Source: Loshchilov & Hutter 2017, without restarts."""
+    """`final + (lr - final) (1 + cos(pi progress)) / 2`. Source: Loshchilov & Hutter 2017, without restarts."""
 
     final: float
 

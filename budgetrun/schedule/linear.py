@@ -9,7 +9,7 @@ from budgetrun.schedule._final import check_final
 
 @dataclass
 class Linear:
-    """lr + (final - lr) progress. Source: Li et al. 2020; final 1e-6 at the last update as in Arazo et al. 2021."""
+    """`lr + (final - lr) progress`. Source: Li et al. 2020; final 1e-6 at the last update as in Arazo et al. 2021."""
 
     final: float
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Step:
-    """lr times `factor` for every milestone reached; milestones are increasing parts of the budget in (0, 1).
+    """lr times `factor` for every milestone reached; milestones are increasing parts of the budget in `(0, 1)`.
 
     The milestones of Arazo et al. 2021 are not known; one and two thirds are this project's choice.
     """

@@ -18,9 +18,9 @@ class CoreSetScores:
     The score is 1 for the first that is chosen and falls by 1/n, or 1 over the size of the class if `balanced`, from
     one to the next: a sampler that keeps the highest scores keeps those that were chosen first. Methods with weights
     (CRAIG, GRAD-MATCH) give the column `weight`, right for all of the file and not for a part of it.
-    Cost: n F at the end (GLISTER: and as many F as examples are held out).
+    Cost: `n F` at the end (GLISTER: and as many F as examples are held out).
 
-    method: how to choose, a part of budgetrun/coreset/choice.py. keep: part of the examples to choose, in (0, 1].
+    method: how to choose, a part of budgetrun/coreset/choice.py. keep: part of the examples to choose, in `(0, 1]`.
     balanced: the same part of each class, chosen in it.
     """
 

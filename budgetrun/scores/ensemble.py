@@ -16,7 +16,7 @@ from budgetrun.softmax import entropy
 class Ensemble:
     """How unsure of an example the networks of `members` points of the run are, evenly spaced, the last at its end.
 
-    With p_e the softmax of member e on the un-augmented image and p their mean over the E members:
+    With `p_e` the softmax of member e on the un-augmented image and p their mean over the E members:
     entropy            H(p) = -sum_k p_k log p_k
     mutual_information H(p) - mean_e H(p_e)
     variation_ratio    1 - (members that predict the most predicted class) / E
@@ -24,7 +24,7 @@ class Ensemble:
     Source: Chitta et al. 2020, who select a training subset by an ensemble of hundreds of checkpoints; the definitions
     are the standard ones, and the points of the run our choice, as the paper's own are not known to us. Of several runs
     the files are averaged where they are read, which for the first three is not the ensemble of all their networks.
-    All four are columns of the file. Cost: members x n F, n of it at the end.
+    All four are columns of the file. Cost: `members x n F`, n of it at the end.
 
     acquisition: which of them is the score. members: at least 2.
     """

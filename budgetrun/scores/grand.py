@@ -13,13 +13,13 @@ from budgetrun.contracts import Batch, Context
 
 @dataclass
 class GraNd:
-    """||d loss_i / d parameters||_2 of every example's un-augmented image at the end of the run, of the run's own loss.
+    """`||d loss_i / d parameters||_2` of every un-augmented image at the end of the run, of the run's own loss.
 
     Source: Paul et al. 2021, for one training: several files are averaged where they are read, and their code's advice
     is at least 10. A run with few epochs scores early in training, as they do.
-    parameters: "all", as they do; n (F + B) at the end. "last": those of the last linear layer, weights and bias, as
-    DeepCore does; n F at the end. Their gradient is g [h, 1]^T, h the layer's input and g the loss's gradient by the
-    logits, softmax - onehot of the cross-entropy, so the norm is ||g|| sqrt(||h||^2 + 1).
+    parameters: "all", as they do; `n (F + B)` at the end. "last": those of the last linear layer, weights and bias, as
+    DeepCore does; `n F` at the end. Their gradient is g [h, 1]^T, h the layer's input and g the loss's gradient by the
+    logits, `softmax - onehot` of the cross-entropy, so the norm is `||g|| sqrt(||h||^2 + 1)`.
     """
 
     parameters: str

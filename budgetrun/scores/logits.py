@@ -33,9 +33,9 @@ class LogitScores:
     score: "loss" is the run's own loss; the others are functions of the softmax p, see there. EL2N is the published
     score of one run: several files are averaged where they are read, and the advice of the authors' code is at least
     10. A run with few epochs scores early in training, as they do.
-    of: "training", or "validation" to score the held-out examples. With train_on=validation those are the training
+    of: "training", or "validation" to score the held-out examples. With `train_on=validation` those are the training
     examples: their irreducible losses, for RHO.
-    Cost: n F at the end, in the file's cost.
+    Cost: `n F` at the end, in the file's cost.
     """
 
     score: str
