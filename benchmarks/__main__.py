@@ -129,7 +129,7 @@ def compare() -> None:
         if "a" in wanted:
             table(
                 "(a) Our loop against the limit (goal: at least 0.95)",
-                f"uniform, standard augmentation | limit, ms an update | ours, ms an update | {RATIO_HEADER}",
+                f"uniform, standard augmentation | limit, ms per update | ours, ms per update | {RATIO_HEADER}",
                 against_the_limit(cases, device, place, options.smoke, most, options.cpu_time),
             )
         if "b" in wanted:
@@ -253,7 +253,7 @@ def samplers(device: torch.device, common: list[str], data: Data, smoke: bool, m
         )
     table(
         "(c) Each sampler's update against uniform's (goal: at most 1.05 of what its definition predicts)",
-        "cnn, Fashion-MNIST, budget 0.3 | ms an update | of uniform | batches looked at an update | and trained on | "
+        "cnn, Fashion-MNIST, budget 0.3 | ms per update | of uniform | batches looked at per update | and trained on | "
         "predicted (trained + looked / 3) | predicted by its passes alone | over that | "
         f"over the definition's: {RATIO_HEADER}",
         rows,
@@ -296,7 +296,7 @@ def choices(device: torch.device, common: list[str], data: Data, smoke: bool, mo
     table(
         "(c) A core-set's update with its part of a choice, against uniform's",
         "cnn, Fashion-MNIST | a choice, s | to look at all, s | updates from choice to choice | of uniform | "
-        f"predicted (1 + batches looked at / 3 an update) | over the definition's: {RATIO_HEADER}",
+        f"predicted (1 + batches looked at / 3 per update) | over the definition's: {RATIO_HEADER}",
         rows,
     )
 

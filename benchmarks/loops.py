@@ -104,7 +104,7 @@ class CountedSecond:
 
 
 def ours(overrides: list[str], data: Data, at_once: int = 1, before: Callable[[Context], object] | None = None) -> Lane:
-    """The real loop, `train.run`. The learning-rate schedule, which it asks once an update, is where it is timed.
+    """The real loop, `train.run`. The learning-rate schedule, which it asks once per update, is where it is timed.
 
     at_once: updates that count as one. before: see CountedSampler.
     """
@@ -271,5 +271,5 @@ def first(data: Data, count: int) -> Data:
 
 @functools.cache
 def data_of(*overrides: str) -> Data:
-    """The data of an experiment, read once a process."""
+    """The data of an experiment, read once per process."""
     return prepare(composed(list(overrides)))[0]

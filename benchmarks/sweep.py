@@ -31,7 +31,7 @@ def main() -> None:
     typed, seeds = options.overrides, range(options.runs)
     several = ["-m", *typed, f"seed={','.join(map(str, seeds))}"]
     ways = {
-        "a process a run, one after another": [[*typed, f"seed={seed}"] for seed in seeds],
+        "one process per run, one after another": [[*typed, f"seed={seed}"] for seed in seeds],
         "one process for all": [several],
         **{
             f"joblib, {jobs} processes": [[*several, "hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}"]]

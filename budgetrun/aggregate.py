@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         "--format",
         default="md",
         choices=["md", "csv", "latex", "runs"],
-        help="csv: a line a cell; runs: a line a run, as CSV, with all that is known of it, to be read again",
+        help="csv: one line per cell; runs: one line per run, as CSV, with all that is known of it, to be read again",
     )
     add("--plot", type=Path, help="also draw the cells of the first metric: .svg, .png or .pdf")
     return parser
@@ -84,7 +84,7 @@ def say(remarks: Iterable[str]) -> None:
 
 
 def every_cell(answer: Analysis) -> str:
-    """A line a cell, and a metric if there are several; also the missing. Numbers in full, accuracies up to 1."""
+    """One line per cell, and a metric if there are several; also the missing. Numbers in full, accuracies up to 1."""
     tables, comparison, published = answer.tables, answer.comparison, answer.published
     first, lines = tables[0], []
     for row, column, table in itertools.product(first.row_keys, first.column_keys, tables):
@@ -104,7 +104,7 @@ def every_cell(answer: Analysis) -> str:
 
 
 def every_run(runs: Sequence[dict[str, Any]], settings: Sequence[str]) -> str:
-    """A line a run with every setting, every number, and the evaluations: for work of one's own, and to read again.
+    """One line per run with every setting, every number, and the evaluations: for work of one's own, and to read again.
 
     The settings are the columns before run_id.
     """

@@ -82,7 +82,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         rules = {
-            "budget": (0 < self.budget <= 1, "greater than 0 and at most 1: the part of the full training to spend"),
+            "budget": (0 < self.budget <= 1, "greater than 0 and at most 1: the part of the full training run"),
             "budget_unit": (self.budget_unit in UNITS, f"one of {', '.join(UNITS)}"),
             "seed": (0 <= self.seed < 2**63, "a whole number from 0"),
             "epochs": (0 < self.epochs <= MOST, f"greater than 0 and at most {MOST:,}"),
@@ -127,7 +127,7 @@ class Data:
     """A data set in memory.
 
     images, test_images: uint8 [N, C, H, W]; labels, test_labels: int64 [N] in 0 .. classes-1.
-    mean, std: one number a channel, of pixels scaled to [0, 1].
+    mean, std: one number per channel, of pixels scaled to [0, 1].
     flip: whether a mirrored image keeps its label. padding: pixels of zero padding for random crops.
     position: int64 [N], which of the data set's training examples these are; None where none is held out.
     each_access: what happens to training images whenever they are viewed, before augmentation.
@@ -254,7 +254,7 @@ class Context:
     """What a method is given: the facts of the training and the only ways to reach the data and the model.
 
     n, classes: number of training examples and of classes. labels: int64 [n], as the training sees them.
-    batch_size: images an update. fraction: the budget, in (0, 1]. epoch: updates of one full pass.
+    batch_size: images per update. fraction: the budget, in (0, 1]. epoch: updates of one full pass.
     validation: the held-out part as one plain batch (its `drawn` and `index` count in that part), or None.
     view(index): augmented images of the examples `index` [B]; costs nothing. view.plain(index): without augmentation.
         everything(): all examples so, in order, in batches. stream(plan): views that are made ahead of time.

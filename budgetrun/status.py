@@ -1,7 +1,7 @@
 """What became of the runs of a sweep, by their folders alone: `python -m budgetrun.status outputs/smoke`.
 
 It reads only, from any machine that sees the disk, while the sweep runs or after. What a sweep is going to run stands
-in output_dir/.sweeps, a file a sweep, so that runs can be missing.
+in output_dir/.sweeps, one file per sweep, so that runs can be missing.
 """
 
 from __future__ import annotations

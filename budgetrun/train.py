@@ -97,7 +97,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     check_views(experiment, data)
     data = data.to(device)
 
-    # ---- randomness: one stream a purpose, so that no method changes another's draws
+    # ---- randomness: one stream per purpose, so that no method changes another's draws
     torch.manual_seed(settings.seed)  # initial weights and dropout
     random, aug_random, scores_random = (
         Random.seeded(settings.seed, of, device) for of in ("sampler", "aug", "scores")
@@ -216,13 +216,13 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
 
 def budget_of(experiment: Experiment, data: Data, network: Network) -> Budget:
-    """What the run may spend; the seconds of the full training are measured where they count and are not given."""
+    """What the run may spend; the seconds of the full training run are measured where they count and are not given."""
     settings = experiment.settings
     full, full_seconds = full_updates(settings, len(data.labels)), settings.full_seconds or 0.0
     if settings.budget_unit == "seconds" and not full_seconds:
         full_seconds = full * network.seconds_per_update(experiment, data)
         log.info(
-            "a full training takes %.1f s here, as measured; full_seconds sets it for runs to compare", full_seconds
+            "a full training run takes %.1f s here, as measured; full_seconds sets it for runs to compare", full_seconds
         )
     return Budget.of(settings, full, network.flops, full_seconds, network.device)
 

@@ -235,7 +235,7 @@ def inline(says: Description) -> str:
 
 
 def short_table(group: str) -> str:
-    """A group in one table, a line a class."""
+    """A group in one table, one line per class."""
     rows = []
     for component in components(group):
         what = "<br>".join(escaped(description(CONF / group / f"{option}.yaml")) for option in component.options)

@@ -194,7 +194,7 @@ FROM_FILES = ("subset", "rho")  # samplers that read a file of scores
 def needed(sampler: str, folder: Path, line: str = "") -> str:
     """What a sampler needs besides its name on this command line: held-out examples, or a file, made in `folder`."""
     if sampler == "glister" and "validation=" not in line:
-        return " validation=0.02"  # leaves 1,408 examples: as many updates an epoch as all of them
+        return " validation=0.02"  # leaves 1,408 examples: as many updates per epoch as all of them
     if sampler not in FROM_FILES:
         return ""
     import torch

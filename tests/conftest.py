@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-# one test process a core, one thread each: threads that wait for each other slow every test down several times
+# one test process per core, one thread each: threads that wait for each other slow every test down several times
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable

@@ -53,7 +53,7 @@ def test_one_run_has_no_deviation(form: str, tmp_path: Path) -> None:
     out = aggregate(tmp_path, "--format", form).out
     lines, caption = {"md": read_markdown, "latex": read_latex}[form](out)
     assert lines[1] == ["uniform", "standard", "25.00"]
-    assert caption == "test_accuracy, %: one run a cell"
+    assert caption == "test_accuracy, %: one run per cell"
     assert table_of(tmp_path)[0]["std"] == ""
 
 

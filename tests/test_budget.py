@@ -25,7 +25,7 @@ from budgetrun.train import run
 from budgetrun.training.budget import Budget, model_flops
 
 CPU = torch.device("cpu")
-B = 64  # images an update, of digits' recipe
+B = 64  # images per update, of digits' recipe
 EPOCH = 22  # updates: floor(1,438 / 64)
 TINY = ("model.width=2", "epochs=1", "evaluations=1")
 

@@ -24,7 +24,7 @@ from budgetrun.train import run
 from budgetrun.training.budget import model_flops
 
 UNITS = ("updates", "examples", "flops")  # in seconds no two runs spend the same
-B = 64  # images an update, of digits' recipe
+B = 64  # images per update, of digits' recipe
 # fewer looks, or a network smaller than that of two channels
 CHEAPER = {"rho": "sampler.pool=2", "craig": "sampler.every=30", "proxy": "sampler.model.width=1"}
 

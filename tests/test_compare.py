@@ -248,7 +248,7 @@ def test_a_run_that_differs_in_another_setting_has_no_partner_and_it_is_said(oth
 
 
 def test_a_baseline_of_two_settings_is_compared_with_the_runs_that_differ_in_both(tmp_path: Path) -> None:
-    """Selective backprop at half the budget against a full training."""
+    """Selective backprop at half the budget against a full training run."""
     for seed in range(3):
         write(tmp_path, sampler="scan", budget=1.0, seed=seed, test_accuracy=0.9, flops=200)
         write(tmp_path, sampler="sb", budget=0.5, seed=seed, test_accuracy=0.8, flops=150)

@@ -92,7 +92,7 @@ def test_evaluations_that_cannot_be_read_are_not_known(content: str, tmp_path: P
 
 
 def test_epochs_until_0_99_of_the_last_accuracy_by_hand(tmp_path: Path) -> None:
-    """0.99 of 0.8 is 0.792: the third evaluation, after 30 updates of 4 an epoch."""
+    """0.99 of 0.8 is 0.792: the third evaluation, after 30 updates of 4 per epoch."""
     run(tmp_path, [0.5, 0.791, 0.793, 0.7, 0.8], n_training=300, batch_size=64)
     assert value(tmp_path, "epochs_to_generalise") == 30 / (300 // 64) == 7.5
     assert value(tmp_path, "epochs_to_generalise", "--share", "0.9") == 20 / 4
@@ -210,7 +210,7 @@ def test_the_entropy_is_shown_with_three_places_and_its_maximum(tmp_path: Path) 
     run(tmp_path, [0.5], n_training=50_000, visits_entropy=10.77456)
     lines, caption = read_markdown(aggregate(tmp_path, "--metric", "visits_entropy").out)
     assert lines[1][2] == "10.775"
-    assert caption == "visits_entropy: one run a cell; visits_entropy: in nats, at most ln N = 10.820"
+    assert caption == "visits_entropy: one run per cell; visits_entropy: in nats, at most ln N = 10.820"
     assert f"{math.log(50_000):.3f}" == "10.820"
     run(tmp_path, [0.5], seed=1, n_training=40_000, visits_entropy=10.5)
     assert "at most" not in aggregate(tmp_path, "--metric", "visits_entropy").out

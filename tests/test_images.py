@@ -38,7 +38,7 @@ def pictures(root: Path, test: str = "test") -> Path:
         for c in ("cat", "dog", "emu"):
             for k in range(each):
                 number += 1
-                shape = (20 + number, 30 - number, 3) if k else (25, 25)  # one grey one a class
+                shape = (20 + number, 30 - number, 3) if k else (25, 25)  # one grey one per class
                 suffix = ("png", "jpg", "JPEG", "bmp")[k]
                 save(root / part / c / f"{c}{number}.{suffix}", random_pixels(*shape, seed=number))
     return root

@@ -1,4 +1,4 @@
-"""One process a run: who has it, who is dead, and what another node may do."""
+"""One process per run: who has it, who is dead, and what another node may do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def foreign(folder: Path, age: float) -> None:
-    """A sign of life of another node's process, so many seconds old, and the lock file that it left."""
+    """A heartbeat of another node's process, so many seconds old, and the lock file that it left."""
     (folder / lock.LOCK).touch()
     (folder / lock.SIGN).write_text(json.dumps({"host": "another", "pid": 1, "parent": 0, "job": None}))
     os.utime(folder / lock.SIGN, (time.time() - age,) * 2)

@@ -29,7 +29,7 @@ from budgetrun.training.looks import Looks, SecondNetwork
 from budgetrun.training.network import Network
 
 CPU = torch.device("cpu")
-PART = 4  # images a pass
+PART = 4  # images per pass
 PLAIN = CrossEntropy(smoothing=0.0)
 # 8x8 images of one channel; 16x16 of three, which are laid out with the channels last
 GREY, COLOUR = (1, 8, 8), (3, 16, 16)
@@ -209,7 +209,7 @@ def test_logit_gradients_are_those_of_each_image_s_own_loss_and_cost_nothing(los
 
 
 def norms_one_by_one(b: Bench, loss: Loss) -> Tensor:
-    """The norm of each image's gradient, one backward pass an image, in evaluation mode."""
+    """The norm of each image's gradient, one backward pass per image, in evaluation mode."""
     twin, norms = copy.deepcopy(b.net).eval(), []
     for row in range(len(b.batch)):
         one = b.batch[row : row + 1]

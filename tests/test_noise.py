@@ -496,7 +496,7 @@ def test_redrawn_pixels_are_normal_with_the_mean_and_deviation_of_their_image_ov
     chosen = noisy.corrupted
     pixels, noise_pixels = images[chosen].double().flatten(1), viewed(noisy, 0)[chosen].double().flatten(1)
     mean, std = pixels.mean(1), pixels.std(1)
-    # 768 pixels an image: standard errors of the mean and of the deviation are std / sqrt(768) and std / sqrt(1536)
+    # 768 pixels per image: standard errors of the mean and of the deviation are std / sqrt(768) and std / sqrt(1536)
     assert (((noise_pixels.mean(1) - mean) / std).abs() < 4.5 / 768**0.5).all()
     assert ((noise_pixels.std(1) / std - 1).abs() < 4.5 / 1536**0.5).all()
     standard = ((noise_pixels - mean[:, None]) / std[:, None]).view(100, 3, 256)

@@ -210,7 +210,7 @@ def test_when_all_have_the_same_extreme_score_every_example_is_as_likely(context
 @pytest.mark.parametrize("score", ["probability", "confusion"])
 def test_an_epoch_holds_int_n_times_budget_examples_and_none_twice(context_for, score):
     sampler = RunningProbability(score=score, credit="sources")
-    sampler.start(context_for(50, 4, fraction=0.33))  # 16 an epoch
+    sampler.start(context_for(50, 4, fraction=0.33))  # 16 per epoch
     for _ in range(6):
         epoch = [sampler.draw() for _ in range(4)]
         drawn = torch.cat([batch.drawn for batch in epoch])

@@ -352,7 +352,7 @@ def test_examples_are_ranked_anew_after_so_many_updates_and_not_before(context_f
 
 
 def test_a_refresh_looks_at_every_example_as_it_is_and_ranks_by_what_it_saw(context_for):
-    """n / b = 5 updates an epoch: a refresh every 2 epochs is before the updates 10, 20 and 30, counted from 0."""
+    """n / b = 5 updates per epoch: a refresh every 2 epochs is before the updates 10, 20 and 30, counted from 0."""
     look = Looking(torch.rand(20, generator=torch.Generator().manual_seed(3)))
     sampler, _ = started(sampler_of("online_batch", refresh=2, sort=1000), context_for, 20, 4, look=look, aug=RICAPPED)
     looked = []
@@ -882,7 +882,7 @@ def test_a_sampler_in_the_midst_of_its_work_goes_on_as_if_it_had_not_stopped(con
 
 @pytest.mark.parametrize("name", OURS)
 def test_a_run_of_three_epochs_goes_through_all_of_the_method_and_costs_what_is_said(experiment_for, name):
-    """The digits in 66 updates of 64, with RICAP: 22.5 updates a pass, and 44 or more after the first one."""
+    """The digits in 66 updates of 64, with RICAP: 22.5 updates per pass, and 44 or more after the first one."""
     refresh = ["sampler.refresh=1"] if name == "online_batch" else []
     opened = ["sampler.threshold=0"] if name == "vr" else []
     words = [f"sampler={name}", "aug=ricap", "budget=1", "epochs=3", "model.width=2", "evaluations=3"]

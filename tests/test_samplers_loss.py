@@ -34,7 +34,7 @@ from budgetrun.training.budget import model_flops
 
 CPU = torch.device("cpu")
 PLAUSIBLE = 1e-3  # a fixed seed either passes always or never; a wrong distribution is far below
-B = 64  # images an update, of digits' recipe
+B = 64  # images per update, of digits' recipe
 EPOCH = TRAINING // B
 TINY = ("model.width=2", "epochs=1", "evaluations=1")
 
@@ -198,7 +198,7 @@ def test_stale_sb_looks_at_every_example_once_in_every_nth_epoch_and_at_none_in_
     while sampler.taken < 7 * n:
         sampler.draw()
     decisions = torch.cat(decided)[: 7 * n].view(7, n)
-    for epoch in decisions:  # every example is a candidate once an epoch, looked at or not, with its own loss
+    for epoch in decisions:  # every example is a candidate once per epoch, looked at or not, with its own loss
         torch.testing.assert_close(epoch.sort().values, look.losses.sort().values, atol=0, rtol=0)
     epochs = look.drawn[: len(look.drawn) // n * n].view(-1, n)
     assert all(sorted(epoch.tolist()) == list(range(n)) for epoch in epochs)

@@ -237,7 +237,7 @@ def test_the_proxy_itself_is_trained_and_its_choice_depends_on_it(tmp_path: Path
     torch.manual_seed(0)
     fresh = CNN(width=4).build(1, 10).state_dict()
     assert trained.keys() == fresh.keys()
-    assert trained["1.num_batches_tracked"] == 2 * 22  # once an update; looks are in evaluation mode
+    assert trained["1.num_batches_tracked"] == 2 * 22  # once per update; looks are in evaluation mode
     assert result["visits_entropy"] < math.log(1438)
 
 

@@ -537,7 +537,7 @@ def test_a_sweep_on_a_full_disk_says_so_and_goes_on_when_there_is_room(tmp_path:
     import resource
 
     line = f"-m seed=0,1 {SHORT}"
-    limit = 20_000  # bytes a file: less than a checkpoint has
+    limit = 20_000  # bytes per file: less than a checkpoint has
     done = process(line, tmp_path, first=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert done.code == 1
     assert "Traceback" not in done.err

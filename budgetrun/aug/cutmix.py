@@ -19,7 +19,7 @@ class CutMix:
     lies outside the image is cut off. x' comes from a random permutation of the batch.
     Source: Yun et al. 2019, algorithm A1. Not in Arazo et al. 2021.
     alpha: of the Beta distribution; theirs for CIFAR is 1.
-    draw: "batch" for one box a batch (as published), "image" for one an image.
+    draw: "batch" for one box per batch (as published), "image" for one per image.
     probability: of mixing a batch at all (their CIFAR code: 0.5; ImageNet and the default here: 1).
     """
 

@@ -14,9 +14,9 @@ from budgetrun.contracts import Batch, Random
 class Mixup:
     """`lambda x + (1 - lambda) x'`, with x' from a random permutation of the batch and `lambda ~ Beta(alpha, alpha)`.
 
-    Source: Zhang et al. 2018; one lambda a batch, not folded to >= 1/2, as in Arazo et al. 2021.
+    Source: Zhang et al. 2018; one lambda per batch, not folded to >= 1/2, as in Arazo et al. 2021.
     alpha: of the Beta distribution; 0.3 as in Arazo et al. 2021.
-    draw: "batch" for one lambda a batch, "image" for one an image.
+    draw: "batch" for one lambda per batch, "image" for one per image.
     """
 
     mixes: ClassVar[bool] = True

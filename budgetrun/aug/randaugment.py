@@ -75,7 +75,7 @@ RANGES: dict[str, Callable[[float, int, int], list[Operation]]] = {"arazo2021": 
 
 @dataclass
 class RandAugment:
-    """`operations` operations an image, drawn with replacement, all at strength `magnitude` of 30.
+    """`operations` operations per image, drawn with replacement, all at strength `magnitude` of 30.
 
     Every image draws operations and signs of its own. The draw is made on the host, so that the device never waits to
     learn how many images an operation gets.

@@ -39,7 +39,7 @@ DECODING = 2  # set it higher when pixels are made of files in another way: what
 
 
 def check_size(size: int) -> None:
-    """Raise ValueError where images cannot have so many pixels a side."""
+    """Raise ValueError where images cannot have so many pixels per side."""
     if not 1 <= size <= MOST:
         raise ValueError(f"size={size} must be at least 1 pixel, and at most {MOST:,}")
 
@@ -214,7 +214,7 @@ def pixels(path: Path, size: int, channels: int, one_by_one: threading.Lock) -> 
         if count > LARGEST:
             raise ValueError(f"{image.width} x {image.height} pixels are more than {LARGEST:,}; make it smaller")
         if image.mode.startswith(("I", "F")):  # Pillow would clip them
-            raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
+            raise ValueError(f"mode {image.mode} has more than 8 bits per channel")
         with one_by_one if count > LARGE else contextlib.nullcontext():
             whole = upright(on_white(image, "L" if channels == 1 else "RGB"), image)
             small = np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR))

@@ -1,4 +1,4 @@
-"""Any images of the user's own, in a folder a class."""
+"""Any images of the user's own, in one folder per class."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ImageFolder:
 
     root: below `data_dir`, or an absolute path. The classes are the names of train's folders, in alphabetical order.
     Folders in them are read too, each once; of an animated image, its first.
-    size: all images are resized to that many pixels a side. channels: 3, colour, or 1, grey.
+    size: all images are resized to that many pixels per side. channels: 3, colour, or 1, grey.
     mean, std: null for those of the training part, measured.
     """
 
@@ -103,5 +103,5 @@ def of_classes(part: Path) -> tuple[dict[str, list[Path]], int]:
         if entry.is_dir():
             classes.setdefault(one_spelling(entry.name), []).append(entry)
     if len(classes) < 2:
-        raise UserError(f"{part} has {len(classes)} folders of images, and there must be one a class, two at least")
+        raise UserError(f"{part} has {len(classes)} folders of images, and there must be one per class, two at least")
     return classes, len(found) - sum(map(len, classes.values()))

@@ -22,7 +22,7 @@ class MiniImageNet:
     """60,000 colour images of 100 classes of ImageNet (Vinyals et al. 2016), from files in `data_dir/mini-imagenet`.
 
     Either the usual train.csv, val.csv and test.csv (columns filename, label) with a folder images/, or image files in
-    folders named by their classes, however deep. Images of another size are resized to `size` pixels a side.
+    folders named by their classes, however deep. Images of another size are resized to `size` pixels per side.
     train, test, mean, std, padding, flip: as in Arazo et al. 2021. They pool the three tables, so that all classes are
     in both parts, permute by NumPy's seed 42, and train on the first 50,000. The same is done here, so that with the
     tables the split is theirs. Without, the files are pooled in the order of their paths: a split of this project's.
@@ -52,7 +52,7 @@ class MiniImageNet:
             raise UserError(
                 f"{root} has {len(names)} images of {len(numbers)} classes, not {self.train} + {self.test} of "
                 f"{self.classes}; mini-ImageNet cannot be downloaded: put {', '.join(TABLES)} and the folder images/ "
-                "there, or a folder of images a class"
+                "there, or one folder of images per class"
             )
         images = read(root, names, self.size, 3, Path(folder) / "decoded")
         labels = torch.tensor([numbers[name] for name in classes])

@@ -1,4 +1,4 @@
-"""One process a run: a lock that ends with its process, and a sign of life where a file system keeps locks to a node.
+"""One process per run: a lock that ends with its process, and a heartbeat where a file system keeps locks to a node.
 
 The lock is flock, which the kernel gives up however the process dies; NFS carries it from node to node, and so does
 Lustre that is mounted for it. Where a file system does not, two nodes could both have it. So the holder also writes
@@ -122,7 +122,7 @@ def is_here(sign: dict[str, Any] | None) -> bool:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The sign of life's content; None where there is none, or not a whole one."""
+    """The heartbeat's content; None where there is none, or not a whole one."""
     with contextlib.suppress(OSError, ValueError):
         sign = parse(content(folder / SIGN))
         if isinstance(sign, dict) and is_whole(sign):

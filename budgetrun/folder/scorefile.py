@@ -4,7 +4,7 @@ A comma-separated file whose first line is a comment: `# {"dataset_fingerprint":
 dataset_fingerprint, of the data set's clean examples and their validation part; labels_fingerprint, of the labels of
 the scored examples, as the run saw them; examples, their number; what made the file, and what that cost (flops). All
 but the first may be missing, in a file written by hand. Then a header, `index,score` and further columns (`weight`),
-and a line an example; index counts the training examples of the run, without the held-out ones.
+and one line per example; index counts the training examples of the run, without the held-out ones.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from budgetrun.launch.command import PACKAGE
 if TYPE_CHECKING:
     from hydra.conf import HydraConf
 
-FOLDER = ".known"  # in an output_dir: a file a configuration, which holds the run's id
+FOLDER = ".known"  # in an output_dir: one file per configuration, which holds the run's id
 
 
 def record_of(cfg: DictConfig, hydra_part: HydraConf) -> Path | None:

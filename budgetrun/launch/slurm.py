@@ -82,7 +82,7 @@ class SlurmLauncher:
     additional_parameters: dict[str, Any] = field(default_factory=lambda: {"requeue": True})
     setup: list[str] | None = None  # shell commands before the runs, as [module load cuda, source venv/bin/activate]
     submitit_folder: str = "${hydra.sweep.dir}/.submitit/%j"  # of logs and submitit's files; %j is the job
-    stderr_to_stdout: bool = True  # one log a job
+    stderr_to_stdout: bool = True  # one log per job
 
     def __post_init__(self) -> None:
         for key in ("runs_per_job", "array_parallelism", "timeout_min", "cpus_per_task", "mem_gb"):

@@ -120,7 +120,7 @@ def check_asked(whole: DictConfig) -> None:
             f"hydra.sweeper.max_batch_size={size} is no job at a time; set it to 1 or more, or null for all"
         )
     if whole.hydra.launcher.get("n_jobs") == 0:
-        raise UserError("hydra.launcher.n_jobs=0 is no worker at all; set how many there are, or -1 for one a core")
+        raise UserError("hydra.launcher.n_jobs=0 is no worker at all; set how many there are, or -1 for one per core")
 
 
 def slurm_launcher(whole: DictConfig) -> SlurmLauncher | None:

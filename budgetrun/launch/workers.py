@@ -19,7 +19,7 @@ def worker() -> int | None:
     return int(match[1]) if match else None
 
 
-@functools.cache  # once a process
+@functools.cache  # once per process
 def leave_with_the_first() -> None:
     """In a worker: see to it that it saves and ends when the process that started it is gone, however that ended."""
     first = multiprocessing.parent_process()

@@ -206,7 +206,7 @@ class SectionWriter:
         return shlex.join(["python", "-m", "budgetrun.aggregate", *self.options.folders, *typed])
 
     def numbers(self, panel: Panel, metrics: Sequence[str]) -> Sheet:
-        """A line a cell, a column a metric that some run has; large numbers divided by powers of 1000."""
+        """One line per cell, one column per metric that some run has; large numbers divided by powers of 1000."""
         names, head, tables = self.layout.shown, [], []
         measured = {metric: [run[metric] for run in panel.runs if run.get(metric) is not None] for metric in metrics}
         for metric in metrics:

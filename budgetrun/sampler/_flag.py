@@ -1,4 +1,4 @@
-"""A yes or no that the device works out and the host decides by."""
+"""A boolean computed on the device, by which the host decides."""
 
 from __future__ import annotations
 

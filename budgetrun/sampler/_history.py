@@ -27,7 +27,7 @@ class LatestLosses:
         """losses: [B], of the batch's images and without its weights."""
         index, share = batch.index.flatten(), batch.share.flatten()
         credit = (batch.share * losses[:, None]).flatten()
-        # of the batch's examples alone: over all 60,000 it would be 0.38 ms an update on a CPU core, and so 0.10 ms
+        # of the batch's examples alone: over all 60,000 it would be 0.38 ms per update on a CPU core, and so 0.10 ms
         total, loss = (torch.zeros_like(self.losses).index_add_(0, index, each)[index] for each in (share, credit))
         before, mean, step = self.losses[index], loss / total, total.clamp(max=1)
         # not before + step (mean - before): at step 1 that rounds small losses off, whose order counts

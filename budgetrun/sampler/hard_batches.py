@@ -19,7 +19,7 @@ class HardBatches:
     keeps it, and comes back when the others have fallen below. A round is chosen when it begins, of equal losses the
     first batches, and goes through them in the order of the data. No re-weighting: biased to hard on purpose.
     Source: the code of Sahayam et al. 2023 (DyBAT), where the rounds go on until there are as many updates as in the
-    full training; here, until the budget is spent. delta 1 is its baseline: plain SGD on batches in a fixed order.
+    full training run; here, until the budget is spent. delta 1 is its baseline: plain SGD on batches in a fixed order.
     The `n - B b` examples that fill no batch are never trained on, as published.
     Cost of an update: `b (F + B)`.
 

@@ -58,7 +58,7 @@ class InfoBatch:
             # in float64 the mean of equal losses is exactly theirs, and none of them is below it
             easy = losses < losses[losses.isfinite()].double().mean()
             chance = torch.rand(len(order), generator=self.context.random.device, device=order.device)
-            # waits for the device, once an epoch: how many are left decides when the next one begins
+            # waits for the device, once per epoch: how many are left decides when the next one begins
             order = order[(~easy | (chance >= self.ratio))[order]]
             weight = torch.where(easy[order], 1 / (1 - self.ratio), 1.0)
         self.kept = len(order)

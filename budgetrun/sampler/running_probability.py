@@ -1,4 +1,4 @@
-"""p-SGD and c-SGD: a draw an epoch, without replacement, by what the network thought of each example."""
+"""p-SGD and c-SGD: one draw per epoch, without replacement, by what the network thought of each example."""
 
 from __future__ import annotations
 

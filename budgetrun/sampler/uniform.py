@@ -1,4 +1,4 @@
-"""unif-SGD: a uniform draw an epoch, without replacement."""
+"""unif-SGD: one uniform draw per epoch, without replacement."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def question(options: argparse.Namespace, baseline: str | None) -> Question:
 
 @dataclass
 class Analysis:
-    """tables: one a metric. measured: the runs that have the first. compared: the tables that `comparison` is of.
+    """tables: one per metric. measured: the runs that have the first. compared: the tables that `comparison` is of.
 
     problems: what these runs cannot answer, by the option that asked. remarks: what to know, in sentences.
     """
@@ -86,7 +86,7 @@ class Analysis:
     remarks: list[str] = field(default_factory=list)
 
     def table(self) -> Sheet:
-        """All metrics, a line a row; what is supported to be best is bold."""
+        """All metrics, one line per row; what is supported to be best is bold."""
         best = self.comparison.best if self.comparison else set()
         sheet = laid_out(*self.tables, best=best)
         sheet.caption += f"; {BOLD}" if best else ""

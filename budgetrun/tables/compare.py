@@ -256,7 +256,7 @@ def remarks(baseline: Baseline, pairs: Sequence[tuple[list[Run], list[Run]]], al
 
 
 def differences(comparison: Comparison, tables: Sequence[Table]) -> Sheet:
-    """A line a comparison: the difference, its interval, n, p in three ways, and the cost."""
+    """One line per comparison: the difference, its interval, n, p in three ways, and the cost."""
     first = tables[0]
     several = [["metric"]] if len(tables) > 1 else []
     head = ["difference", "95% interval", "n", "p", "p, Holm", "p, signs", "FLOPs", "verdict"]

@@ -23,7 +23,7 @@ from budgetrun.tables.table import MISSING, Table, number, tabulate
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 MARKERS = "osD^vPX*"  # one more than colours, so that 56 pairs pass before one comes back
 DASHES: list[Any] = ["-", "--", ":", "-.", (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 4))]
-UNITS = {"budget": "budget (part of the full training)", "seconds": "seconds", "flops": "FLOPs"}
+UNITS = {"budget": "budget (part of the full training run)", "seconds": "seconds", "flops": "FLOPs"}
 # without the time of drawing, so that the same runs make the same file
 METADATA: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": None}
 # for a page: text stays text, to be searched and read out; laid out in DejaVu Sans, the widest of those listed

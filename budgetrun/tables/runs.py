@@ -34,7 +34,7 @@ Run = dict[str, Any]
 REPEATS = ("seed", *(key for key in ELSEWHERE if key != "device"), "dataset.system")
 # what is no setting and may not differ without a word: the machine, the code, and the data
 CIRCUMSTANCES = ("device", "commit", "dirty", "commits_before", "versions.budgetrun", "dataset_fingerprint")
-# what a CSV of runs keeps of the evaluations, a list a run
+# what a CSV of runs keeps of the evaluations, one list per run
 CURVE = tuple(
     f"curve.{name}"
     for name in ("updates", "examples_backward", "flops", "seconds", "train_loss", "test_accuracy", "val_accuracy")
@@ -85,7 +85,7 @@ def read(places: Iterable[str | Path]) -> Runs:
 
 
 def frame(places: Iterable[str | Path]) -> pd.DataFrame:
-    """The same as pandas' own table, a row a run, for work of one's own in a notebook."""
+    """The same as pandas' own table, one row per run, for work of one's own in a notebook."""
     import pandas as pd
 
     return pd.DataFrame(read(places).runs)
@@ -192,7 +192,7 @@ def check_csv(run: Run) -> None:
     evaluations = {name: run[name] for name in CURVE if name in run}
     for name, values in evaluations.items():
         if not isinstance(values, list) or len(values) != len(evaluations.get(CURVE[0], values)):
-            raise ValueError(f"{name} is not a list of a value an evaluation but {brief(values)}")
+            raise ValueError(f"{name} is not a list of one value per evaluation but {brief(values)}")
         check_column(name.removeprefix("curve."), values)
 
 

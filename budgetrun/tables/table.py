@@ -61,7 +61,7 @@ class Table:
         """What a cell shows, in words."""
         n = self.numbers()
         several = f"mean ± standard deviation (ddof=1) of n = {', '.join(map(str, n))} runs"
-        return "one run a cell" if n == [1] else several
+        return "one run per cell" if n == [1] else several
 
     def scale(self) -> tuple[int, str]:
         """By how much the metric is multiplied to be shown, and the unit that is then written behind its name."""

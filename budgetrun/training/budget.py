@@ -48,7 +48,7 @@ class Budget:
 
     @staticmethod
     def of(settings: Settings, full: int, flops: tuple[int, int], full_seconds: float, device: torch.device) -> Budget:
-        """What the settings allow, given the updates of the full training, and its seconds where those are counted.
+        """What the settings allow, given the updates of the full training run, and its seconds where those are counted.
 
         flops: of one image's forward pass, and of its forward and backward pass.
         """
@@ -136,7 +136,7 @@ class Budget:
 
 
 def full_updates(settings: Settings, examples: int) -> int:
-    """Updates of the full training: epochs x floor(N / batch size).
+    """Updates of the full training run: epochs x floor(N / batch size).
 
     Raises UserError where the budget is not even one of them, or full_seconds too short for so many.
     """
@@ -148,7 +148,7 @@ def full_updates(settings: Settings, examples: int) -> int:
     if settings.full_seconds is not None and settings.full_seconds / full < SHORTEST:
         raise UserError(
             f"full_seconds={settings.full_seconds:g} for {full} updates is less than {SHORTEST} seconds for one, which "
-            "no machine does; set it to what a full training takes"
+            "no machine does; set it to what a full training run takes"
         )
     return full
 
@@ -160,7 +160,7 @@ def model_flops(model: nn.Module, shape: torch.Size) -> tuple[int, int]:
     memory. Raises UserError where the model does not fit the images.
     """
     twin = copy.deepcopy(model).to("meta")
-    images = torch.empty(2, *shape, device="meta")  # two images: BatchNorm cannot train on one value a channel
+    images = torch.empty(2, *shape, device="meta")  # two images: BatchNorm cannot train on one value per channel
     try:
         with FlopCounterMode(display=False) as forward:
             logits = twin(images)

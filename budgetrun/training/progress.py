@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a bar on a terminal; a line an evaluation everywhere."""
+"""What a run shows while it runs: a bar on a terminal; one line per evaluation everywhere."""
 
 from __future__ import annotations
 

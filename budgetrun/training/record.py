@@ -18,7 +18,7 @@ class Diverged(UserError):
 class Record:
     """Losses wait on the device until `read`, so that no update waits for the host.
 
-    metrics: one dictionary an evaluation, as in metrics.jsonl. updates: how many losses were added.
+    metrics: one dictionary per evaluation, as in metrics.jsonl. updates: how many losses were added.
     """
 
     def __init__(self) -> None:
