@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from cli import AUGS, NOISES, SAMPLERS, before_update, checked, needed
-from test_resume import AT_WORK, assert_ends_alike, interrupt
+from states import AT_WORK, assert_ends_alike, interrupt
 
 from budgetrun.dataset.digits import Digits
 from budgetrun.errors import Interrupted

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from cli import before_update, checked, composed, here, human_file, refused
-from test_resume import assert_ends_alike, interrupt
+from states import assert_ends_alike, interrupt
 
 from budgetrun import migrate, status
 from budgetrun.config import experiment

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -14,7 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from cli import SAMPLERS, before_update, here, needed, process, sampler_class, started
+from cli import SAMPLERS, before_update, here, needed, sampler_class, started
+from states import AT_WORK, Killed, assert_ends_alike, interrupt, kill
 
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context
@@ -23,67 +23,6 @@ from budgetrun.train import run
 from budgetrun.training.looks import Looks, SecondNetwork
 
 MIXING = ["mixup", "cutmix", "ricap", "randaugment"]
-# all that may differ: times, and the code's commit, which may be made while the tests run
-CLOCKS = (
-    "seconds",
-    "selection_seconds",
-    "drawing",
-    "viewing",
-    "seconds_total",
-    "commit",
-    "commits",
-    "commits_before",
-    "dirty",
-)
-
-
-class Killed(BaseException):
-    """Stops a run as abruptly as it goes inside one process: nothing of ours catches it."""
-
-
-def kill() -> None:
-    raise Killed
-
-
-def interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
-
-
-def without_clocks(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: without_clocks(v) for k, v in value.items() if k not in CLOCKS}
-    if isinstance(value, list):
-        return [without_clocks(v) for v in value]
-    return value
-
-
-def assert_identical(one: Any, other: Any, where: str = "") -> None:
-    """Equal in structure, and every tensor in every bit."""
-    assert type(one) is type(other), where
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_identical(one[key], other[key], f"{where}.{key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other), where
-        for number, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_identical(a, b, f"{where}[{number}]")
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    else:
-        assert one == other, where
-
-
-def assert_ends_alike(one: Path, other: Path) -> None:
-    """Two runs' folders have the same name, weights, state, metrics and result, but for the clocks."""
-    assert one.name == other.name
-    first, second = (torch.load(d / "checkpoint.pt", weights_only=True) for d in (one, other))
-    assert_identical(without_clocks(first), without_clocks(second), "checkpoint")
-    first, second = (json.loads((d / "result.json").read_text()) for d in (one, other))
-    assert_identical(without_clocks(first), without_clocks(second), "result")
-    lines = [[json.loads(line) for line in (d / "metrics.jsonl").read_text().splitlines()] for d in (one, other)]
-    assert_identical(without_clocks(lines[0]), without_clocks(lines[1]), "metrics")
-    assert len(lines[0]) >= 5
 
 
 def both(line: str, tmp_path: Path, sampler: str, stops: list[tuple[int, Any]]) -> tuple[Path, Path]:
@@ -106,16 +45,6 @@ def both(line: str, tmp_path: Path, sampler: str, stops: list[tuple[int, Any]]) 
     assert continued.code == 0, continued.err
     assert "goes on from update" in continued.out
     return uninterrupted.folder, continued.folder
-
-
-# options that bring a method to work within the few updates of a test
-AT_WORK = {
-    "is": "sampler.threshold=0",  # the gate is open, so that it looks
-    "vr": "sampler.threshold=0",
-    "sb": "sampler.stale=2 sampler.prime=0.3",
-    "sb_batchwise": "sampler.begin=0 sampler.interrupt=3",
-    "osgd": "sampler.thresholds=[0.000001]",
-}
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -238,10 +167,10 @@ def test_a_process_killed_at_an_arbitrary_moment_continues_to_the_same_end(tmp_p
     running.kill()
     running.communicate()
     assert running.returncode == -signal.SIGKILL, "it ended before it was killed"
-    continued = process(line, parts)
+    continued = here(line, parts)
     assert continued.code == 0, continued.err
     assert "goes on from update" in continued.out
-    uninterrupted = process(line, whole)
+    uninterrupted = here(line, whole)
     assert_ends_alike(uninterrupted.folder, continued.folder)
     leftover = [p.name for p in continued.folder.iterdir()]
     assert sorted(p for p in leftover if not p.startswith(".")) == [  # a kill may leave a hidden scratch file

@@ -20,7 +20,7 @@ from cli import CONF, before_update, checked, here, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from test_resume import interrupt
+from states import interrupt
 from torch import Tensor, nn
 
 from budgetrun.config import build

@@ -23,8 +23,7 @@ from typing import Any
 import pytest
 import torch
 from cli import CHECKOUT, Done, environment, here, process, refused, started
-from test_resume import assert_identical, without_clocks
-from test_soak import assert_as_quiet, times
+from states import assert_as_quiet, assert_identical, times, without_clocks
 
 from budgetrun.launch.slurm import SlurmLauncher
 

@@ -10,10 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from cli import here, started
-from test_resume import assert_identical, without_clocks
-from test_sweeps import counts, results
+from states import assert_as_quiet, counts, times
 
 from budgetrun.folder.run import FINISHED
 
@@ -31,11 +29,6 @@ def quiet(kills: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = here(sweep_of(kills)[0], folder)
     assert done.code == 0, done.err
     return folder / "outputs"
-
-
-def times(outputs: Path) -> dict[Path, int]:
-    """When each run was finished."""
-    return {path: path.stat().st_mtime_ns for path in outputs.glob("*/result.json")}
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib hydra.launcher.n_jobs=2"])
@@ -60,12 +53,3 @@ def test_a_sweep_that_is_killed_at_random_moments_ends_as_a_quiet_one(
     assert done.code == 0, done.err
     assert counts(outputs) == {FINISHED: count}
     assert_as_quiet(outputs, quiet, finished)
-
-
-def assert_as_quiet(outputs: Path, quiet: Path, finished: dict[Path, int]) -> None:
-    """Results and states are bit for bit those of the quiet sweep, and what was finished before was not made again."""
-    assert finished.items() <= times(outputs).items()
-    assert results(outputs) == results(quiet)
-    for path in quiet.glob("*/checkpoint.pt"):
-        one, other = (torch.load(p, weights_only=True) for p in (path, outputs / path.parent.name / path.name))
-        assert_identical(without_clocks(one), without_clocks(other), path.parent.name)

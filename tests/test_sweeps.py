@@ -23,6 +23,7 @@ from hydra.types import RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from states import counts, results
 
 from budgetrun import status
 from budgetrun.config import experiment, plain
@@ -41,18 +42,6 @@ def composing(line: str, folder: Path | None = None) -> Iterator[tuple[Composed,
         whole = hydra.compose_config("config", [*shlex.split(line), "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
         composed = Composed(hydra.config_loader, whole)
         yield composed, jobs_of(OmegaConf.to_container(whole.hydra.overrides.task, resolve=False), composed)
-
-
-def results(cwd: Path) -> dict[str, dict[str, Any]]:
-    """The results below a folder, without what differs between two runs of the same experiment."""
-    clocks = ("seconds", "selection_seconds", "seconds_total", "commit", "dirty", "commits_before")
-    read = [json.loads(path.read_bytes()) for path in cwd.rglob("result.json")]
-    return {r["run_id"]: {key: value for key, value in r.items() if key not in clocks} for r in read}
-
-
-def counts(folder: Path) -> dict[str, int]:
-    words = [state.word for state in status.states(folder).values()]
-    return {word: words.count(word) for word in words}
 
 
 # ---- grids

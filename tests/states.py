@@ -1,0 +1,111 @@
+"""What tests ask of the states and results of runs: whether two are the same to the bit, and what stops one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from budgetrun import status
+
+# all that may differ: times, and the code's commit, which may be made while the tests run
+CLOCKS = (
+    "seconds",
+    "selection_seconds",
+    "drawing",
+    "viewing",
+    "seconds_total",
+    "commit",
+    "commits",
+    "commits_before",
+    "dirty",
+)
+
+
+class Killed(BaseException):
+    """Stops a run as abruptly as it goes inside one process: nothing of ours catches it."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def without_clocks(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: without_clocks(v) for k, v in value.items() if k not in CLOCKS}
+    if isinstance(value, list):
+        return [without_clocks(v) for v in value]
+    return value
+
+
+def assert_identical(one: Any, other: Any, where: str = "") -> None:
+    """Equal in structure, and every tensor in every bit."""
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_identical(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_identical(a, b, f"{where}[{number}]")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other, where
+
+
+def assert_ends_alike(one: Path, other: Path) -> None:
+    """Two runs' folders have the same name, weights, state, metrics and result, but for the clocks."""
+    assert one.name == other.name
+    first, second = (torch.load(d / "checkpoint.pt", weights_only=True) for d in (one, other))
+    assert_identical(without_clocks(first), without_clocks(second), "checkpoint")
+    first, second = (json.loads((d / "result.json").read_text()) for d in (one, other))
+    assert_identical(without_clocks(first), without_clocks(second), "result")
+    lines = [[json.loads(line) for line in (d / "metrics.jsonl").read_text().splitlines()] for d in (one, other)]
+    assert_identical(without_clocks(lines[0]), without_clocks(lines[1]), "metrics")
+    assert len(lines[0]) >= 5
+
+
+# options that bring a method to work within the few updates of a test
+AT_WORK = {
+    "is": "sampler.threshold=0",  # the gate is open, so that it looks
+    "vr": "sampler.threshold=0",
+    "sb": "sampler.stale=2 sampler.prime=0.3",
+    "sb_batchwise": "sampler.begin=0 sampler.interrupt=3",
+    "osgd": "sampler.thresholds=[0.000001]",
+}
+
+
+def results(cwd: Path) -> dict[str, dict[str, Any]]:
+    """The results below a folder, without what differs between two runs of the same experiment."""
+    clocks = ("seconds", "selection_seconds", "seconds_total", "commit", "dirty", "commits_before")
+    read = [json.loads(path.read_bytes()) for path in cwd.rglob("result.json")]
+    return {r["run_id"]: {key: value for key, value in r.items() if key not in clocks} for r in read}
+
+
+def counts(folder: Path) -> dict[str, int]:
+    words = [state.word for state in status.states(folder).values()]
+    return {word: words.count(word) for word in words}
+
+
+def times(outputs: Path) -> dict[Path, int]:
+    """When each run was finished."""
+    return {path: path.stat().st_mtime_ns for path in outputs.glob("*/result.json")}
+
+
+def assert_as_quiet(outputs: Path, quiet: Path, finished: dict[Path, int]) -> None:
+    """Results and states are bit for bit those of the quiet sweep, and what was finished before was not made again."""
+    assert finished.items() <= times(outputs).items()
+    assert results(outputs) == results(quiet)
+    for path in quiet.glob("*/checkpoint.pt"):
+        one, other = (torch.load(p, weights_only=True) for p in (path, outputs / path.parent.name / path.name))
+        assert_identical(without_clocks(one), without_clocks(other), path.parent.name)
