@@ -6,7 +6,7 @@ import ast
 import graphlib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent / "budgetrun"
+ROOT = Path(__file__).resolve().parent.parent.parent / "budgetrun"
 GROUPS = {"aug", "dataset", "loss", "model", "noise", "optimizer", "sampler", "schedule", "scores"}
 SHARED = {"config", "contracts", "errors", "files", "identity", "memory", "softmax", "terminal"}
 # what the modules of a wing may import beside its own; the commands at the top may import everything but __main__
