@@ -114,7 +114,7 @@ def test_a_grid_of_one_s_own_is_a_yaml_file(tmp_path: Path) -> None:
         ("--config-dir mine grid=launcher", ["hydra/launcher=joblib", "type it beside grid="]),
         ("grid=[smoke]", ["grid=[smoke] is not the name of a grid's file"]),
         ("grid=smoke +aug.crop.padding=2", ["aug.crop.padding is there already", "without the +"]),
-        ("grid=smoke ~seed", ["seed has no value", "no job was started"]),
+        ("grid=smoke ~seed sampler=uniform aug=none budget=0.5", ["seed has no value", "no job was started"]),
         ("grid=chitta2020 dataset=digits model=cnn", ["sampler.file", "chitta2020_scores/*-ensemble-*", "scores="]),
     ],
 )
@@ -388,12 +388,23 @@ def test_two_sweeps_started_at_once_share_the_runs_and_run_none_twice(tmp_path: 
     assert 0 in (one.returncode, two.returncode), outs
 
 
+LONG = "-m seed=0,1,2 epochs=12 evaluations=4"  # long enough to be stopped in the middle
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The results of the long sweep when nothing disturbs it."""
+    folder = tmp_path_factory.mktemp("quiet")
+    done = here(LONG, folder)
+    assert done.code == 0, done.err
+    return results(folder)
+
+
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_a_sweep_that_is_asked_to_stop_saves_and_the_next_start_goes_on(launcher: str, tmp_path: Path) -> None:
-    line = f"-m seed=0,1,2 epochs=12 evaluations=4 hydra/launcher={launcher}"
-    quiet = tmp_path / "quiet"
-    quiet.mkdir()
-    here(line.replace(launcher, "basic"), quiet)
+def test_a_sweep_that_is_asked_to_stop_saves_and_the_next_start_goes_on(
+    launcher: str, quiet: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    line = f"{LONG} hydra/launcher={launcher}"
     outputs = tmp_path / "outputs"
     with started(f"{line}{' hydra.launcher.n_jobs=2' if launcher == 'joblib' else ''}", tmp_path) as sweep:
         wait_for(lambda: outputs.is_dir() and len(list(outputs.glob("*/metrics.jsonl"))) >= 2)
@@ -405,15 +416,12 @@ def test_a_sweep_that_is_asked_to_stop_saves_and_the_next_start_goes_on(launcher
     assert RUNNING not in counts(outputs)
     saved = [p for p in outputs.glob("*/checkpoint.pt") if not (p.parent / "result.json").exists()]
     assert saved
-    assert here(line.replace(launcher, "basic"), tmp_path).code == 0
-    assert results(outputs) == results(quiet)
+    assert here(LONG, tmp_path).code == 0
+    assert results(outputs) == quiet
 
 
-def test_a_killed_worker_does_not_lose_the_sweep(tmp_path: Path) -> None:
-    line = "-m seed=0,1,2 epochs=12 evaluations=4 checkpoint_every=0.1 hydra/launcher=joblib hydra.launcher.n_jobs=2"
-    quiet = tmp_path / "quiet"
-    quiet.mkdir()
-    here(line.partition(" hydra/")[0], quiet)
+def test_a_killed_worker_does_not_lose_the_sweep(quiet: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    line = f"{LONG} checkpoint_every=0.1 hydra/launcher=joblib hydra.launcher.n_jobs=2"
     outputs = tmp_path / "outputs"
     with started(line, tmp_path) as sweep:
         wait_for(lambda: list(outputs.glob("*/checkpoint.pt")))
@@ -424,7 +432,8 @@ def test_a_killed_worker_does_not_lose_the_sweep(tmp_path: Path) -> None:
     assert sweep.returncode == 0, err
     assert re.search(r"^a worker was killed; runs that are left and go on: [123]$", out, flags=re.M)
     assert "3 of 3 runs are finished" in out
-    assert results(outputs) == results(quiet)
+    often = {"checkpoint_every": 0.1}  # a setting of the folder and not of the experiment
+    assert results(outputs) == {name: {**r, "config": {**r["config"], **often}} for name, r in quiet.items()}
 
 
 def test_workers_save_and_end_with_the_process_that_started_them(tmp_path: Path) -> None:
