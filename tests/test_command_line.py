@@ -15,6 +15,7 @@ from cli import (
     CHECKOUT,
     CONF,
     OPTIONS,
+    Done,
     composed,
     environment,
     here,
@@ -24,7 +25,6 @@ from cli import (
     refused,
 )
 from omegaconf import OmegaConf
-
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -224,22 +224,20 @@ def test_augmentations_that_a_yaml_file_lists_are_named_by_their_steps(tmp_path:
     assert done.result["names"]["aug"] == "randaugment+crop+flip+ricap"
 
 
-def test_a_finished_run_is_not_run_again_and_says_so(tmp_path: Path) -> None:
-    first = here("budget=0.5 epochs=1", tmp_path)
-    before = listing(first.folder)
+def test_a_finished_run_is_not_run_again_and_says_so(finished: Done, tmp_path: Path) -> None:
+    before = listing(finished.folder)
     again = here("budget=.5 epochs=1", tmp_path)
     assert again.code == 0
     assert "not run again" in again.out
-    assert f"{first.result['test_accuracy']:.4f}" in again.out
+    assert f"{finished.result['test_accuracy']:.4f}" in again.out
     assert "result.json" in again.out
-    after = listing(first.folder)
-    del before[str(first.folder / "train.log")], after[str(first.folder / "train.log")]
+    after = listing(finished.folder)
+    del before[str(finished.folder / "train.log")], after[str(finished.folder / "train.log")]
     assert after == before
 
 
-def test_force_runs_it_again_and_keeps_the_earlier_result(tmp_path: Path) -> None:
-    first = here("budget=0.5 epochs=1", tmp_path)
-    (first.folder / "result.json").write_text(json.dumps({**first.result, "test_accuracy": 0.125}))
+def test_force_runs_it_again_and_keeps_the_earlier_result(finished: Done, tmp_path: Path) -> None:
+    (finished.folder / "result.json").write_text(json.dumps({**finished.result, "test_accuracy": 0.125}))
     again = here("budget=0.5 epochs=1 force=true", tmp_path)
     assert again.code == 0, again.err
     assert "not run again" not in again.out
@@ -248,9 +246,8 @@ def test_force_runs_it_again_and_keeps_the_earlier_result(tmp_path: Path) -> Non
     assert [json.loads(p.read_text())["test_accuracy"] for p in kept] == [0.125]
 
 
-def test_forcing_twice_loses_no_result(tmp_path: Path) -> None:
-    first = here("budget=0.5 epochs=1", tmp_path)
-    (first.folder / "result.json").write_text(json.dumps({**first.result, "test_accuracy": 0.125}))
+def test_forcing_twice_loses_no_result(finished: Done, tmp_path: Path) -> None:
+    (finished.folder / "result.json").write_text(json.dumps({**finished.result, "test_accuracy": 0.125}))
     here("budget=0.5 epochs=1 force=true", tmp_path)
     done = here("budget=0.5 epochs=1 force=true", tmp_path)
     assert 0.125 in [json.loads(p.read_text())["test_accuracy"] for p in done.folder.glob("result*")]

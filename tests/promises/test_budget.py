@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli import needed
+from cli import SAMPLERS, needed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from budgetrun.__main__ import CONF
 from budgetrun.contracts import UNITS, UserError
 from budgetrun.model.cnn import CNN
 from budgetrun.model.resnet import ResNet
@@ -217,7 +216,7 @@ def result_of(experiment_for):
     return result
 
 
-@pytest.mark.parametrize("sampler", sorted(file.stem for file in (CONF / "sampler").glob("*.yaml")))
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_does_the_same_number_of_updates(result_of, sampler, tmp_path):
     result = result_of(f"sampler={sampler}", "budget=0.3", *needed(sampler, tmp_path).split())
     assert result["updates"] == round(0.3 * EPOCH) == 7

@@ -458,7 +458,10 @@ CELLS = {
         ({"batch_size": "0"}, "batch_size is not a whole number from 1 but 0"),
         ({"curve.updates": "3"}, "curve.updates is not a list of one value per evaluation but 3"),
         ({"curve.updates": '["a"]'}, "updates is not a number but a"),
-        ({"curve.updates": "[1,2]", "curve.test_accuracy": "[0.5]"}, "curve.test_accuracy is not a list of one value per"),
+        (
+            {"curve.updates": "[1,2]", "curve.test_accuracy": "[0.5]"},
+            "curve.test_accuracy is not a list of one value per",
+        ),
         ({"curve.updates": "[1]", "curve.test_accuracy": "[7.5]"}, "test_accuracy is not a number from 0 to 1 but 7.5"),
     ],
 )

@@ -14,12 +14,13 @@ import sys
 import termios
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from cli import SAMPLERS, before_update, environment, here, listing, needed, process, refused, started
+from cli import SAMPLERS, Done, before_update, environment, here, listing, needed, process, refused, started
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from budgetrun.dataset.fashion_mnist import FashionMNIST
@@ -289,17 +290,12 @@ def test_a_full_disk_stops_the_run_in_one_sentence(tmp_path: Path) -> None:
 # ---- files that are broken
 
 
-def finished(tmp_path: Path) -> Any:
-    done = here("budget=0.5 epochs=1", tmp_path)
-    assert done.code == 0, done.err
-    return done
-
-
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def interrupted(finished_once: Done, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a run was made, and begun again and interrupted; its first result and checkpoint are beside the second."""
     place = tmp_path_factory.mktemp("interrupted")
-    folder = finished(place).folder
+    shutil.copytree(finished_once.cwd, place, dirs_exist_ok=True)
+    folder = replace(finished_once, cwd=place).folder
     shutil.copy(folder / "checkpoint.pt", folder / "whole.pt")
     with before_update(5, "uniform", lambda: os.kill(os.getpid(), signal.SIGINT)):
         assert here("budget=0.5 epochs=1 force=true", place).code == 130
@@ -307,14 +303,15 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"status": "finished"}', '{"status": "half"}', "\x00\xff"])
-def test_a_corrupt_result_is_reported_and_set_aside_and_the_run_goes_on(text: str, tmp_path: Path) -> None:
-    done = finished(tmp_path)
-    accuracy = done.result["test_accuracy"]
-    (done.folder / "result.json").write_bytes(text.encode("latin-1"))
+def test_a_corrupt_result_is_reported_and_set_aside_and_the_run_goes_on(
+    text: str, finished: Done, tmp_path: Path
+) -> None:
+    accuracy = finished.result["test_accuracy"]
+    (finished.folder / "result.json").write_bytes(text.encode("latin-1"))
     again = here("budget=0.5 epochs=1", tmp_path)
     assert again.code == 0, again.err
     assert again.result["test_accuracy"] == accuracy
-    assert [p.read_bytes() for p in done.folder.glob("result.json.*")] == [text.encode("latin-1")]
+    assert [p.read_bytes() for p in finished.folder.glob("result.json.*")] == [text.encode("latin-1")]
     assert "set aside" in again.out + again.err
 
 
@@ -378,8 +375,8 @@ def test_a_corrupt_checkpoint_is_reported_and_set_aside_and_the_run_starts_over(
     assert all(torch.equal(again[name], value) for name, value in weights.items())
 
 
-def test_what_is_no_file_in_the_place_of_a_run_s_files_does_not_keep_it_waiting(tmp_path: Path) -> None:
-    expected = finished(tmp_path).result["test_accuracy"]
+def test_what_is_no_file_in_the_place_of_a_run_s_files_does_not_keep_it_waiting(finished: Done, tmp_path: Path) -> None:
+    expected = finished.result["test_accuracy"]
     folder = next(path.parent for path in tmp_path.glob("outputs/*/config.yaml"))
     for name in (
         "checkpoint.pt",
@@ -446,16 +443,16 @@ def test_a_checkpoint_asks_only_once_whether_all_weights_are_finite(tmp_path: Pa
 
 
 @pytest.mark.parametrize("wrong", ["device=cuda:99", "output_dir=outputs data_dir=x device=meta"])
-def test_a_forced_run_that_cannot_start_leaves_the_earlier_result_alone(wrong: str, tmp_path: Path) -> None:
-    done = finished(tmp_path)
+def test_a_forced_run_that_cannot_start_leaves_the_earlier_result_alone(
+    wrong: str, finished: Done, tmp_path: Path
+) -> None:
     before = {k: v for k, v in listing(tmp_path).items() if not k.endswith((".lock", "train.log"))}
     refused(here(f"budget=0.5 epochs=1 force=true {wrong}", tmp_path))
     assert before == {k: v for k, v in listing(tmp_path).items() if not k.endswith((".lock", "train.log"))}
-    assert done.result["status"] == "finished"
+    assert finished.result["status"] == "finished"
 
 
-def test_an_interrupted_forced_run_goes_on_when_the_message_is_followed(tmp_path: Path) -> None:
-    finished(tmp_path)
+def test_an_interrupted_forced_run_goes_on_when_the_message_is_followed(finished: Done, tmp_path: Path) -> None:
     line = "budget=0.5 epochs=1 force=true"
     with before_update(5, "uniform", lambda: os.kill(os.getpid(), signal.SIGINT)):
         stopped = here(line, tmp_path)
@@ -594,7 +591,7 @@ def test_an_interrupted_sweep_saves_and_stops(tmp_path: Path) -> None:
 
 def test_signal_handlers_are_as_before_after_a_run(tmp_path: Path) -> None:
     before = [signal.getsignal(signum) for signum in signal.Signals]
-    finished(tmp_path)
+    assert here("budget=0.5 epochs=1", tmp_path).code == 0
     assert [signal.getsignal(signum) for signum in signal.Signals] == before
 
 
