@@ -15,7 +15,7 @@ from torch import Tensor
 
 from budgetrun.aug.ricap import RICAP
 from budgetrun.config import build
-from budgetrun.contracts import Batch, Random, Sampler
+from budgetrun.contracts import Batch, Context, Random, Sampler
 from budgetrun.sampler.batchwise_selective_backprop import BatchwiseSelectiveBackprop
 from budgetrun.sampler.importance import ImportanceSampling
 from budgetrun.sampler.ordered_sgd import OrderedSGD
@@ -34,7 +34,7 @@ def sampler_of(name: str, **changes: Any) -> Any:
     return build({**values_of("sampler", name), **given, **changes}, "sampler.", Sampler)
 
 
-def importance(**changes) -> ImportanceSampling:
+def importance(**changes: Any) -> ImportanceSampling:
     """`is` as published, with these fields changed."""
     published = {"pool": 3, "threshold": None, "momentum": 0.9, "score": "bound", "weights": True, "looks": "eval"}
     return ImportanceSampling(**(published | changes))
@@ -102,7 +102,9 @@ def clock(progress: float = 0.0) -> SimpleNamespace:
     return SimpleNamespace(at=progress)
 
 
-def started(sampler, context_for, n, batch_size, progress: float = 0.0, **options):
+def started(
+    sampler: Any, context_for: Callable[..., Context], n: int, batch_size: int, progress: float = 0.0, **options: Any
+) -> tuple[Any, SimpleNamespace]:
     """The sampler, started over n examples, and its clock."""
     time = clock(progress)
     sampler.start(context_for(n, batch_size, progress=lambda: time.at, **options))
@@ -137,24 +139,24 @@ def stamps(batch: Batch) -> list[int]:
     return batch.images[:, 0, 0, 0].long().tolist()
 
 
-def through_a_file(state):
+def through_a_file(state: Any) -> Any:
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
     return torch.load(file, weights_only=True)
 
 
-def sb(**options) -> SelectiveBackprop:
+def sb(**options: Any) -> SelectiveBackprop:
     plain = {"beta": 2.0, "history": 1024, "prime": 0.0, "stale": 1, "floor": 0.0, "looks": "eval"}
     return SelectiveBackprop(**(plain | options))
 
 
-def by_batches(**options) -> BatchwiseSelectiveBackprop:
+def by_batches(**options: Any) -> BatchwiseSelectiveBackprop:
     always = {"keep": 0.5, "begin": 0.0, "end": 1.0, "interrupt": 0, "looks": "train"}
     return BatchwiseSelectiveBackprop(**(always | options))
 
 
-def osgd(**options) -> OrderedSGD:
+def osgd(**options: Any) -> OrderedSGD:
     plain = {"thresholds": [0.8, 0.9, 0.95, 0.995], "backward": "all", "accuracy": "running"}
     return OrderedSGD(**(plain | options))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +56,9 @@ def assert_sources_are_described(mixed: Batch, batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("padding", [0, 1, 3])
-def test_crop_is_a_window_of_the_padded_image_at_a_uniform_place_of_each_image_s_own(coded_batch, padding):
+def test_crop_is_a_window_of_the_padded_image_at_a_uniform_place_of_each_image_s_own(
+    coded_batch: Callable[..., Batch], padding: int
+) -> None:
     corners = []
     for seed in range(8):
         batch = coded_batch(250, 6, 8)
@@ -72,7 +76,7 @@ def test_crop_is_a_window_of_the_padded_image_at_a_uniform_place_of_each_image_s
     assert chisquare(counts).pvalue > PLAUSIBLE or padding == 0
 
 
-def test_flip_mirrors_about_half_of_the_images_and_leaves_the_others_alone(coded_batch):
+def test_flip_mirrors_about_half_of_the_images_and_leaves_the_others_alone(coded_batch: Callable[..., Batch]) -> None:
     flipped = 0
     for seed in range(8):
         batch = coded_batch(250, 4, 5)
@@ -85,7 +89,7 @@ def test_flip_mirrors_about_half_of_the_images_and_leaves_the_others_alone(coded
     assert 900 < flipped < 1100  # 4.5 standard deviations of 2000 coin flips
 
 
-def test_flip_does_nothing_where_mirrored_images_change_their_meaning(coded_batch):
+def test_flip_does_nothing_where_mirrored_images_change_their_meaning(coded_batch: Callable[..., Batch]) -> None:
     batch = coded_batch(250, 4, 5)
     images = batch.images.clone()
     assert torch.equal(Flip(allowed=False)(batch, seeded()).images, images)
@@ -95,7 +99,7 @@ def test_flip_does_nothing_where_mirrored_images_change_their_meaning(coded_batc
 
 
 @pytest.mark.parametrize("draw", ["batch", "image"])
-def test_mixup_is_the_mean_of_two_images_weighted_by_their_shares(coded_batch, draw):
+def test_mixup_is_the_mean_of_two_images_weighted_by_their_shares(coded_batch: Callable[..., Batch], draw: str) -> None:
     batch = coded_batch(100, 6, 8)
     mixed = Mixup(alpha=0.3, draw=draw)(batch, seeded())
     assert_sources_are_described(mixed, batch)
@@ -109,7 +113,9 @@ def test_mixup_is_the_mean_of_two_images_weighted_by_their_shares(coded_batch, d
 
 
 @pytest.mark.parametrize("draw", ["batch", "image"])
-def test_mixup_s_shares_follow_the_beta_distribution_and_are_not_folded(coded_batch, draw):
+def test_mixup_s_shares_follow_the_beta_distribution_and_are_not_folded(
+    coded_batch: Callable[..., Batch], draw: str
+) -> None:
     random, mixup = seeded(), Mixup(alpha=0.3, draw=draw)
     if draw == "image":
         shares = torch.cat([mixup(coded_batch(250, 1, 1), random).share[:, 0] for _ in range(8)])
@@ -119,7 +125,7 @@ def test_mixup_s_shares_follow_the_beta_distribution_and_are_not_folded(coded_ba
     assert kstest(shares.double().numpy(), beta_distribution(0.3, 0.3).cdf).pvalue > PLAUSIBLE
 
 
-def test_mixup_s_partners_change_from_batch_to_batch(coded_batch):
+def test_mixup_s_partners_change_from_batch_to_batch(coded_batch: Callable[..., Batch]) -> None:
     random = seeded()
     batch = coded_batch(50, 1, 1)
     partners = [tuple(Mixup(alpha=0.3, draw="batch")(batch, random).index[:, 1].tolist()) for _ in range(5)]
@@ -131,7 +137,9 @@ def test_mixup_s_partners_change_from_batch_to_batch(coded_batch):
 
 @pytest.mark.parametrize("draw", ["batch", "image"])
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
-def test_cutmix_pastes_a_rectangle_in_place_and_shares_are_the_visible_areas(coded_batch, draw, alpha):
+def test_cutmix_pastes_a_rectangle_in_place_and_shares_are_the_visible_areas(
+    coded_batch: Callable[..., Batch], draw: str, alpha: float
+) -> None:
     random, shares = seeded(), set()
     for _ in range(8):
         batch = coded_batch(60, 7, 10)
@@ -157,7 +165,7 @@ def test_cutmix_pastes_a_rectangle_in_place_and_shares_are_the_visible_areas(cod
     assert len(shares) > 5
 
 
-def test_cutmix_s_boxes_have_the_published_sizes_and_places(coded_batch):
+def test_cutmix_s_boxes_have_the_published_sizes_and_places(coded_batch: Callable[..., Batch]) -> None:
     """Against a loop over algorithm A1: side sqrt(1 - lambda), a uniform centre, and a cut at the border."""
     size, generator = 16, np.random.default_rng(5)
     areas, coverage = [], np.zeros(size)
@@ -181,7 +189,7 @@ def test_cutmix_s_boxes_have_the_published_sizes_and_places(coded_batch):
     assert coverage[size // 2] > 1.3 * coverage[0]  # boxes at the border are cut, so it is covered less
 
 
-def test_cutmix_mixes_as_many_batches_as_its_probability_says(coded_batch):
+def test_cutmix_mixes_as_many_batches_as_its_probability_says(coded_batch: Callable[..., Batch]) -> None:
     random = seeded()
     batch = coded_batch(4, 16, 16)
     unmixed = CutMix(alpha=1.0, draw="image", probability=0.0)(batch, random)
@@ -195,7 +203,7 @@ def test_cutmix_mixes_as_many_batches_as_its_probability_says(coded_batch):
 # ---- RICAP
 
 
-def quadrants(mixed: Batch, i: int, height: int, width: int):
+def quadrants(mixed: Batch, i: int, height: int, width: int) -> Any:
     """The four regions (rows, columns) of image i as its shares imply them."""
     a, b, c, _ = mixed.share[i].double().tolist()
     x, y = round((a + c) * width), round((a + b) * height)
@@ -210,8 +218,8 @@ def quadrants(mixed: Batch, i: int, height: int, width: int):
 @pytest.mark.parametrize("draw", ["batch", "image"])
 @pytest.mark.parametrize(("height", "width"), [(6, 9), (8, 8)])
 def test_ricap_s_quadrants_are_whole_crops_of_the_named_sources_and_the_shares_their_areas(
-    coded_batch, draw, height, width
-):
+    coded_batch: Callable[..., Batch], draw: str, height: int, width: int
+) -> None:
     random, points = seeded(), set()
     for _ in range(8):
         batch = coded_batch(60, height, width)
@@ -237,7 +245,7 @@ def test_ricap_s_quadrants_are_whole_crops_of_the_named_sources_and_the_shares_t
     assert len(points) > 5
 
 
-def test_ricap_takes_its_four_sources_from_permutations_of_their_own(coded_batch):
+def test_ricap_takes_its_four_sources_from_permutations_of_their_own(coded_batch: Callable[..., Batch]) -> None:
     mixed = RICAP(beta=0.3, draw="batch")(coded_batch(250, 4, 4), seeded())
     for k in range(4):
         assert (mixed.index[:, k] == mixed.drawn).float().mean() < 0.05
@@ -245,7 +253,7 @@ def test_ricap_takes_its_four_sources_from_permutations_of_their_own(coded_batch
             assert (mixed.index[:, k] == mixed.index[:, other]).float().mean() < 0.05
 
 
-def test_ricap_s_point_and_places_have_the_published_distributions(coded_batch):
+def test_ricap_s_point_and_places_have_the_published_distributions(coded_batch: Callable[..., Batch]) -> None:
     """The point is round(size x Beta(0.3, 0.3)) on both axes, a crop's place is uniform where it fits."""
     height, width, random = 5, 8, seeded()
     xs, ys, lefts, tops = [], [], [], []
@@ -273,7 +281,7 @@ def test_ricap_s_point_and_places_have_the_published_distributions(coded_batch):
 
 
 @pytest.mark.parametrize("sources", [1, 2, 4])
-def test_the_loss_of_shares_is_the_cross_entropy_with_probability_targets(sources):
+def test_the_loss_of_shares_is_the_cross_entropy_with_probability_targets(sources: int) -> None:
     generator = torch.Generator().manual_seed(sources)
     logits = 5 * torch.randn(200, 6, generator=generator)
     label = torch.randint(6, (200, sources), generator=generator)
@@ -290,7 +298,7 @@ def test_the_loss_of_shares_is_the_cross_entropy_with_probability_targets(source
 # ---- RandAugment: the tables
 
 
-def test_the_operations_of_arazo_at_magnitude_4_are_those_of_the_facts():
+def test_the_operations_of_arazo_at_magnitude_4_are_those_of_the_facts() -> None:
     table = {name: (value, signed) for name, value, signed in randaugment.arazo2021(4, 32, 32)}
     expected = {
         "rotate": (4.0, True),
@@ -316,7 +324,7 @@ def test_the_operations_of_arazo_at_magnitude_4_are_those_of_the_facts():
 
 
 @given(magnitude=st.floats(0, 30), size=st.integers(8, 96))
-def test_arazo_s_values_grow_in_a_straight_line_and_ignore_the_size_of_the_image(magnitude, size):
+def test_arazo_s_values_grow_in_a_straight_line_and_ignore_the_size_of_the_image(magnitude: Any, size: Any) -> None:
     low, high, here = (
         {name: value for name, value, _ in randaugment.arazo2021(m, size, size)} for m in (0, 30, magnitude)
     )
@@ -328,7 +336,7 @@ def test_arazo_s_values_grow_in_a_straight_line_and_ignore_the_size_of_the_image
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (8, 28)])
-def test_the_other_table_is_torchvision_s_at_every_magnitude(height, width):
+def test_the_other_table_is_torchvision_s_at_every_magnitude(height: int, width: int) -> None:
     theirs = TorchvisionRandAugment()._augmentation_space(31, (height, width))
     for magnitude in range(31):
         ours = {
@@ -409,7 +417,7 @@ ONE_STEP = {"autocontrast", "color", "contrast", "brightness", "sharpness"}
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("name", "signed"), ARAZO)
-def test_an_operation_changes_pixels_as_pil_does_for_arazo(name, signed, channels):
+def test_an_operation_changes_pixels_as_pil_does_for_arazo(name: str, signed: bool, channels: int) -> None:
     """The sign of the angle or the shift is free, as it is drawn at random: only the pair has to be PIL's pair."""
     images = pictures(channels)
     for magnitude in (0, 1, 4, 5, 9, 14, 21, 29, 30):
@@ -431,7 +439,7 @@ def test_an_operation_changes_pixels_as_pil_does_for_arazo(name, signed, channel
 
 
 @pytest.mark.parametrize("magnitude", [1, 9, 30])
-def test_an_operation_changes_pixels_as_torchvision_does_for_its_own_table(magnitude):
+def test_an_operation_changes_pixels_as_torchvision_does_for_its_own_table(magnitude: int) -> None:
     """torchvision's transform applies one operation to a whole batch, so each of its operations is known by name."""
     from torchvision.transforms.autoaugment import InterpolationMode, _apply_op
 
@@ -453,7 +461,7 @@ def test_an_operation_changes_pixels_as_torchvision_does_for_its_own_table(magni
 
 
 @pytest.mark.parametrize("magnitude", [3, 4, 15])
-def test_cutout_draws_pil_s_grey_rectangle_at_a_uniform_place(magnitude):
+def test_cutout_draws_pil_s_grey_rectangle_at_a_uniform_place(magnitude: int) -> None:
     side = next(v for n, v, _ in randaugment.arazo2021(magnitude, 32, 32) if n == "cutout")
     images = torch.zeros(3000, 3, 32, 32, dtype=torch.uint8)
     cut = randaugment.apply("cutout", images, side, side, seeded())
@@ -486,7 +494,7 @@ def outcomes(ranges: str, picture: Tensor, magnitude: int) -> dict[tuple[str, in
 
 
 @pytest.mark.parametrize("ranges", ["arazo2021", "torchvision"])
-def test_every_image_gets_an_operation_and_a_sign_of_its_own_all_equally_often(ranges):
+def test_every_image_gets_an_operation_and_a_sign_of_its_own_all_equally_often(ranges: str) -> None:
     picture = pictures(3)[0]
     images = picture.expand(4000, 3, 32, 32).contiguous()
     after = RandAugment(operations=1, magnitude=9, ranges=ranges)(plain(images), seeded()).images
@@ -507,7 +515,7 @@ def test_every_image_gets_an_operation_and_a_sign_of_its_own_all_equally_often(r
             assert chisquare([counts[name, 1], counts[name, -1]]).pvalue > PLAUSIBLE
 
 
-def test_two_operations_follow_one_another(coded_batch):
+def test_two_operations_follow_one_another(coded_batch: Callable[..., Batch]) -> None:
     """With 14 x 14 pairs of torchvision's operations, every outcome is one operation after another."""
     picture = pictures(3)[1]
     images = picture.expand(60, 3, 32, 32).contiguous()
@@ -520,7 +528,7 @@ def test_two_operations_follow_one_another(coded_batch):
     assert len({image.numpy().tobytes() for image in after}) > 30
 
 
-def test_randaugment_without_operations_changes_nothing_and_never_changes_labels():
+def test_randaugment_without_operations_changes_nothing_and_never_changes_labels() -> None:
     images = pictures(3)
     batch = RandAugment(operations=0, magnitude=4, ranges="arazo2021")(plain(images.clone()), seeded())
     assert torch.equal(batch.images, images)
@@ -530,7 +538,7 @@ def test_randaugment_without_operations_changes_nothing_and_never_changes_labels
     assert batch.images.dtype == torch.uint8
 
 
-def test_every_magnitude_can_be_used_with_every_operation():
+def test_every_magnitude_can_be_used_with_every_operation() -> None:
     images = pictures(1, size=8)
     for ranges in ("arazo2021", "torchvision"):
         for magnitude in (0, 15, 30):
@@ -557,8 +565,8 @@ def test_every_magnitude_can_be_used_with_every_operation():
     ],
 )
 def test_every_pixel_and_share_comes_from_the_named_sources_at_any_size(
-    coded_batch, mixing, seed, count, height, width
-):
+    coded_batch: Callable[..., Batch], mixing: CutMix | Mixup | RICAP, seed: Any, count: Any, height: Any, width: Any
+) -> None:
     """The mean number of the sources' rows over the pixels is their mean by share: true for areas and for mixtures."""
     batch = coded_batch(count, height, width)
     mixed = mixing(batch, seeded(seed))
@@ -570,7 +578,7 @@ def test_every_pixel_and_share_comes_from_the_named_sources_at_any_size(
 
 
 @pytest.mark.parametrize("ranges", ["arazo2021", "torchvision"])
-def test_randaugment_of_mixtures_is_that_of_their_nearest_whole_pixels(ranges):
+def test_randaugment_of_mixtures_is_that_of_their_nearest_whole_pixels(ranges: str) -> None:
     mixed = Mixup(0.3, "image")(plain(pictures(3).repeat(8, 1, 1, 1)), seeded())
     whole = replace(mixed, images=mixed.images.round().to(torch.uint8))
     step = RandAugment(3, 9, ranges)
@@ -592,7 +600,7 @@ def test_randaugment_of_mixtures_is_that_of_their_nearest_whole_pixels(ranges):
     ],
     ids=lambda step: type(step).__name__ + getattr(step, "ranges", ""),
 )
-def test_the_same_seed_gives_the_same_images_and_another_seed_others(step):
+def test_the_same_seed_gives_the_same_images_and_another_seed_others(step: Any) -> None:
     def images(seed: int) -> Tensor:
         return step(plain(pictures(3).repeat(4, 1, 1, 1)), seeded(seed)).images
 

@@ -53,16 +53,16 @@ def test_every_component_fits_its_own_group_and_no_other() -> None:
 class Mine:
     """Parts as somebody writes them."""
 
-    def __call__(self, lr, progress):
+    def __call__(self, lr: Any, progress: Any) -> Any:
         return lr
 
-    def load(self, folder, *, checked=False):
+    def load(self, folder: Any, *, checked: Any = False) -> Any:
         return None
 
     def build(self, *sizes: int) -> Any:
         return None
 
-    def apply(self, data):
+    def apply(self, data: Any) -> Any:
         return data
 
     draw = 3

@@ -6,6 +6,7 @@ import copy
 import io
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,9 @@ def points(m: int, dim: int, seed: int) -> Tensor:
 
 @settings(deadline=None, max_examples=60)
 @given(**SIZES, count=st.integers(1, 14))
-def test_k_center_always_takes_the_point_farthest_from_all_that_are_chosen(m, dim, seed, count):
+def test_k_center_always_takes_the_point_farthest_from_all_that_are_chosen(
+    m: Any, dim: Any, seed: Any, count: Any
+) -> None:
     features, count = points(m, dim, seed), min(m, count)
     chosen = k_center_greedy(features, count, torch.tensor([seed % m])).tolist()
     assert chosen[0] == seed % m
@@ -55,7 +58,7 @@ def test_k_center_always_takes_the_point_farthest_from_all_that_are_chosen(m, di
         assert distance[chosen[k]] == pytest.approx(max(distance), abs=1e-3)
 
 
-def test_k_center_covers_within_twice_the_best_radius_of_any_choice():
+def test_k_center_covers_within_twice_the_best_radius_of_any_choice() -> None:
     features = points(10, 2, 3)
     distance = torch.cdist(features, features)
     best = min(float(distance[:, list(centers)].amin(1).max()) for centers in itertools.combinations(range(10), 3))
@@ -63,7 +66,7 @@ def test_k_center_covers_within_twice_the_best_radius_of_any_choice():
     assert float(distance[:, found].amin(1).max()) <= 2 * best
 
 
-def test_points_that_coincide_are_not_chosen_twice():
+def test_points_that_coincide_are_not_chosen_twice() -> None:
     same = torch.ones(5, 3)
     assert sorted(k_center_greedy(same, 5, torch.tensor([2])).tolist()) == [0, 1, 2, 3, 4]
     assert sorted(herding(same, 5).tolist()) == [0, 1, 2, 3, 4]
@@ -75,7 +78,7 @@ def test_points_that_coincide_are_not_chosen_twice():
 
 @settings(deadline=None, max_examples=60)
 @given(**SIZES, count=st.integers(1, 14))
-def test_herding_takes_the_point_that_brings_the_mean_nearest(m, dim, seed, count):
+def test_herding_takes_the_point_that_brings_the_mean_nearest(m: Any, dim: Any, seed: Any, count: Any) -> None:
     features, count = points(m, dim, seed), min(m, count)
     chosen = herding(features, count).tolist()
     x = features.double().numpy()
@@ -85,7 +88,7 @@ def test_herding_takes_the_point_that_brings_the_mean_nearest(m, dim, seed, coun
         assert error[chosen[k]] == pytest.approx(min(error.values()), abs=1e-4)
 
 
-def test_the_mean_of_the_herded_is_much_nearer_than_that_of_a_random_choice():
+def test_the_mean_of_the_herded_is_much_nearer_than_that_of_a_random_choice() -> None:
     features = points(400, 8, 0)
     error = float((features[herding(features, 40)].mean(0) - features.mean(0)).norm())
     orders = [torch.randperm(400, generator=torch.Generator().manual_seed(s))[:40] for s in range(50)]
@@ -101,7 +104,9 @@ def facility_location(similarity: np.ndarray, chosen: list[int]) -> float:
 
 @settings(deadline=None, max_examples=60)
 @given(**SIZES, count=st.integers(1, 14))
-def test_craig_is_the_greedy_choice_for_facility_location_and_counts_the_nearest(m, dim, seed, count):
+def test_craig_is_the_greedy_choice_for_facility_location_and_counts_the_nearest(
+    m: Any, dim: Any, seed: Any, count: Any
+) -> None:
     gradients, count = points(m, dim, seed), min(m, count)
     index, weights = craig(gradients, count)
     x = gradients.double().numpy()
@@ -117,7 +122,7 @@ def test_craig_is_the_greedy_choice_for_facility_location_and_counts_the_nearest
     assert weights.sum() == m
 
 
-def test_craig_reaches_its_guarantee_against_the_best_of_all_choices():
+def test_craig_reaches_its_guarantee_against_the_best_of_all_choices() -> None:
     gradients = points(11, 3, 5)
     distance = torch.cdist(gradients, gradients).numpy()
     similarity = distance.max() - distance
@@ -125,7 +130,7 @@ def test_craig_reaches_its_guarantee_against_the_best_of_all_choices():
     assert facility_location(similarity, craig(gradients, 4)[0].tolist()) >= (1 - 1 / np.e) * best
 
 
-def test_craig_s_gains_do_not_drift_over_many_choices():
+def test_craig_s_gains_do_not_drift_over_many_choices() -> None:
     gradients = points(1500, 10, 1)  # more rows than are updated at once
     index, weights = craig(gradients, 150)
     distance = torch.cdist(gradients.double(), gradients.double())
@@ -138,7 +143,7 @@ def test_craig_s_gains_do_not_drift_over_many_choices():
     assert weights.sum() == 1500
 
 
-def test_craig_refuses_what_does_not_fit_into_memory():
+def test_craig_refuses_what_does_not_fit_into_memory() -> None:
     with pytest.raises(UserError, match=r"CRAIG compares 40000 examples with each other, which takes 6 GiB"):
         craig(torch.zeros(40000, 1), 3)
 
@@ -178,7 +183,9 @@ def pursuit(g: np.ndarray, count: int, regularization: float) -> tuple[list[int]
     count=st.integers(1, 14),
     regularization=st.sampled_from([0.01, 0.5, 10.0]),
 )
-def test_gradmatch_is_orthogonal_matching_pursuit_with_positive_weights(m, dim, width, seed, count, regularization):
+def test_gradmatch_is_orthogonal_matching_pursuit_with_positive_weights(
+    m: Any, dim: Any, width: Any, seed: Any, count: Any, regularization: Any
+) -> None:
     errors, inputs = points(m, dim, seed).double(), points(m, width, seed + 1).double()
     index, weights = gradmatch(errors, inputs, min(m, count), regularization)
     gradients = (errors[:, :, None] * inputs[:, None, :]).flatten(1)
@@ -187,7 +194,7 @@ def test_gradmatch_is_orthogonal_matching_pursuit_with_positive_weights(m, dim, 
     np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-3, atol=1e-5)
 
 
-def test_gradmatch_goes_on_as_defined_after_it_has_dropped_some(monkeypatch):
+def test_gradmatch_goes_on_as_defined_after_it_has_dropped_some(monkeypatch: pytest.MonkeyPatch) -> None:
     errors, inputs = points(80, 4, 4).double(), points(80, 3, 5).double()
     solved, factor = [], torch.linalg.cholesky
     monkeypatch.setattr(torch.linalg, "cholesky", lambda gram: solved.append(len(gram)) or factor(gram))
@@ -199,7 +206,7 @@ def test_gradmatch_goes_on_as_defined_after_it_has_dropped_some(monkeypatch):
     assert solved[0] < len(chosen)  # and after the first there were more to choose
 
 
-def test_craig_in_parts_is_craig(monkeypatch):
+def test_craig_in_parts_is_craig(monkeypatch: pytest.MonkeyPatch) -> None:
     gradients = points(70, 4, 6)
     whole = craig(gradients, 20)
     monkeypatch.setattr("budgetrun.coreset.craig.PAIRS", 500)  # 8 examples at a time
@@ -208,13 +215,13 @@ def test_craig_in_parts_is_craig(monkeypatch):
     assert torch.equal(weights, whole[1])
 
 
-def test_the_cholesky_factor_of_many_rows_in_parts_is_the_factor():
+def test_the_cholesky_factor_of_many_rows_in_parts_is_the_factor() -> None:
     rows = torch.randn(2100, 2100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     gram = rows @ rows.T + torch.eye(2100, dtype=torch.float64)
     torch.testing.assert_close(factored(gram), torch.linalg.cholesky(gram), rtol=1e-9, atol=1e-9)
 
 
-def test_gradmatch_with_room_for_all_is_the_non_negative_least_squares_of_scipy():
+def test_gradmatch_with_room_for_all_is_the_non_negative_least_squares_of_scipy() -> None:
     # gradients that are nearly orthogonal, so that none is dropped on the way
     gradients = torch.eye(6).repeat(1, 2) * torch.arange(1, 7)[:, None] + 0.1 * points(6, 12, 0).abs()
     index, weights = gradmatch(gradients, ONES[:6], 6, 0.5)
@@ -226,7 +233,7 @@ def test_gradmatch_with_room_for_all_is_the_non_negative_least_squares_of_scipy(
     np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-4)
 
 
-def test_gradmatch_ends_when_nothing_is_left_to_match():
+def test_gradmatch_ends_when_nothing_is_left_to_match() -> None:
     # two directions, and two of the gradients carry all of them
     gradients = torch.tensor([[4.0, 0], [0, 3], [1, 0], [0, 1], [2, 0]])
     index, weights = gradmatch(gradients, ONES[:5], 5, 0.0)
@@ -235,7 +242,7 @@ def test_gradmatch_ends_when_nothing_is_left_to_match():
     assert len(gradmatch(torch.zeros(4, 2), ONES[:4], 3, 0.5)[0]) == 0
 
 
-def test_the_method_gradmatch_fills_up_with_random_others_of_weight_1():
+def test_the_method_gradmatch_fills_up_with_random_others_of_weight_1() -> None:
     logits = torch.zeros(12, 2)
     seen = Seen(torch.randn(12, 3), logits, torch.zeros(12, dtype=torch.int64))  # twelve equal gradients
     filled = set()
@@ -261,8 +268,8 @@ def test_the_method_gradmatch_fills_up_with_random_others_of_weight_1():
     step=st.sampled_from([0.0, 0.1, 3.0]),
 )
 def test_glister_takes_the_best_products_with_a_gradient_refreshed_by_autograd_every_round(
-    m, seed, count, rounds, step
-):
+    m: Any, seed: Any, count: Any, rounds: Any, step: Any
+) -> None:
     count = min(m, count)
     generator = torch.Generator().manual_seed(seed)
     logits, labels = 2 * torch.randn(m, 3, generator=generator), torch.randint(3, (m,), generator=generator)
@@ -283,7 +290,7 @@ def test_glister_takes_the_best_products_with_a_gradient_refreshed_by_autograd_e
         assert min(gains[i] for i in taken) >= max((gains[i] for i in left), default=-np.inf) - 1e-5
 
 
-def test_glister_without_refreshing_takes_more_of_the_same_and_with_it_what_is_missing():
+def test_glister_without_refreshing_takes_more_of_the_same_and_with_it_what_is_missing() -> None:
     # two classes that the network confuses with the third, which it always predicts
     labels = torch.arange(40) % 2
     gradients = bias_gradients(torch.tensor([0.0, 0, 3]).repeat(40, 1), labels)
@@ -298,7 +305,7 @@ def test_glister_without_refreshing_takes_more_of_the_same_and_with_it_what_is_m
 # ---- gradients
 
 
-def test_the_gradients_of_the_last_layer_are_autograd_s():
+def test_the_gradients_of_the_last_layer_are_autograd_s() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(4, 3)
     features, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
@@ -314,7 +321,7 @@ def test_the_gradients_of_the_last_layer_are_autograd_s():
 # ---- among the examples of a run
 
 
-def context_that_sees(context_for: Any, n: int, batch_size: int, **others: Any) -> tuple[Context, dict[str, Tensor]]:
+def context_that_sees(context_for: Any, n: int, batch_size: int, **others: Any) -> tuple[Context, dict[str, Any]]:
     """A context whose network says fixed things; the same of validation example i as of training example i + 3."""
     generator = torch.Generator().manual_seed(0)
     says = {what: torch.randn(n + 10, d, generator=generator) for what, d in (("features", 5), ("logits", 4))}
@@ -337,7 +344,9 @@ METHODS = [KCenter(), Herding(), Craig(), GradMatch(gradients="last", regulariza
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
 @pytest.mark.parametrize("balanced", [True, False])
-def test_a_choice_is_that_of_the_method_among_each_class_or_among_all(context_for, method, balanced):
+def test_a_choice_is_that_of_the_method_among_each_class_or_among_all(
+    context_for: Callable[..., Context], method: Any, balanced: bool
+) -> None:
     context, says = context_that_sees(context_for, 42, 8)  # classes of 11, 11, 10, 10
     chosen = choose(context, method, 0.3, balanced)
     seen = Seen(says["features"], says["logits"], torch.cat([context.labels, torch.zeros(10, dtype=torch.int64)]))
@@ -369,7 +378,9 @@ def core_set(method: Any = None, fraction: float = 0.25, every: int | None = Non
     return CoreSet(method=method or Craig(), fraction=fraction, every=every, warmup=warmup, balanced=True)
 
 
-def test_the_sampler_warms_up_on_everything_and_then_goes_through_the_core_set(context_for):
+def test_the_sampler_warms_up_on_everything_and_then_goes_through_the_core_set(
+    context_for: Callable[..., Context],
+) -> None:
     context, says = context_that_sees(context_for, 32, 8)
     sampler = core_set(warmup=2)
     sampler.start(context)
@@ -388,7 +399,7 @@ def test_the_sampler_warms_up_on_everything_and_then_goes_through_the_core_set(c
     assert len(torch.cat(says["looked"])) == 32  # once
 
 
-def test_the_core_set_is_chosen_anew_after_so_many_passes(context_for):
+def test_the_core_set_is_chosen_anew_after_so_many_passes(context_for: Callable[..., Context]) -> None:
     context, says = context_that_sees(context_for, 32, 8)
     sampler = core_set(every=3, warmup=1)
     sampler.start(context)
@@ -401,7 +412,7 @@ def test_the_core_set_is_chosen_anew_after_so_many_passes(context_for):
     assert looks == [1, 1, 1, 2, 2, 2, 3, 3]
 
 
-def test_the_end_of_a_pass_keeps_the_weights_that_it_was_chosen_with(context_for):
+def test_the_end_of_a_pass_keeps_the_weights_that_it_was_chosen_with(context_for: Callable[..., Context]) -> None:
     context, says = context_that_sees(context_for, 32, 6)  # 16 are kept: batches of 6, 6, and 4 with 2 of the next pass
     sampler = core_set(fraction=0.5, every=1)
     sampler.start(context)
@@ -416,7 +427,9 @@ def test_the_end_of_a_pass_keeps_the_weights_that_it_was_chosen_with(context_for
     assert third.weight.tolist() == expected
 
 
-def test_a_batch_of_the_end_of_the_warm_up_and_the_first_of_the_core_set_has_weights_of_1_and_those_chosen(context_for):
+def test_a_batch_of_the_end_of_the_warm_up_and_the_first_of_the_core_set_has_weights_of_1_and_those_chosen(
+    context_for: Callable[..., Context],
+) -> None:
     context, _ = context_that_sees(context_for, 32, 5)  # 6 batches of 5, and 2 with 3 of the core-set
     sampler = core_set(warmup=1)
     sampler.start(context)
@@ -427,7 +440,7 @@ def test_a_batch_of_the_end_of_the_warm_up_and_the_first_of_the_core_set_has_wei
     assert batch.weight[2:].ne(1).all()
 
 
-def test_a_mixed_image_of_a_core_set_has_the_mean_weight_of_its_sources(context_for):
+def test_a_mixed_image_of_a_core_set_has_the_mean_weight_of_its_sources(context_for: Callable[..., Context]) -> None:
     context, _ = context_that_sees(context_for, 40, 10, aug=(Mixup(alpha=1.0, draw="image"),))
     sampler = core_set()
     sampler.start(context)
@@ -438,7 +451,7 @@ def test_a_mixed_image_of_a_core_set_has_the_mean_weight_of_its_sources(context_
     assert len(set(batch.weight.tolist())) > 1
 
 
-def test_a_sampler_goes_on_choosing_as_if_it_had_not_stopped(context_for):
+def test_a_sampler_goes_on_choosing_as_if_it_had_not_stopped(context_for: Callable[..., Context]) -> None:
     for method in METHODS:
         context, _ = context_that_sees(context_for, 40, 4)
         sampler = core_set(method, every=2, warmup=1)
@@ -460,7 +473,7 @@ def test_a_sampler_goes_on_choosing_as_if_it_had_not_stopped(context_for):
             assert (one.weight is None and other.weight is None) or torch.equal(one.weight, other.weight)
 
 
-def test_choosing_none_is_a_sentence(context_for):
+def test_choosing_none_is_a_sentence(context_for: Callable[..., Context]) -> None:
     context, _ = context_that_sees(context_for, 40, 4)
     for part in (core_set(fraction=0.01), CoreSetScores(method=Herding(), keep=0.01, balanced=True)):
         with pytest.raises(UserError, match="not even one"):

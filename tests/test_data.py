@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
+from budgetrun.config import Experiment
 from budgetrun.contracts import Data, UserError
 from budgetrun.train import run
 from budgetrun.training.budget import model_flops
@@ -47,7 +50,9 @@ def numbers(images: torch.Tensor) -> list[int]:
     labels=st.lists(st.integers(0, 3), min_size=4, max_size=300),
     part=st.floats(0.01, 0.95),
 )
-def test_the_held_out_part_is_exact_in_every_class_and_every_example_is_in_one_part_only(labels, part):
+def test_the_held_out_part_is_exact_in_every_class_and_every_example_is_in_one_part_only(
+    labels: Any, part: Any
+) -> None:
     data = small_data(labels)
     expected = [round(part * labels.count(c)) for c in range(4)]
     if sum(expected) == 0:
@@ -64,7 +69,7 @@ def test_the_held_out_part_is_exact_in_every_class_and_every_example_is_in_one_p
     assert torch.equal(split.test_images, data.test_images)
 
 
-def test_the_held_out_examples_are_a_random_part_and_not_the_first_of_each_class():
+def test_the_held_out_examples_are_a_random_part_and_not_the_first_of_each_class() -> None:
     split = hold_out(small_data([0, 1, 2, 3] * 100), 0.25)
     held = torch.tensor(numbers(split.val_images)).float()
     assert len(held) == 100
@@ -72,7 +77,7 @@ def test_the_held_out_examples_are_a_random_part_and_not_the_first_of_each_class
     assert held.max() > 350
 
 
-def test_every_seed_holds_out_the_same_examples(experiment_for):
+def test_every_seed_holds_out_the_same_examples(experiment_for: Callable[..., Experiment]) -> None:
     first, _ = prepare(experiment_for("validation=0.1", "seed=0"))
     second, _ = prepare(experiment_for("validation=0.1", "seed=1"))
     whole, _ = prepare(experiment_for())
@@ -82,7 +87,7 @@ def test_every_seed_holds_out_the_same_examples(experiment_for):
         assert int((first.val_labels == c).sum()) == round(0.1 * int((whole.labels == c).sum()))
 
 
-def test_a_batch_larger_than_the_data_is_a_sentence(experiment_for):
+def test_a_batch_larger_than_the_data_is_a_sentence(experiment_for: Callable[..., Experiment]) -> None:
     with pytest.raises(UserError, match=r"batch_size=2000 is more than the 14\d\d training examples"):
         prepare(experiment_for("batch_size=2000"))
 
@@ -90,7 +95,9 @@ def test_a_batch_larger_than_the_data_is_a_sentence(experiment_for):
 # ---- training on the held-out part
 
 
-def test_train_on_validation_swaps_the_parts_after_the_noise_and_keeps_the_fingerprint(experiment_for):
+def test_train_on_validation_swaps_the_parts_after_the_noise_and_keeps_the_fingerprint(
+    experiment_for: Callable[..., Experiment],
+) -> None:
     line = ("validation=0.3", "noise=symmetric", "seed=3")
     usual, of_usual = prepare(experiment_for(*line))
     swapped, of_swapped = prepare(experiment_for(*line, "train_on=validation"))
@@ -103,7 +110,9 @@ def test_train_on_validation_swaps_the_parts_after_the_noise_and_keeps_the_finge
     assert swapped.corrupted is None  # what is trained on is clean
 
 
-def test_train_on_validation_needs_a_held_out_part_of_at_least_a_batch(experiment_for):
+def test_train_on_validation_needs_a_held_out_part_of_at_least_a_batch(
+    experiment_for: Callable[..., Experiment],
+) -> None:
     with pytest.raises(UserError, match="train_on=validation needs a held-out part"):
         experiment_for("train_on=validation")
     with pytest.raises(UserError, match=r"train_on=test must be one of"):
@@ -117,7 +126,7 @@ def test_train_on_validation_needs_a_held_out_part_of_at_least_a_batch(experimen
 
 @settings(deadline=None, max_examples=50)
 @given(choice=st.data())
-def test_the_fingerprint_changes_with_any_pixel_and_any_label(choice):
+def test_the_fingerprint_changes_with_any_pixel_and_any_label(choice: Any) -> None:
     data = small_data([0, 1, 2, 3] * 5)
     name = choice.draw(st.sampled_from(["images", "labels", "test_images", "test_labels"]))
     tensor = getattr(data, name).clone()
@@ -128,7 +137,7 @@ def test_the_fingerprint_changes_with_any_pixel_and_any_label(choice):
     assert fingerprint(replace(data, **{name: tensor})) != fingerprint(data)
 
 
-def test_the_fingerprint_changes_with_the_order_of_the_examples():
+def test_the_fingerprint_changes_with_the_order_of_the_examples() -> None:
     data = small_data([0, 1] * 4)
     order = torch.tensor([2, 1, 0, 3, 4, 5, 6, 7])  # two examples of one class change places
     swapped = replace(data, images=data.images[order], labels=data.labels[order])
@@ -136,13 +145,13 @@ def test_the_fingerprint_changes_with_the_order_of_the_examples():
     assert fingerprint(swapped) != fingerprint(data)
 
 
-def test_the_fingerprint_changes_with_the_shape_of_the_images():
+def test_the_fingerprint_changes_with_the_shape_of_the_images() -> None:
     data = small_data([0, 1] * 4)
     flat = replace(data, images=data.images.view(-1, 1, 1, 4))
     assert fingerprint(flat) != fingerprint(data)
 
 
-def test_the_fingerprint_changes_when_an_example_moves_from_training_to_test():
+def test_the_fingerprint_changes_when_an_example_moves_from_training_to_test() -> None:
     data = small_data([0, 1] * 4)
     moved = replace(
         data,
@@ -154,7 +163,7 @@ def test_the_fingerprint_changes_when_an_example_moves_from_training_to_test():
     assert fingerprint(moved) != fingerprint(data)
 
 
-def test_the_fingerprint_depends_on_values_and_not_on_how_they_lie_in_memory():
+def test_the_fingerprint_depends_on_values_and_not_on_how_they_lie_in_memory() -> None:
     data = small_data([0, 1, 2, 3] * 3)
     strided = torch.stack([data.images, data.images], dim=-1)[..., 0]
     assert not strided.is_contiguous()
@@ -163,7 +172,7 @@ def test_the_fingerprint_depends_on_values_and_not_on_how_they_lie_in_memory():
     assert len(fingerprint(data)) == 16
 
 
-def test_the_fingerprint_of_a_run_is_that_of_its_clean_data(experiment_for):
+def test_the_fingerprint_of_a_run_is_that_of_its_clean_data(experiment_for: Callable[..., Experiment]) -> None:
     experiment = experiment_for()
     data, of_run = prepare(experiment)
     assert of_run == fingerprint(data)
@@ -175,7 +184,7 @@ def test_the_fingerprint_of_a_run_is_that_of_its_clean_data(experiment_for):
 
 
 @pytest.mark.parametrize(("shape", "size"), [((3, 32, 32), 128), ((3, 32, 32), 9), ((1, 28, 20), 14), ((3, 7, 7), 7)])
-def test_images_are_resized_as_torchvision_s_resize_does(shape, size):
+def test_images_are_resized_as_torchvision_s_resize_does(shape: tuple[int, int, int], size: int) -> None:
     channels = shape[0]
     images = torch.randint(256, (1030, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     theirs = transforms.Compose([transforms.Resize((size, size)), transforms.PILToTensor()])
@@ -188,7 +197,9 @@ def test_images_are_resized_as_torchvision_s_resize_does(shape, size):
         assert int((ours[number].int() - expected.int()).abs().max()) <= 2
 
 
-def test_a_run_trains_on_resized_images_under_the_fingerprint_of_the_data(experiment_for):
+def test_a_run_trains_on_resized_images_under_the_fingerprint_of_the_data(
+    experiment_for: Callable[..., Experiment],
+) -> None:
     experiment = experiment_for("image_size=12", "validation=0.1", "epochs=1", "budget=0.1", "model.width=2")
     data, of_run = prepare(experiment)
     plain, of_plain = prepare(experiment_for("validation=0.1"))
@@ -212,7 +223,7 @@ def test_a_run_trains_on_resized_images_under_the_fingerprint_of_the_data(experi
     ids=["cifar", "digits"],
 )
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_normalize_is_torchvision_s_to_tensor_and_normalize(mean, std, dtype):
+def test_normalize_is_torchvision_s_to_tensor_and_normalize(mean: list[float], std: list[float], dtype: Any) -> None:
     channels = len(mean)
     images = torch.randint(256, (20, channels, 7, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     images[0], images[1] = 0, 255
@@ -226,7 +237,7 @@ def test_normalize_is_torchvision_s_to_tensor_and_normalize(mean, std, dtype):
     assert torch.equal(given_images, images.to(dtype))  # the data set itself is not changed
 
 
-def test_the_digits_are_normalised_by_their_own_mean_and_deviation(experiment_for):
+def test_the_digits_are_normalised_by_their_own_mean_and_deviation(experiment_for: Callable[..., Experiment]) -> None:
     data, _ = prepare(experiment_for())
     normalized = Normalize(data, torch.device("cpu"))(data.images)
     assert float(normalized.mean()) == pytest.approx(0, abs=1e-3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Data
 from budgetrun.train import run
 from budgetrun.training.budget import Budget
@@ -68,7 +70,7 @@ def h(*counts: float) -> float:
 # ---- which examples
 
 
-def test_examples_visited_alike_have_the_entropy_log_n_and_all_classes():
+def test_examples_visited_alike_have_the_entropy_log_n_and_all_classes() -> None:
     diagnostics = observed([0, 1, 2, 3, 0, 1, 2, 3])
     for _ in range(3):
         update(diagnostics, list(range(8)))
@@ -77,7 +79,7 @@ def test_examples_visited_alike_have_the_entropy_log_n_and_all_classes():
     assert line["selected_class_entropy"] == pytest.approx(1, abs=1e-12)
 
 
-def test_the_entropy_of_visits_is_that_worked_out_by_hand():
+def test_the_entropy_of_visits_is_that_worked_out_by_hand() -> None:
     diagnostics = observed([0, 0, 1, 2])
     update(diagnostics, [0, 1])
     update(diagnostics, [2, 2])
@@ -88,14 +90,14 @@ def test_the_entropy_of_visits_is_that_worked_out_by_hand():
     assert line["selected_class_entropy"] == pytest.approx(math.log(2) / math.log(3), abs=1e-12)
 
 
-def test_a_single_example_has_no_entropy_and_a_single_class_all_of_it():
+def test_a_single_example_has_no_entropy_and_a_single_class_all_of_it() -> None:
     diagnostics = observed([0, 0, 0])
     update(diagnostics, [1, 1])
     line = diagnostics.line()
     assert (line["visits_entropy"], line["selected_class_entropy"]) == (0, 1)
 
 
-def test_an_image_of_four_sources_is_a_visit_of_each_by_its_share():
+def test_an_image_of_four_sources_is_a_visit_of_each_by_its_share() -> None:
     diagnostics = observed([0, 1, 2, 3, 4], corrupted=[True, False, False, False, False])
     update(diagnostics, [[0, 1, 2, 3], [1, 1, 0, 2]], share=[[0.5, 0.25, 0.125, 0.125], [0.5, 0.25, 0.25, 0.0]])
     line = diagnostics.line()
@@ -105,7 +107,7 @@ def test_an_image_of_four_sources_is_a_visit_of_each_by_its_share():
     assert line["selected_corrupted"] == pytest.approx(0.75 / 2, abs=1e-6)
 
 
-def test_an_image_of_weight_0_is_no_visit_and_one_of_another_weight_is_one():
+def test_an_image_of_weight_0_is_no_visit_and_one_of_another_weight_is_one() -> None:
     diagnostics = observed([0, 1, 2], corrupted=[False, False, True])
     update(diagnostics, [0, 1, 2, 2], weight=[0.25, 7.0, 0.0, 0.0])
     line = diagnostics.line()
@@ -113,7 +115,7 @@ def test_an_image_of_weight_0_is_no_visit_and_one_of_another_weight_is_one():
     assert line["selected_corrupted"] == 0
 
 
-def test_the_share_of_corrupted_examples_is_of_all_visits_and_lately_of_those_since_the_last_line():
+def test_the_share_of_corrupted_examples_is_of_all_visits_and_lately_of_those_since_the_last_line() -> None:
     diagnostics = observed([0, 1, 0, 1], corrupted=[True, False, False, False])
     update(diagnostics, [0, 1, 2, 3])
     first = diagnostics.line()
@@ -127,7 +129,7 @@ def test_the_share_of_corrupted_examples_is_of_all_visits_and_lately_of_those_si
     assert [line["selected_corrupted_lately"] for line in (first, second, third)] == pytest.approx([1 / 4, 3 / 8, 0])
 
 
-def test_clean_data_have_no_share_of_corrupted_examples():
+def test_clean_data_have_no_share_of_corrupted_examples() -> None:
     diagnostics = observed([0, 1])
     update(diagnostics, [0, 1])
     assert not [key for key in diagnostics.line() if "corrupted" in key]
@@ -136,7 +138,7 @@ def test_clean_data_have_no_share_of_corrupted_examples():
 # ---- what choosing costs
 
 
-def test_what_looks_cost_is_counted_by_hand():
+def test_what_looks_cost_is_counted_by_hand() -> None:
     diagnostics = observed([0, 1, 0, 1])
     update(diagnostics, [0, 1])  # two candidates, both trained on
     update(diagnostics, [0, 1], looked=6)
@@ -148,7 +150,7 @@ def test_what_looks_cost_is_counted_by_hand():
     assert line["selection_flops"] == 16 * FORWARD / (16 * FORWARD + 8 * UPDATE)
 
 
-def test_without_a_look_everything_is_kept_and_nothing_is_spent_on_choosing():
+def test_without_a_look_everything_is_kept_and_nothing_is_spent_on_choosing() -> None:
     diagnostics = observed([0, 1, 0, 1])
     for _ in range(5):
         update(diagnostics, [0, 1, 1])
@@ -156,14 +158,14 @@ def test_without_a_look_everything_is_kept_and_nothing_is_spent_on_choosing():
     assert (line["keep_rate"], line["looking_updates"], line["selection_flops"]) == (1, 0, 0)
 
 
-def test_what_a_sampler_drops_without_a_look_is_among_the_candidates():
+def test_what_a_sampler_drops_without_a_look_is_among_the_candidates() -> None:
     diagnostics = observed([0, 1, 0, 1], sampler=SimpleNamespace(dropped=2.5))
     update(diagnostics, [0, 1])
     update(diagnostics, [2, 3], looked=6)
     assert diagnostics.line()["keep_rate"] == 4 / (2 + 6 + 2.5)
 
 
-def test_what_is_spent_outside_of_the_draw_is_not_spent_on_choosing():
+def test_what_is_spent_outside_of_the_draw_is_not_spent_on_choosing() -> None:
     """A scorer looks after it."""
     diagnostics = observed([0, 1, 0, 1])
     for _ in range(2):
@@ -176,7 +178,7 @@ def test_what_is_spent_outside_of_the_draw_is_not_spent_on_choosing():
     assert line["selection_flops"] == 10 * FORWARD / (210 * FORWARD + 6 * UPDATE)
 
 
-def test_flops_of_a_second_network_are_spent_on_choosing():
+def test_flops_of_a_second_network_are_spent_on_choosing() -> None:
     diagnostics = observed([0, 1])
     with diagnostics.drawing():
         diagnostics.budget.flops += 40
@@ -184,7 +186,7 @@ def test_flops_of_a_second_network_are_spent_on_choosing():
     assert diagnostics.line()["selection_flops"] == 40 / 60
 
 
-def test_the_effective_batch_is_kish_s_over_the_batch_size_and_1_for_an_update_without_weights():
+def test_the_effective_batch_is_kish_s_over_the_batch_size_and_1_for_an_update_without_weights() -> None:
     diagnostics = observed([0, 1, 2, 3])
     update(diagnostics, [0, 1, 2], weight=[1.0, 1.0, 2.0])  # 4^2 / 6 of 3
     assert diagnostics.line()["effective_batch"] == pytest.approx(16 / 18)
@@ -194,20 +196,20 @@ def test_the_effective_batch_is_kish_s_over_the_batch_size_and_1_for_an_update_w
     assert diagnostics.line()["effective_batch"] == pytest.approx((16 / 18 + 1 / 4 + 1 + 1) / 4)
 
 
-def test_an_update_whose_weights_are_all_0_has_an_effective_batch_of_0():
+def test_an_update_whose_weights_are_all_0_has_an_effective_batch_of_0() -> None:
     diagnostics = observed([0, 1])
     update(diagnostics, [0, 1], weight=[1.0, 1.0])
     update(diagnostics, [0, 1], weight=[0.0, 0.0])
     assert diagnostics.line()["effective_batch"] == pytest.approx(1 / 2)
 
 
-def test_a_method_without_weights_has_no_effective_batch():
+def test_a_method_without_weights_has_no_effective_batch() -> None:
     diagnostics = observed([0, 1])
     update(diagnostics, [0, 1])
     assert "effective_batch" not in diagnostics.line()
 
 
-def test_time_in_draw_that_is_not_augmentation_is_spent_on_choosing(monkeypatch):
+def test_time_in_draw_that_is_not_augmentation_is_spent_on_choosing(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("time.perf_counter", lambda: now)
     diagnostics = observed([0, 1])
@@ -224,7 +226,7 @@ def test_time_in_draw_that_is_not_augmentation_is_spent_on_choosing(monkeypatch)
 
 
 @pytest.mark.parametrize("weight", [None, [1.0, 0.5, 0.0]])
-def test_observing_an_update_reads_nothing_from_the_device(weight):
+def test_observing_an_update_reads_nothing_from_the_device(weight: list[float] | None) -> None:
     """Tensors on the meta device have no values: reading one raises."""
     diagnostics = observed([0, 1, 2, 0], corrupted=[True, False, True, False], device="meta")
     update(diagnostics, [0, 1, 1], weight=weight, looked=9)
@@ -242,7 +244,7 @@ def test_observing_an_update_reads_nothing_from_the_device(weight):
     ),
     data=st.data(),
 )
-def test_resumed_values_are_those_without_an_interruption(updates, data):
+def test_resumed_values_are_those_without_an_interruption(updates: Any, data: Any) -> None:
     """updates: seed of the batch, images looked at, whether it is weighted, whether an evaluation follows."""
     saved_after = data.draw(st.integers(1, len(updates) - 1))
     examples = [0, 1, 2, 0, 1, 2], [True, False, False, True, False, False]
@@ -270,7 +272,7 @@ def test_resumed_values_are_those_without_an_interruption(updates, data):
     assert [*lines, *train(after, saved_after, len(updates))] == expected
 
 
-def test_the_clocks_go_on_from_where_they_were():
+def test_the_clocks_go_on_from_where_they_were() -> None:
     before, after = observed([0, 1]), observed([0, 1])
     before.drawn.total, before.viewing.total = 5.0, 2.0
     after.load_state_dict(before.state_dict())
@@ -292,7 +294,7 @@ OF_NOISE = {"corrupted", "selected_corrupted", "selected_corrupted_lately"}
 
 
 @pytest.fixture
-def lines_of(experiment_for, tmp_path):
+def lines_of(experiment_for: Callable[..., Experiment], tmp_path: Path) -> Any:
     """The lines of metrics.jsonl of a run, whose last one is in result.json too."""
 
     def lines(*overrides: str) -> list[dict[str, float]]:
@@ -310,7 +312,7 @@ def lines_of(experiment_for, tmp_path):
     return lines
 
 
-def test_uniform_sampling_looks_at_nothing_and_visits_all_examples_and_labels_alike(lines_of):
+def test_uniform_sampling_looks_at_nothing_and_visits_all_examples_and_labels_alike(lines_of: Any) -> None:
     lines = lines_of("sampler=uniform", "epochs=10", "budget=0.5", "noise=symmetric")
     for line in lines:
         assert (line["keep_rate"], line["looking_updates"], line["selection_flops"]) == (1, 0, 0)
@@ -324,12 +326,12 @@ def test_uniform_sampling_looks_at_nothing_and_visits_all_examples_and_labels_al
     assert lines[-1]["selected_class_entropy"] > 0.999
 
 
-def test_scan_over_the_whole_budget_has_the_largest_entropy_there_is(lines_of):
+def test_scan_over_the_whole_budget_has_the_largest_entropy_there_is(lines_of: Any) -> None:
     lines = lines_of("sampler=scan", "epochs=16", "batch_size=719", "model.width=2")
     assert lines[-1]["visits_entropy"] == pytest.approx(math.log(1438), abs=1e-9)
 
 
-def test_selective_backprop_selects_more_corrupted_examples_than_there_are(lines_of):
+def test_selective_backprop_selects_more_corrupted_examples_than_there_are(lines_of: Any) -> None:
     lines = lines_of("sampler=sb", "epochs=20", "budget=0.5", "noise=symmetric")
     last = lines[-1]
     # noise is hard: 25% of the labels are 53% of the visits at beta 2, the epoch of priming included
@@ -341,7 +343,7 @@ def test_selective_backprop_selects_more_corrupted_examples_than_there_are(lines
     assert last["looking_updates"] == pytest.approx(1 - primed, abs=0.001)
 
 
-def test_the_looks_of_a_scorer_are_none_of_the_samplers(lines_of):
+def test_the_looks_of_a_scorer_are_none_of_the_samplers(lines_of: Any) -> None:
     without = lines_of("sampler=sb", "sampler.prime=0", "epochs=2", "model.width=2")
     scored = lines_of("sampler=sb", "sampler.prime=0", "epochs=2", "model.width=2", "scores=ensemble")
     for one, other in zip(without, scored, strict=True):
@@ -352,7 +354,7 @@ def test_the_looks_of_a_scorer_are_none_of_the_samplers(lines_of):
     assert looked == round(looked) >= 2
 
 
-def test_the_keep_rate_of_infobatch_is_that_of_its_epochs(experiment_for):
+def test_the_keep_rate_of_infobatch_is_that_of_its_epochs(experiment_for: Callable[..., Experiment]) -> None:
     experiment = experiment_for("sampler=infobatch", "epochs=8", "model.width=4")
     result = run(experiment)
     candidates = result["examples_backward"] + experiment.sampler.dropped
@@ -362,7 +364,7 @@ def test_the_keep_rate_of_infobatch_is_that_of_its_epochs(experiment_for):
     assert (result["looking_updates"], result["selection_flops"]) == (0, 0)
 
 
-def test_importance_sampling_with_an_open_gate_looks_before_all_updates_but_the_first(lines_of):
+def test_importance_sampling_with_an_open_gate_looks_before_all_updates_but_the_first(lines_of: Any) -> None:
     lines = lines_of("sampler=is", "sampler.threshold=0", "epochs=2")
     last, updates = lines[-1], 44
     assert last["updates"] == updates
@@ -375,7 +377,9 @@ def test_importance_sampling_with_an_open_gate_looks_before_all_updates_but_the_
     assert not OF_NOISE & last.keys()
 
 
-def test_the_effective_batch_of_importance_sampling_is_that_of_its_weights(lines_of, monkeypatch):
+def test_the_effective_batch_of_importance_sampling_is_that_of_its_weights(
+    lines_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from budgetrun.training import diagnostics
 
     seen: list[Tensor | None] = []
@@ -392,7 +396,7 @@ def test_the_effective_batch_of_importance_sampling_is_that_of_its_weights(lines
     assert lines[-1]["effective_batch"] == pytest.approx(np.mean(kish), rel=1e-5)
 
 
-def test_mixed_images_are_visits_of_their_sources(lines_of):
+def test_mixed_images_are_visits_of_their_sources(lines_of: Any) -> None:
     """RICAP spreads every draw over four examples, so that p-SGD's visits are more alike than without."""
     plain = lines_of("sampler=p_sgd", "budget=0.3", "epochs=20", "aug=none")
     mixed = lines_of("sampler=p_sgd", "budget=0.3", "epochs=20", "aug=ricap")

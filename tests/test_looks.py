@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -112,7 +112,9 @@ def in_evaluation_mode(b: Bench, images: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("model", "shape"), MODELS, ids=NAMES)
-def test_a_look_is_in_evaluation_mode_and_leaves_no_trace(model, shape):
+def test_a_look_is_in_evaluation_mode_and_leaves_no_trace(
+    model: CNN | ResNet | WideResNet, shape: tuple[int, int, int]
+) -> None:
     b = bench(model, shape)
     with untouched(b.net):
         losses, logits = b.looks.look(b.batch)
@@ -122,7 +124,7 @@ def test_a_look_is_in_evaluation_mode_and_leaves_no_trace(model, shape):
     assert not logits.requires_grad
 
 
-def test_a_look_in_training_mode_normalises_by_the_batch_and_moves_the_statistics():
+def test_a_look_in_training_mode_normalises_by_the_batch_and_moves_the_statistics() -> None:
     b = bench(CNN(width=4), COLOUR)
     twin = copy.deepcopy(b.net)
     with torch.no_grad():
@@ -136,7 +138,7 @@ def test_a_look_in_training_mode_normalises_by_the_batch_and_moves_the_statistic
     assert all(layer.training for layer in b.net.modules())
 
 
-def test_the_losses_of_a_look_are_those_of_the_runs_loss_and_shares():
+def test_the_losses_of_a_look_are_those_of_the_runs_loss_and_shares() -> None:
     b = bench(CNN(width=4), GREY, loss=Focal(gamma=2.0), sources=4)
     losses, logits = b.looks.look(b.batch)
     p = logits.double().softmax(1).gather(1, b.batch.label)
@@ -147,7 +149,9 @@ def test_the_losses_of_a_look_are_those_of_the_runs_loss_and_shares():
 
 
 @pytest.mark.parametrize(("model", "shape"), MODELS, ids=NAMES)
-def test_features_are_the_input_of_the_last_linear_layer(model, shape):
+def test_features_are_the_input_of_the_last_linear_layer(
+    model: CNN | ResNet | WideResNet, shape: tuple[int, int, int]
+) -> None:
     b = bench(model, shape)
     with untouched(b.net):
         features, logits = b.looks.embed(b.batch)
@@ -158,7 +162,7 @@ def test_features_are_the_input_of_the_last_linear_layer(model, shape):
     assert not features.requires_grad
 
 
-def test_features_are_of_the_last_of_several_linear_layers():
+def test_features_are_of_the_last_of_several_linear_layers() -> None:
     @dataclass
     class Perceptron:
         def build(self, channels: int, classes: int) -> nn.Module:
@@ -170,7 +174,7 @@ def test_features_are_of_the_last_of_several_linear_layers():
     assert features.shape == (10, 5)
 
 
-def test_features_of_a_model_without_a_linear_layer_are_refused_in_a_sentence():
+def test_features_of_a_model_without_a_linear_layer_are_refused_in_a_sentence() -> None:
     @dataclass
     class Convolution:
         def build(self, channels: int, classes: int) -> nn.Module:
@@ -181,7 +185,7 @@ def test_features_of_a_model_without_a_linear_layer_are_refused_in_a_sentence():
         b.looks.embed(b.batch)
 
 
-def test_a_failing_look_for_features_leaves_no_hook_behind():
+def test_a_failing_look_for_features_leaves_no_hook_behind() -> None:
     b = bench(CNN(width=4), GREY)
     with untouched(b.net), pytest.raises(RuntimeError):
         b.looks.embed(replace(b.batch, images=torch.zeros(10, 2, 8, 8)))
@@ -192,7 +196,9 @@ def test_a_failing_look_for_features_leaves_no_hook_behind():
 
 @pytest.mark.parametrize("sources", [1, 2, 4])
 @pytest.mark.parametrize("loss", [PLAIN, CrossEntropy(smoothing=0.1), Focal(gamma=2.0)], ids=repr)
-def test_logit_gradients_are_those_of_each_image_s_own_loss_and_cost_nothing(loss, sources):
+def test_logit_gradients_are_those_of_each_image_s_own_loss_and_cost_nothing(
+    loss: CrossEntropy | Focal, sources: int
+) -> None:
     b = bench(CNN(width=4), GREY, loss, sources=sources)
     logits = 3 * torch.randn(10, 10, generator=torch.Generator().manual_seed(sources))
     with untouched(b.net), torch.no_grad():
@@ -221,7 +227,9 @@ def norms_one_by_one(b: Bench, loss: Loss) -> Tensor:
 @pytest.mark.parametrize("sources", [1, 2, 4])
 @pytest.mark.parametrize("loss", [PLAIN, CrossEntropy(smoothing=0.1), Focal(gamma=2.0)], ids=repr)
 @pytest.mark.parametrize("shape", [GREY, COLOUR], ids=["grey", "colour"])
-def test_gradient_norms_are_those_of_a_backward_pass_an_image(shape, loss, sources):
+def test_gradient_norms_are_those_of_a_backward_pass_an_image(
+    shape: tuple[int, int, int], loss: CrossEntropy | Focal, sources: int
+) -> None:
     b = bench(CNN(width=4), shape, loss, sources=sources)
     with untouched(b.net):
         norms = b.looks.gradient_norms(b.batch)
@@ -231,14 +239,16 @@ def test_gradient_norms_are_those_of_a_backward_pass_an_image(shape, loss, sourc
 
 
 @pytest.mark.parametrize(("model", "shape"), MODELS[2:], ids=NAMES[2:])
-def test_gradient_norms_of_the_large_models_are_those_of_a_backward_pass_an_image(model, shape):
+def test_gradient_norms_of_the_large_models_are_those_of_a_backward_pass_an_image(
+    model: ResNet | WideResNet, shape: tuple[int, int, int]
+) -> None:
     b = bench(model, shape, count=3)
     with untouched(b.net):
         norms = b.looks.gradient_norms(b.batch)
     torch.testing.assert_close(norms, norms_one_by_one(b, PLAIN), atol=1e-6, rtol=1e-4)
 
 
-def test_gradient_norms_of_many_images_and_inside_no_grad_are_the_same():
+def test_gradient_norms_of_many_images_and_inside_no_grad_are_the_same() -> None:
     """More than are differentiated at once; a method may call it from anywhere."""
     b = bench(CNN(width=2), GREY, count=70)
     with torch.no_grad():
@@ -246,7 +256,7 @@ def test_gradient_norms_of_many_images_and_inside_no_grad_are_the_same():
     torch.testing.assert_close(norms, norms_one_by_one(b, PLAIN), atol=1e-6, rtol=1e-4)
 
 
-def test_gradient_norms_are_computed_in_float32_where_the_model_is_not():
+def test_gradient_norms_are_computed_in_float32_where_the_model_is_not() -> None:
     b = bench(CNN(width=4), COLOUR)
     exact, (_, logits) = b.looks.gradient_norms(b.batch), b.looks.look(b.batch)
     b.network.bf16 = True
@@ -257,7 +267,7 @@ def test_gradient_norms_are_computed_in_float32_where_the_model_is_not():
 # ---- the costs
 
 
-def test_every_way_to_look_charges_exactly_its_passes():
+def test_every_way_to_look_charges_exactly_its_passes() -> None:
     b = bench(CNN(width=4), GREY)
     forward, update = b.network.flops
     for look, flops in (
@@ -284,7 +294,7 @@ def second(b: Bench, seed: int) -> SecondNetwork:
 
 
 @pytest.mark.parametrize("weight", [None, [0.0, 3.0, 1.0, 0.5, 0.0, 2.0, 0.25, 1.0]], ids=["plain", "weighted"])
-def test_a_second_network_learns_as_torch_does_at_the_learning_rate_of_the_moment(weight):
+def test_a_second_network_learns_as_torch_does_at_the_learning_rate_of_the_moment(weight: list[float] | None) -> None:
     b = bench(CNN(width=4), GREY)
     other = second(b, 1)
     twin = copy.deepcopy(other.network.net)
@@ -306,7 +316,7 @@ def test_a_second_network_learns_as_torch_does_at_the_learning_rate_of_the_momen
         torch.testing.assert_close(value, twin.state_dict()[name], atol=1e-5, rtol=1e-4)
 
 
-def test_a_look_with_a_second_network_is_its_own_and_leaves_no_trace():
+def test_a_look_with_a_second_network_is_its_own_and_leaves_no_trace() -> None:
     b = bench(CNN(width=4), GREY)
     other = second(b, 1)
     other.learn(random_batch(8, GREY, seed=5))
@@ -319,7 +329,7 @@ def test_a_look_with_a_second_network_is_its_own_and_leaves_no_trace():
     torch.testing.assert_close(losses, F.cross_entropy(logits, b.batch.label[:, 0], reduction="none"))
 
 
-def test_a_second_network_is_charged_by_its_own_flops():
+def test_a_second_network_is_charged_by_its_own_flops() -> None:
     b = bench(CNN(width=4), GREY)
     other = second(b, 1)
     forward, update = other.network.flops
@@ -339,7 +349,7 @@ def test_a_second_network_is_charged_by_its_own_flops():
     assert b.budget.updates == 0
 
 
-def test_a_second_network_goes_on_from_a_saved_file_bit_for_bit():
+def test_a_second_network_goes_on_from_a_saved_file_bit_for_bit() -> None:
     b = bench(CNN(width=4), GREY)
     other, again = second(b, 1), second(b, 2)
     for seed in range(3):
@@ -395,7 +405,9 @@ class Probe:
         self.stream.load_state_dict(state)
 
 
-def test_what_a_run_offers_is_charged_exactly_and_the_second_network_follows_the_schedule(experiment_for):
+def test_what_a_run_offers_is_charged_exactly_and_the_second_network_follows_the_schedule(
+    experiment_for: Callable[..., Experiment],
+) -> None:
     probe = Probe()
     experiment = experiment_for("model.width=4", "epochs=1", "evaluations=1", "lr=0.2", "schedule.final=0.01")
     result = run(replace(experiment, sampler=probe))
@@ -415,7 +427,7 @@ def test_what_a_run_offers_is_charged_exactly_and_the_second_network_follows_the
     assert context.validation is None
 
 
-def test_looking_changes_nothing_of_what_is_trained(experiment_for):
+def test_looking_changes_nothing_of_what_is_trained(experiment_for: Callable[..., Experiment]) -> None:
     """The same draws with and without looks end at the same weights: nothing of a look leaks into the training."""
 
     @dataclass
@@ -433,7 +445,7 @@ def test_looking_changes_nothing_of_what_is_trained(experiment_for):
     assert results[0]["flops"] > results[1]["flops"]
 
 
-def test_the_held_out_part_is_one_plain_batch(experiment_for):
+def test_the_held_out_part_is_one_plain_batch(experiment_for: Callable[..., Experiment]) -> None:
     probe = Probe(second=False)
     run(replace(experiment_for("model.width=2", "epochs=1", "evaluations=1", "validation=0.1"), sampler=probe))
     (context,) = probe.contexts

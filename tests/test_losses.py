@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from budgetrun.config import Experiment
 from budgetrun.contracts import Batch
 from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.loss.focal import Focal
@@ -59,35 +62,35 @@ def close(losses: Tensor, expected: list[float]) -> None:
 
 @settings(deadline=None)
 @given(case=batches(), gamma=st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]))
-def test_focal_is_its_formula(case, gamma):
+def test_focal_is_its_formula(case: Any, gamma: Any) -> None:
     logits, batch = case
     close(Focal(gamma)(logits, batch), by_the_formula(logits, batch, gamma=gamma))
 
 
 @settings(deadline=None)
 @given(case=batches(), smoothing=st.sampled_from([0.0, 0.1, 0.9]))
-def test_cross_entropy_with_and_without_smoothing_is_its_formula(case, smoothing):
+def test_cross_entropy_with_and_without_smoothing_is_its_formula(case: Any, smoothing: Any) -> None:
     logits, batch = case
     close(CrossEntropy(smoothing)(logits, batch), by_the_formula(logits, batch, smoothing=smoothing))
 
 
 @settings(deadline=None)
 @given(case=batches())
-def test_focal_without_focus_is_the_cross_entropy(case):
+def test_focal_without_focus_is_the_cross_entropy(case: Any) -> None:
     logits, batch = case
     torch.testing.assert_close(Focal(0.0)(logits, batch), CrossEntropy(0.0)(logits, batch))
 
 
 @settings(deadline=None)
 @given(case=batches(sources=1), smoothing=st.sampled_from([0.0, 0.1, 0.5]))
-def test_smoothing_is_torch_s(case, smoothing):
+def test_smoothing_is_torch_s(case: Any, smoothing: Any) -> None:
     logits, batch = case
     expected = F.cross_entropy(logits, batch.label[:, 0], reduction="none", label_smoothing=smoothing)
     torch.testing.assert_close(CrossEntropy(smoothing)(logits, batch), expected)
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(0.0), CrossEntropy(0.1), Focal(0.0), Focal(0.5), Focal(2.0)], ids=repr)
-def test_an_image_made_of_itself_several_times_has_the_loss_of_the_plain_image(loss):
+def test_an_image_made_of_itself_several_times_has_the_loss_of_the_plain_image(loss: CrossEntropy | Focal) -> None:
     logits = torch.randn(3, CLASSES, generator=torch.Generator().manual_seed(0))
     plain = loss(logits, labelled([[0], [4], [2]], [[1.0]] * 3))
     torch.testing.assert_close(loss(logits, labelled([[0] * 3, [4] * 3, [2] * 3], [[0.5, 0.25, 0.25]] * 3)), plain)
@@ -95,7 +98,7 @@ def test_an_image_made_of_itself_several_times_has_the_loss_of_the_plain_image(l
     torch.testing.assert_close(other, plain)
 
 
-def test_focal_loss_of_a_solved_image_is_small_and_its_numbers_are_known():
+def test_focal_loss_of_a_solved_image_is_small_and_its_numbers_are_known() -> None:
     """At p = 0.9 it is 100 times less than the cross-entropy, as in the paper's section 3.2."""
     p = torch.tensor([[0.9, *[0.02] * 5]])
     batch = labelled([[0]], [[1.0]])
@@ -108,7 +111,9 @@ def test_focal_loss_of_a_solved_image_is_small_and_its_numbers_are_known():
     "loss", [CrossEntropy(0.0), CrossEntropy(0.1), *map(Focal, (0.0, 0.01, 0.5, 1.0, 2.0))], ids=repr
 )
 @pytest.mark.parametrize("margin", [0.0, 1e-3, 1.0, 10.0, 16.0, 17.0, 30.0, 100.0, 1e4, 1e30])
-def test_losses_and_gradients_are_finite_where_p_is_1_or_0(loss, sources, margin):
+def test_losses_and_gradients_are_finite_where_p_is_1_or_0(
+    loss: CrossEntropy | Focal, sources: int, margin: float
+) -> None:
     for sign in (1, -1):
         logits = torch.zeros(1, CLASSES)
         logits[0, 2] = sign * margin
@@ -120,7 +125,7 @@ def test_losses_and_gradients_are_finite_where_p_is_1_or_0(loss, sources, margin
         assert losses.item() >= 0
 
 
-def test_the_gradient_of_focal_is_that_of_its_formula_also_where_p_is_near_1():
+def test_the_gradient_of_focal_is_that_of_its_formula_also_where_p_is_near_1() -> None:
     for margin in (0.0, 3.0, 8.0, 12.0, 20.0):
         logits = torch.tensor([[margin, *[0.0] * 5]], requires_grad=True)
         (gradient,) = torch.autograd.grad(Focal(2.0)(logits, labelled([[0]], [[1.0]])).sum(), logits)
@@ -131,13 +136,13 @@ def test_the_gradient_of_focal_is_that_of_its_formula_also_where_p_is_near_1():
 
 
 @pytest.mark.parametrize("gamma", [-0.1, float("inf"), float("nan")])
-def test_a_gamma_outside_of_its_range_is_refused(gamma):
+def test_a_gamma_outside_of_its_range_is_refused(gamma: float) -> None:
     with pytest.raises(ValueError, match="must be at least 0"):
         Focal(gamma)
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan")])
-def test_a_smoothing_outside_of_its_range_is_refused(smoothing):
+def test_a_smoothing_outside_of_its_range_is_refused(smoothing: float) -> None:
     with pytest.raises(ValueError, match=r"must be in \[0, 1\)"):
         CrossEntropy(smoothing)
 
@@ -146,7 +151,9 @@ def test_a_smoothing_outside_of_its_range_is_refused(smoothing):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_run_trains_with_its_loss_and_tests_with_the_cross_entropy(loss: str, experiment_for, tmp_path: Path) -> None:
+def test_a_run_trains_with_its_loss_and_tests_with_the_cross_entropy(
+    loss: str, experiment_for: Callable[..., Experiment], tmp_path: Path
+) -> None:
     done = here(f"loss={loss} model.width=4 epochs=6 evaluations=3 device=cpu", tmp_path)
     assert done.code == 0, done.err
     experiment = experiment_for(f"loss={loss}")
@@ -163,7 +170,9 @@ def test_a_run_trains_with_its_loss_and_tests_with_the_cross_entropy(loss: str, 
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_the_first_update_of_a_run_is_made_on_its_loss(loss: str, experiment_for, monkeypatch) -> None:
+def test_the_first_update_of_a_run_is_made_on_its_loss(
+    loss: str, experiment_for: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """train_loss after one update is the loss's mean over the batch that the untrained network was given."""
     from budgetrun.train import run
     from budgetrun.training.diagnostics import Diagnostics

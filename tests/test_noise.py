@@ -8,6 +8,7 @@ import pickle
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest, truncnorm
 from torch import Tensor
 
+from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context, Data, Random, UserError
 from budgetrun.noise.asymmetric import Asymmetric
 from budgetrun.noise.gaussian_pixels import GaussianPixels
@@ -90,7 +92,9 @@ def flips(clean: Data, noisy: Data) -> Counter[tuple[int, int]]:
     labels=st.lists(st.integers(0, 4), min_size=1, max_size=60),
     seed=st.integers(0, 2**40),
 )
-def test_exactly_the_rate_of_the_examples_is_corrupted_and_the_others_are_as_they_were(kind, rate, labels, seed):
+def test_exactly_the_rate_of_the_examples_is_corrupted_and_the_others_are_as_they_were(
+    kind: str, rate: Any, labels: Any, seed: Any
+) -> None:
     data = data_of(labels, 5)
     before = [tensor.clone() for tensor in (data.images, data.labels)]
     noisy = AT_A_RATE[kind](rate).apply(data, noise(seed))
@@ -112,7 +116,7 @@ def test_exactly_the_rate_of_the_examples_is_corrupted_and_the_others_are_as_the
 
 
 @pytest.mark.parametrize("kind", AT_A_RATE)
-def test_every_example_is_corrupted_as_often_as_another(kind):
+def test_every_example_is_corrupted_as_often_as_another(kind: str) -> None:
     times, data = np.zeros(10), data_of([0] * 10, 3)
     for seed in range(1500):
         times += AT_A_RATE[kind](0.3).apply(data, noise(seed)).corrupted.numpy()
@@ -123,13 +127,15 @@ def test_every_example_is_corrupted_as_often_as_another(kind):
 
 @pytest.mark.parametrize("kind", AT_A_RATE)
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
-def test_a_rate_outside_of_its_range_is_refused(kind, rate):
+def test_a_rate_outside_of_its_range_is_refused(kind: str, rate: float) -> None:
     with pytest.raises(ValueError, match="must be in"):
         AT_A_RATE[kind](rate)
 
 
 @pytest.mark.parametrize("chosen", BY_COMMAND)
-def test_what_is_corrupted_depends_on_the_seed_and_on_nothing_else(chosen, experiment_for, tmp_path):
+def test_what_is_corrupted_depends_on_the_seed_and_on_nothing_else(
+    chosen: str, experiment_for: Callable[..., Experiment], tmp_path: Path
+) -> None:
     def corrupted(*overrides: str) -> list[Tensor]:
         data, _ = prepare(experiment_for(*f"noise={chosen}".split(), *overrides))
         return [data.corrupted, data.labels, data.images]
@@ -145,7 +151,9 @@ def test_what_is_corrupted_depends_on_the_seed_and_on_nothing_else(chosen, exper
 
 
 @pytest.mark.parametrize("chosen", BY_COMMAND)
-def test_test_and_validation_data_stay_clean_and_the_fingerprint_is_theirs(chosen, experiment_for):
+def test_test_and_validation_data_stay_clean_and_the_fingerprint_is_theirs(
+    chosen: str, experiment_for: Callable[..., Experiment]
+) -> None:
     clean, print_of_clean = prepare(experiment_for("validation=0.2"))
     noisy, print_of_noisy = prepare(experiment_for(*f"noise={chosen}".split(), "noise.rate=0.9", "validation=0.2"))
     for name in ("test_images", "test_labels", "val_images", "val_labels"):
@@ -155,7 +163,7 @@ def test_test_and_validation_data_stay_clean_and_the_fingerprint_is_theirs(chose
     assert print_of_clean == print_of_noisy
 
 
-def test_noise_takes_nothing_from_the_randomness_of_the_sampler():
+def test_noise_takes_nothing_from_the_randomness_of_the_sampler() -> None:
     """Streams of different purposes are independent: what one draws does not move another."""
     sampler = Random.seeded(0, "sampler", CPU)
     for make in AT_A_RATE.values():
@@ -166,13 +174,15 @@ def test_noise_takes_nothing_from_the_randomness_of_the_sampler():
     )
 
 
-def test_more_noise_than_examples_is_a_sentence(experiment_for):
+def test_more_noise_than_examples_is_a_sentence(experiment_for: Callable[..., Experiment]) -> None:
     with pytest.raises(UserError, match=r"noise\.rate=1\.5"):
         experiment_for("noise=symmetric", "noise.rate=1.5")
 
 
 @pytest.mark.parametrize("chosen", NOISES)
-def test_every_noise_trains_and_says_how_many_examples_it_corrupted(chosen, tmp_path, people, experiment_for):
+def test_every_noise_trains_and_says_how_many_examples_it_corrupted(
+    chosen: str, tmp_path: Path, people: Path, experiment_for: Callable[..., Experiment]
+) -> None:
     clean = prepare(experiment_for())[0].labels.numpy()
     done = here(f"noise={chosen} epochs=0.1 data_dir={people}", tmp_path)
     assert done.code == 0, done.err
@@ -186,13 +196,13 @@ def test_every_noise_trains_and_says_how_many_examples_it_corrupted(chosen, tmp_
 # ---- symmetric
 
 
-def test_a_corrupted_label_is_uniform_over_the_other_classes():
+def test_a_corrupted_label_is_uniform_over_the_other_classes() -> None:
     clean = data_of(torch.arange(40_000) % 5, 5)
     pairs = flips(clean, Symmetric(0.5, over="others").apply(clean, noise(0)))
     assert chisquare([pairs[pair] for pair in itertools.permutations(range(5), 2)]).pvalue > PLAUSIBLE
 
 
-def test_a_label_drawn_over_all_classes_is_the_true_one_as_often_as_any_other():
+def test_a_label_drawn_over_all_classes_is_the_true_one_as_often_as_any_other() -> None:
     clean = data_of(torch.arange(40_000) % 5, 5)
     noisy = Symmetric(0.5, over="all").apply(clean, noise(0))
     pairs = flips(clean, noisy)
@@ -202,14 +212,14 @@ def test_a_label_drawn_over_all_classes_is_the_true_one_as_often_as_any_other():
     assert chisquare([*changed, 20_000 - sum(changed)], [800] * 20 + [4000]).pvalue > PLAUSIBLE
 
 
-def test_exactly_the_rate_is_drawn_over_all_classes_too():
+def test_exactly_the_rate_is_drawn_over_all_classes_too() -> None:
     many = 10**12  # classes: a draw of the true one is out of the question
     for rate, expected in ((0.0, 0), (0.1, 100), (0.3337, 334), (0.99, 990)):
         noisy = Symmetric(rate, over="all").apply(data_of(torch.arange(1000), many), noise(1))
         assert int(noisy.corrupted.sum()) == expected
 
 
-def test_two_classes_are_swapped():
+def test_two_classes_are_swapped() -> None:
     clean = data_of([0, 1] * 50, 2)
     noisy = Symmetric(0.4, over="others").apply(clean, noise(3))
     assert torch.equal(noisy.labels[noisy.corrupted], 1 - clean.labels[noisy.corrupted])
@@ -324,13 +334,13 @@ COARSE = [
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.45])
-def test_pair_flips_go_to_the_next_class_and_from_the_last_to_the_first(rate):
+def test_pair_flips_go_to_the_next_class_and_from_the_last_to_the_first(rate: float) -> None:
     labels = torch.tensor([0] * 100 + [1] * 37 + [2] * 250)
     pairs = flips(data_of(labels, 3), Asymmetric(rate, map="pairs").apply(data_of(labels, 3), noise(0)))
     assert pairs == {(0, 1): round(rate * 100), (1, 2): round(rate * 37), (2, 0): round(rate * 250)}
 
 
-def test_the_map_of_cifar10_is_the_standard_one_and_half_of_the_rate_is_wrong():
+def test_the_map_of_cifar10_is_the_standard_one_and_half_of_the_rate_is_wrong() -> None:
     clean = data_of(torch.arange(5000) % 10, 10)
     noisy = Asymmetric(0.4, map="cifar10").apply(clean, noise(0))
     named = {(CIFAR10_NAMES[a], CIFAR10_NAMES[b]): count for (a, b), count in flips(clean, noisy).items()}
@@ -344,7 +354,7 @@ def test_the_map_of_cifar10_is_the_standard_one_and_half_of_the_rate_is_wrong():
     assert int(noisy.corrupted.sum()) == 1000
 
 
-def test_the_map_of_cifar100_goes_round_every_superclass():
+def test_the_map_of_cifar100_goes_round_every_superclass() -> None:
     clean = data_of(torch.arange(1000) % 100, 100)
     pairs = flips(clean, Asymmetric(0.3, map="cifar100").apply(clean, noise(0)))
     expected = {}
@@ -356,7 +366,7 @@ def test_the_map_of_cifar100_goes_round_every_superclass():
 
 
 @pytest.mark.parametrize(("name", "classes"), [("cifar10", 100), ("cifar100", 10), ("cifar10", 4)])
-def test_a_map_for_another_number_of_classes_is_refused_in_a_sentence(name, classes):
+def test_a_map_for_another_number_of_classes_is_refused_in_a_sentence(name: str, classes: int) -> None:
     with pytest.raises(UserError, match=rf"noise\.map={name} is for .* this data set has {classes};"):
         Asymmetric(0.3, map=name).apply(data_of([0, 1, 2, 3], classes), noise(0))
 
@@ -364,7 +374,7 @@ def test_a_map_for_another_number_of_classes_is_refused_in_a_sentence(name, clas
 # ---- instance
 
 
-def test_an_example_s_own_rate_has_the_truncated_normal_distribution():
+def test_an_example_s_own_rate_has_the_truncated_normal_distribution() -> None:
     for rate in (0.02, 0.25, 0.5, 0.97):
         rates = Instance(rate).rates(20_000, np.random.Generator(np.random.PCG64(0)))
         expected = truncnorm((0 - rate) / 0.1, (1 - rate) / 0.1, loc=rate, scale=0.1)
@@ -373,7 +383,7 @@ def test_an_example_s_own_rate_has_the_truncated_normal_distribution():
         assert rates.max() < 1
 
 
-def test_an_example_is_flipped_about_as_often_as_its_own_rate_says(monkeypatch):
+def test_an_example_is_flipped_about_as_often_as_its_own_rate_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Instance, "rates", lambda self, n, host: np.repeat([0.1, 0.4], n // 2))
     flipped = Instance(0.25).apply(data_of([0] * 20_000, 4), noise(0)).corrupted
     assert int(flipped.sum()) == 5000
@@ -391,7 +401,7 @@ def transitions(make: Callable[[float], Any]) -> dict[tuple[int, int], set[int]]
     return {(c, k): set(noisy.labels[noisy.corrupted & (labels == c) & (which == k)].tolist()) for c, k in pairs}
 
 
-def test_equal_images_of_a_class_are_mistaken_for_the_same_class_and_different_ones_are_not():
+def test_equal_images_of_a_class_are_mistaken_for_the_same_class_and_different_ones_are_not() -> None:
     became = transitions(Instance)
     assert all(len(targets) == 1 for targets in became.values())
     for c in range(5):  # it is not the class alone that decides
@@ -402,13 +412,13 @@ def test_equal_images_of_a_class_are_mistaken_for_the_same_class_and_different_o
     assert all(len(targets) == 4 for targets in transitions(AT_A_RATE["symmetric"]).values())
 
 
-def test_black_images_say_nothing_and_are_mistaken_for_every_other_class_alike():
+def test_black_images_say_nothing_and_are_mistaken_for_every_other_class_alike() -> None:
     clean = data_of(torch.arange(20_000) % 5, 5, torch.zeros(20_000, 1, 2, 2, dtype=torch.uint8))
     pairs = flips(clean, Instance(0.5).apply(clean, noise(0)))
     assert chisquare([pairs[pair] for pair in itertools.permutations(range(5), 2)]).pvalue > PLAUSIBLE
 
 
-def test_the_new_label_follows_the_softmax_of_the_pixels_times_the_matrix_of_the_class():
+def test_the_new_label_follows_the_softmax_of_the_pixels_times_the_matrix_of_the_class() -> None:
     """Pixels of 0, 1 and 2, whose softmax is not an argmax, against probabilities worked out one example at a time."""
     n, classes, rate = 60_000, 4, 0.5
     images = torch.randint(3, (n, 1, 1, 2), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -440,7 +450,9 @@ def test_the_new_label_follows_the_softmax_of_the_pixels_times_the_matrix_of_the
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (5, 7), (1, 6)])
-def test_one_permutation_of_the_places_is_recovered_from_every_corrupted_image_and_channel(height, width):
+def test_one_permutation_of_the_places_is_recovered_from_every_corrupted_image_and_channel(
+    height: int, width: int
+) -> None:
     places = torch.arange(height * width, dtype=torch.uint8).view(height, width)
     images = torch.stack([places, places + 100, places + 150]).expand(40, 3, height, width)  # one memory for all
     noisy = ShufflePixels(0.5).apply(data_of([0] * 40, 2, images), noise(2))
@@ -452,7 +464,7 @@ def test_one_permutation_of_the_places_is_recovered_from_every_corrupted_image_a
     assert order != tuple(range(height * width))
 
 
-def test_images_in_any_memory_layout_keep_their_pixels():
+def test_images_in_any_memory_layout_keep_their_pixels() -> None:
     last = torch.randint(256, (30, 6, 4, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     images = last.permute(0, 3, 1, 2)  # as photographs are stored
     noisy = ShufflePixels(0.9).apply(data_of([0] * 30, 2, images), noise(0))
@@ -460,7 +472,7 @@ def test_images_in_any_memory_layout_keep_their_pixels():
     assert torch.equal(noisy.images.flatten(2).sort(2).values, images.flatten(2).sort(2).values)
 
 
-def test_every_permutation_is_drawn_equally_often():
+def test_every_permutation_is_drawn_equally_often() -> None:
     image = torch.arange(3, dtype=torch.uint8).view(1, 1, 1, 3).expand(2, 1, 1, 3)
     orders = Counter()
     for seed in range(6000):
@@ -490,7 +502,7 @@ def viewed(data: Data, seed: int) -> Tensor:
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_redrawn_pixels_are_normal_with_the_mean_and_deviation_of_their_image_over_all_channels(fresh):
+def test_redrawn_pixels_are_normal_with_the_mean_and_deviation_of_their_image_over_all_channels(fresh: bool) -> None:
     images = grey_levels()
     noisy = GaussianPixels(0.5, fresh).apply(data_of([0] * 200, 2, images), noise(0))
     chosen = noisy.corrupted
@@ -511,7 +523,7 @@ def test_redrawn_pixels_are_normal_with_the_mean_and_deviation_of_their_image_ov
     assert np.abs(np.corrcoef(standard[:, 0].numpy())[np.triu_indices(100, 1)]).max() < 6 / 256**0.5  # every image too
 
 
-def test_noise_out_of_the_range_of_pixels_is_clipped():
+def test_noise_out_of_the_range_of_pixels_is_clipped() -> None:
     images = torch.zeros(100, 3, 8, 8, dtype=torch.uint8)
     images[:, :, ::2] = 255  # mean 127.5, deviation 127.8: 16% below 0, and as much above 255
     noisy = GaussianPixels(0.5, fresh=False).apply(data_of([0] * 100, 2, images), noise(0))
@@ -521,13 +533,13 @@ def test_noise_out_of_the_range_of_pixels_is_clipped():
     assert len(pixels.unique()) == 256
 
 
-def test_an_image_of_one_pixel_has_no_deviation():
+def test_an_image_of_one_pixel_has_no_deviation() -> None:
     image = torch.full((4, 1, 1, 1), 77, dtype=torch.uint8)
     data = Data(image, torch.zeros(4).long(), image, image, [0.5], [0.5], flip=False, padding=0, classes=2)
     assert torch.equal(GaussianPixels(0.5, fresh=False).apply(data, noise(0)).images, image)
 
 
-def test_fresh_noise_is_for_the_chosen_examples_in_whatever_order_they_are_viewed():
+def test_fresh_noise_is_for_the_chosen_examples_in_whatever_order_they_are_viewed() -> None:
     data = GaussianPixels(0.4, fresh=True).apply(data_of([0] * 60, 2), noise(0))
     index = torch.randperm(60, generator=torch.Generator().manual_seed(3))[:25]
     batch = Batch(data.images[index], index[:, None], data.labels[index, None], torch.ones(25, 1), drawn=index)
@@ -563,7 +575,9 @@ class TwoViews:
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_in_training_frozen_noise_stays_and_fresh_noise_is_new_at_every_view(fresh, experiment_for):
+def test_in_training_frozen_noise_stays_and_fresh_noise_is_new_at_every_view(
+    fresh: bool, experiment_for: Callable[..., Experiment]
+) -> None:
     line = ["noise=gaussian_pixels", f"noise.fresh={fresh}", "noise.rate=0.5", "aug=none", "epochs=0.1"]
     experiment = dataclasses.replace(experiment_for(*line), sampler=TwoViews([]))
     assert run(experiment)["updates"] == 2
@@ -581,7 +595,7 @@ def test_in_training_frozen_noise_stays_and_fresh_noise_is_new_at_every_view(fre
         assert (other[corrupted] != first[corrupted]).flatten(1).any(1).all() == fresh
 
 
-def test_augmentations_are_handed_fresh_noise_as_uint8_images(experiment_for):
+def test_augmentations_are_handed_fresh_noise_as_uint8_images(experiment_for: Callable[..., Experiment]) -> None:
     handed = []
 
     def step(batch: Batch, random: Random) -> Batch:
@@ -613,7 +627,7 @@ def published(clean: Tensor, seed: int = 0) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("numpy_core", ["numpy.core", "numpy._core"])
 @pytest.mark.parametrize("labels", ["worse_label", "aggre_label"])
-def test_the_labels_that_people_gave_replace_the_clean_ones(labels, numpy_core, tmp_path):
+def test_the_labels_that_people_gave_replace_the_clean_ones(labels: str, numpy_core: str, tmp_path: Path) -> None:
     data = data_of(torch.arange(500) % 10, 10)
     given_labels = published(data.labels)
     file = human_file(tmp_path / "CIFAR-10_human.pt", given_labels, numpy_core)
@@ -627,7 +641,9 @@ def test_the_labels_that_people_gave_replace_the_clean_ones(labels, numpy_core, 
 
 @settings(deadline=None, max_examples=30)
 @given(labels=st.lists(st.integers(0, 9), min_size=20, max_size=80), part=st.floats(0.1, 0.8))
-def test_each_example_gets_its_own_label_when_a_part_is_held_out(labels, part, tmp_path_factory):
+def test_each_example_gets_its_own_label_when_a_part_is_held_out(
+    labels: Any, part: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     whole = data_of(labels, 10)
     whole.images[:, 0, 0, 0] = torch.arange(len(labels))  # the example's number
     given_labels = published(whole.labels)
@@ -642,7 +658,7 @@ def test_each_example_gets_its_own_label_when_a_part_is_held_out(labels, part, t
     assert torch.equal(noisy.val_labels, split.val_labels)
 
 
-def test_a_file_of_cifar100_is_read_with_its_lists_of_coarse_labels(tmp_path):
+def test_a_file_of_cifar100_is_read_with_its_lists_of_coarse_labels(tmp_path: Path) -> None:
     data = data_of(torch.arange(500) % 100, 100)
     fine = (data.labels.numpy() + np.arange(500) % 3) % 100
     coarse = [COARSE[c] for c in fine]
@@ -657,7 +673,7 @@ def test_a_file_of_cifar100_is_read_with_its_lists_of_coarse_labels(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["one label", "shorter", "longer", "held out"])
-def test_a_file_for_another_data_set_is_refused_in_a_sentence(change, tmp_path):
+def test_a_file_for_another_data_set_is_refused_in_a_sentence(change: str, tmp_path: Path) -> None:
     data = data_of(torch.arange(500) % 10, 10)
     clean = data.labels.clone()
     if change == "one label":
@@ -677,7 +693,9 @@ class Evil:
 
 
 @pytest.mark.parametrize("content", ["text", "empty", "half", "folder", "code", "tensor"])
-def test_a_file_of_something_else_is_refused_in_a_sentence_and_no_code_in_it_is_run(content, tmp_path):
+def test_a_file_of_something_else_is_refused_in_a_sentence_and_no_code_in_it_is_run(
+    content: str, tmp_path: Path
+) -> None:
     path, data = tmp_path / "CIFAR-10_human.pt", data_of(torch.arange(500) % 10, 10)
     if content == "text":
         path.write_text("<html>404</html>")
@@ -698,13 +716,15 @@ def test_a_file_of_something_else_is_refused_in_a_sentence_and_no_code_in_it_is_
         Human(str(path), "worse_label").apply(data, noise(0))
 
 
-def test_a_missing_file_is_a_sentence_that_says_where_to_get_it_and_where_to_put_it(tmp_path):
+def test_a_missing_file_is_a_sentence_that_says_where_to_get_it_and_where_to_put_it(tmp_path: Path) -> None:
     path = tmp_path / "CIFAR-10_human.pt"
     with pytest.raises(UserError, match=rf"noise\.file={path} is not there; get it from https://github\.com/"):
         Human(str(path), "worse_label").apply(data_of([0, 1], 10), noise(0))
 
 
-def test_where_the_file_lies_is_no_part_of_the_experiment_and_which_labels_are_is(experiment_for):
+def test_where_the_file_lies_is_no_part_of_the_experiment_and_which_labels_are_is(
+    experiment_for: Callable[..., Experiment],
+) -> None:
     reference = experiment_for("noise=cifar10n").run_id
     assert experiment_for("noise=cifar10n", "data_dir=elsewhere").run_id == reference
     assert experiment_for("noise=cifar10n", "noise.file=/a/b/CIFAR-10_human.pt").run_id == reference

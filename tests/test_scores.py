@@ -24,7 +24,7 @@ from states import interrupt
 from torch import Tensor, nn
 
 from budgetrun.config import build
-from budgetrun.contracts import Batch, Scorer, UserError
+from budgetrun.contracts import Batch, Context, Scorer, UserError
 from budgetrun.folder import scorefile
 from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.loss.focal import Focal
@@ -68,7 +68,7 @@ def presented(context_for: Callable[..., Any], never: str, n: int, sequence: lis
     return scores
 
 
-def test_an_example_is_forgotten_when_it_goes_from_correct_to_wrong(context_for):
+def test_an_example_is_forgotten_when_it_goes_from_correct_to_wrong(context_for: Callable[..., Context]) -> None:
     # 0: right, wrong, right, wrong; 1: always right; 2: wrong, right, wrong, right; 3: never right; 4: never seen
     sequence = [
         {0: True, 1: True, 2: False, 3: False},
@@ -85,7 +85,9 @@ def test_an_example_is_forgotten_when_it_goes_from_correct_to_wrong(context_for)
     sequence=st.lists(st.dictionaries(st.integers(0, 5), st.booleans(), min_size=1), min_size=1, max_size=12),
     never=st.sampled_from(["epochs", "zero"]),
 )
-def test_forgetting_is_the_number_of_falling_steps_of_each_example_s_history(context_for, sequence, never):
+def test_forgetting_is_the_number_of_falling_steps_of_each_example_s_history(
+    context_for: Callable[..., Context], sequence: Any, never: Any
+) -> None:
     history: dict[int, list[bool]] = {i: [right[i] for right in sequence if i in right] for i in range(6)}
     most = max(map(len, history.values()))
     expected = []
@@ -95,7 +97,9 @@ def test_forgetting_is_the_number_of_falling_steps_of_each_example_s_history(con
     assert presented(context_for, never, 6, sequence) == expected
 
 
-def test_a_mixed_image_is_a_presentation_of_the_example_that_it_shows_most_of(context_for):
+def test_a_mixed_image_is_a_presentation_of_the_example_that_it_shows_most_of(
+    context_for: Callable[..., Context],
+) -> None:
     scorer = Forgetting(never="zero")
     scorer.start(context_for(4, 2))
     batch = batch_of([[0, 1], [2, 3]], [[0, 1], [2, 3]], [[0.7, 0.3], [0.4, 0.6]])
@@ -105,7 +109,9 @@ def test_a_mixed_image_is_a_presentation_of_the_example_that_it_shows_most_of(co
     assert scorer.presentations.tolist() == [2, 0, 0, 2]
 
 
-def test_an_example_twice_in_a_batch_is_presented_once_and_right_only_if_both_are(context_for):
+def test_an_example_twice_in_a_batch_is_presented_once_and_right_only_if_both_are(
+    context_for: Callable[..., Context],
+) -> None:
     scorer = Forgetting(never="zero")
     scorer.start(context_for(2, 2))
     twice = batch_of([[0], [0]], [[0], [0]])
@@ -118,7 +124,7 @@ def test_an_example_twice_in_a_batch_is_presented_once_and_right_only_if_both_ar
 # ---- functions of the logits
 
 
-def test_el2n_margin_and_entropy_are_those_worked_out_by_hand():
+def test_el2n_margin_and_entropy_are_those_worked_out_by_hand() -> None:
     logits = torch.tensor([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.0, 1.0, 0.0]]).log()
     label = torch.tensor([[0], [2], [1]])
     expected = [math.sqrt(0.3**2 + 0.2**2 + 0.1**2), math.sqrt(0.7**2 + 0.2**2 + 0.9**2), 0.0]
@@ -129,7 +135,7 @@ def test_el2n_margin_and_entropy_are_those_worked_out_by_hand():
 
 
 @pytest.mark.parametrize("score", ["el2n", "loss", "margin", "entropy"])
-def test_a_harder_example_has_a_higher_score(context_for, score):
+def test_a_harder_example_has_a_higher_score(context_for: Callable[..., Context], score: str) -> None:
     logits = torch.tensor([[4.0, 0, 0, 0], [1, 2, 0, 0], [1, 0, 2.1, 0], [0, 0, 0, 0.5]])
     sizes = []
 
@@ -144,7 +150,7 @@ def test_a_harder_example_has_a_higher_score(context_for, score):
     assert sizes == [3, 1]  # everything once, in parts
 
 
-def test_the_images_that_are_scored_are_not_augmented(context_for):
+def test_the_images_that_are_scored_are_not_augmented(context_for: Callable[..., Context]) -> None:
     from budgetrun.aug.ricap import RICAP
 
     images = []
@@ -160,7 +166,7 @@ def test_the_images_that_are_scored_are_not_augmented(context_for):
     assert torch.equal(torch.cat(images), context.view.data.images)
 
 
-def test_of_validation_scores_the_held_out_examples_in_their_order(context_for):
+def test_of_validation_scores_the_held_out_examples_in_their_order(context_for: Callable[..., Context]) -> None:
     held = batch_of([[i] for i in range(5)], [[3]] * 5)
     scorer = LogitScores(score="loss", of="validation")
     scorer.start(context_for(10, 2, validation=held, look=lambda batch: (batch.drawn * 10.0, torch.zeros(1, 4))))
@@ -202,7 +208,7 @@ class Spent:
 
 
 @pytest.fixture
-def trained(context_for):
+def trained(context_for: Callable[..., Context]) -> Any:
     """Of a loss: a context over 11 examples that looks with a real network, the network, and the looks' charges."""
 
     def make(loss: Any) -> tuple[Any, nn.Module, Spent]:
@@ -228,7 +234,9 @@ def norms_one_by_one(context: Any, net: nn.Module, loss: Any, parameters: list[n
 
 @pytest.mark.parametrize("loss", [CrossEntropy(0.0), CrossEntropy(0.2), Focal(2.0)], ids=repr)
 @pytest.mark.parametrize("parameters", ["all", "last"])
-def test_grand_is_the_norm_that_a_loop_over_the_examples_finds(trained, parameters, loss):
+def test_grand_is_the_norm_that_a_loop_over_the_examples_finds(
+    trained: Any, parameters: str, loss: CrossEntropy | Focal
+) -> None:
     context, net, spent = trained(loss)
     scorer = GraNd(parameters=parameters)
     scorer.start(context)
@@ -242,7 +250,9 @@ def test_grand_is_the_norm_that_a_loop_over_the_examples_finds(trained, paramete
 # ---- ensembles
 
 
-def test_the_four_uncertainties_of_an_ensemble_are_those_worked_out_by_hand(context_for):
+def test_the_four_uncertainties_of_an_ensemble_are_those_worked_out_by_hand(
+    context_for: Callable[..., Context],
+) -> None:
     """Three members over two classes, labels 0 and 1."""
     members = torch.tensor([[[0.9, 0.1], [0.5, 0.5]], [[0.6, 0.4], [0.2, 0.8]], [[0.3, 0.7], [0.2, 0.8]]])
     turn = iter(members.log())
@@ -278,7 +288,7 @@ def test_the_four_uncertainties_of_an_ensemble_are_those_worked_out_by_hand(cont
     assert torch.equal(columns["score"], columns["variation_ratio"])
 
 
-def test_a_run_of_fewer_updates_than_members_has_as_many_as_it_can(context_for):
+def test_a_run_of_fewer_updates_than_members_has_as_many_as_it_can(context_for: Callable[..., Context]) -> None:
     progress = [0.0]
     scorer = Ensemble(members=10, acquisition="errors")
     look = lambda batch: (torch.zeros(len(batch)), predicting([0] * len(batch)))  # noqa: E731
@@ -294,7 +304,9 @@ def test_a_run_of_fewer_updates_than_members_has_as_many_as_it_can(context_for):
 
 
 @pytest.mark.parametrize("file", [p for p in SCORES if p.stem in ("forgetting", "ensemble")], ids=lambda p: p.stem)
-def test_a_scorer_goes_on_from_a_saved_file_as_if_it_had_not_stopped(context_for, file):
+def test_a_scorer_goes_on_from_a_saved_file_as_if_it_had_not_stopped(
+    context_for: Callable[..., Context], file: Path
+) -> None:
     progress = [0.0]
     logits = torch.randn(20, 12, 4, generator=torch.Generator().manual_seed(0))
     step = [0]
@@ -337,7 +349,9 @@ def written(path: Path, columns: dict[str, Tensor], **about: Any) -> Path:
 
 @settings(deadline=None, max_examples=40)
 @given(values=st.lists(st.floats(-(2.0**90), 2.0**90, width=32), min_size=1, max_size=30), seed=st.integers(0, 9))
-def test_a_file_gives_back_every_number_in_the_order_of_the_examples(tmp_path_factory, values, seed):
+def test_a_file_gives_back_every_number_in_the_order_of_the_examples(
+    tmp_path_factory: pytest.TempPathFactory, values: Any, seed: Any
+) -> None:
     path = tmp_path_factory.mktemp("scores") / "scores.csv"
     score = torch.tensor(values, dtype=torch.float32)
     order = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))
@@ -349,7 +363,7 @@ def test_a_file_gives_back_every_number_in_the_order_of_the_examples(tmp_path_fa
     assert flops == 100
 
 
-def test_several_files_are_averaged_and_their_costs_added(tmp_path):
+def test_several_files_are_averaged_and_their_costs_added(tmp_path: Path) -> None:
     for number in range(3):
         written(tmp_path / f"run{number}.csv", {"score": torch.tensor([1.0, 10.0]) * (number + 1)}, flops=number + 1)
     columns, flops = scorefile.read(f"{tmp_path}/run*.csv", "sampler.file", RUN, 2)
@@ -359,7 +373,7 @@ def test_several_files_are_averaged_and_their_costs_added(tmp_path):
     torch.testing.assert_close(scorefile.read(two, "sampler.file", RUN, 2)[0]["score"], torch.tensor([2.0, 20.0]))
 
 
-def test_a_file_written_by_hand_needs_only_the_fingerprint_of_the_data_set(tmp_path):
+def test_a_file_written_by_hand_needs_only_the_fingerprint_of_the_data_set(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text('# {"dataset_fingerprint": "0123456789abcdef"}\nscore,index\n5,1\n-2.5,0\n')
     columns, flops = scorefile.read(str(tmp_path / "mine.csv"), "sampler.file", RUN, 9)
     assert columns["index"].tolist() == [0, 1]
@@ -404,7 +418,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("edit", "words"), REFUSED.values(), ids=REFUSED.keys())
-def test_a_file_that_does_not_fit_is_refused_in_one_sentence_that_names_it(tmp_path, edit, words):
+def test_a_file_that_does_not_fit_is_refused_in_one_sentence_that_names_it(
+    tmp_path: Path, edit: Callable[..., Any], words: str
+) -> None:
     path = written(tmp_path / "scores.csv", {"score": torch.arange(8) / 4 + 0.125 * (torch.arange(8) == 7)})
     text = path.read_text()
     scorefile.read(str(path), "sampler.file", RUN, 8)
@@ -416,7 +432,7 @@ def test_a_file_that_does_not_fit_is_refused_in_one_sentence_that_names_it(tmp_p
     assert "\n" not in str(refusal.value)
 
 
-def test_a_missing_file_and_files_that_have_no_mean_are_refused(tmp_path):
+def test_a_missing_file_and_files_that_have_no_mean_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing\*\.csv cannot be read"):
         scorefile.read(f"{tmp_path}/nothing*.csv", "sampler.file", RUN, 8)
     written(tmp_path / "a.csv", {"score": torch.ones(4)})

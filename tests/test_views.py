@@ -18,6 +18,7 @@ from torch import Tensor
 from budgetrun.aug.cutmix import CutMix
 from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.ricap import RICAP
+from budgetrun.config import Experiment
 from budgetrun.contracts import Augmentation, Batch, Data, Random
 from budgetrun.training import views
 from budgetrun.training.views import Stream, Views
@@ -99,7 +100,9 @@ class Draws:
     counts=st.lists(st.integers(1, 30), min_size=1, max_size=25),
     ahead=st.integers(0, 90),
 )
-def test_batches_are_the_plan_in_order_and_the_plan_is_asked_only_when_a_draw_is_used_up(lengths, counts, ahead):
+def test_batches_are_the_plan_in_order_and_the_plan_is_asked_only_when_a_draw_is_used_up(
+    lengths: Any, counts: Any, ahead: Any
+) -> None:
     plan = Draws(lengths)
     stream = Stream(plan, view_of(EachImage(), ahead=ahead))
     taken: list[Batch] = []
@@ -120,7 +123,7 @@ def test_batches_are_the_plan_in_order_and_the_plan_is_asked_only_when_a_draw_is
 
 
 @pytest.mark.parametrize("images", [0, 1, 10, 1000])
-def test_how_many_bytes_are_augmented_ahead_changes_no_example(monkeypatch, images):
+def test_how_many_bytes_are_augmented_ahead_changes_no_example(monkeypatch: pytest.MonkeyPatch, images: int) -> None:
     monkeypatch.setattr(views, "AHEAD_BYTES", images * 2 * 4 * 4)
     view = view_of(EachImage())
     assert view.ahead == images
@@ -133,7 +136,7 @@ def test_how_many_bytes_are_augmented_ahead_changes_no_example(monkeypatch, imag
 # ---- what is augmented ahead
 
 
-def test_steps_that_change_each_image_by_itself_are_applied_to_several_batches_at_once():
+def test_steps_that_change_each_image_by_itself_are_applied_to_several_batches_at_once() -> None:
     step = EachImage()
     stream = Stream(Draws([70, 35]), view_of(step, ahead=45))
     takes = []
@@ -146,7 +149,7 @@ def test_steps_that_change_each_image_by_itself_are_applied_to_several_batches_a
     assert takes == [[40], [], [], [], [30], [], [], [35], [], [], [45]]
 
 
-def test_images_larger_than_what_is_made_ahead_are_augmented_a_batch_at_a_time():
+def test_images_larger_than_what_is_made_ahead_are_augmented_a_batch_at_a_time() -> None:
     step = EachImage()
     stream = Stream(Draws([64]), view_of(step, ahead=3))
     for _ in range(6):
@@ -156,7 +159,9 @@ def test_images_larger_than_what_is_made_ahead_are_augmented_a_batch_at_a_time()
 
 @settings(deadline=None, max_examples=50)
 @given(counts=st.lists(st.integers(1, 30), min_size=1, max_size=12), ahead=st.integers(0, 200))
-def test_a_step_that_does_not_say_image_wise_gets_one_batch_at_a_time_and_so_does_what_follows_it(counts, ahead):
+def test_a_step_that_does_not_say_image_wise_gets_one_batch_at_a_time_and_so_does_what_follows_it(
+    counts: Any, ahead: Any
+) -> None:
     """Three steps that do not commute: an image-wise one may go ahead only where nothing before it mixes."""
     first, user, last = EachImage(lambda x: x // 2), Step(lambda x: x + 1), EachImage(lambda x: x * 2)
     stream = Stream(Draws([37]), view_of(first, user, last, ahead=ahead))
@@ -167,7 +172,7 @@ def test_a_step_that_does_not_say_image_wise_gets_one_batch_at_a_time_and_so_doe
         assert torch.equal(batch.images, (coded(batch.drawn) // 2 + 1) * 2)
 
 
-def test_a_view_outside_of_a_stream_is_one_batch_through_all_steps_in_order():
+def test_a_view_outside_of_a_stream_is_one_batch_through_all_steps_in_order() -> None:
     steps = EachImage(lambda x: x // 2), Step(lambda x: x + 1), EachImage(lambda x: x * 2)
     view, index = view_of(*steps), torch.tensor([300, 7, 7])
     batch = view(index)
@@ -178,14 +183,14 @@ def test_a_view_outside_of_a_stream_is_one_batch_through_all_steps_in_order():
     assert [step.given for step in steps] == [[3]] * 3
 
 
-def test_the_data_set_is_never_changed_by_a_step_that_works_in_place():
+def test_the_data_set_is_never_changed_by_a_step_that_works_in_place() -> None:
     view = view_of(EachImage(lambda x: x.fill_(9)), Step(lambda x: x.add_(1)))
     stream = Stream(Draws([20]), view)
     assert (stream.take(15).images == 10).all()
     assert torch.equal(view.data.images, coded(torch.arange(N)))
 
 
-def test_mixup_draws_one_lambda_a_batch_and_partners_within_it():
+def test_mixup_draws_one_lambda_a_batch_and_partners_within_it() -> None:
     stream = Stream(Draws([100]), view_of(EachImage(), Mixup(alpha=0.5, draw="batch"), ahead=1000))
     lambdas = []
     for count in (16, 16, 30, 16, 50):
@@ -202,7 +207,7 @@ def test_mixup_draws_one_lambda_a_batch_and_partners_within_it():
 
 
 @pytest.mark.parametrize("mix", [Mixup(0.5, "image"), CutMix(1.0, "image", 1.0), RICAP(0.3, "image")])
-def test_mixed_pixels_are_those_of_the_sources_that_the_batch_names(mix):
+def test_mixed_pixels_are_those_of_the_sources_that_the_batch_names(mix: CutMix | Mixup | RICAP) -> None:
     """Mean pixels of an image: each source's own code, by its share."""
     stream = Stream(Draws([90, 11]), view_of(EachImage(), mix, ahead=1000))
     for count in (16, 30, 16, 50):
@@ -214,7 +219,9 @@ def test_mixed_pixels_are_those_of_the_sources_that_the_batch_names(mix):
 
 
 @pytest.mark.parametrize("aug", AUGS)
-def test_an_augmentation_says_image_wise_if_and_only_if_no_image_depends_on_another(experiment_for, aug):
+def test_an_augmentation_says_image_wise_if_and_only_if_no_image_depends_on_another(
+    experiment_for: Callable[..., Experiment], aug: str
+) -> None:
     generator = torch.Generator().manual_seed(0)
     some = torch.randint(256, (32, 3, 16, 16), generator=generator, dtype=torch.uint8)
     other = some.clone()
@@ -248,7 +255,7 @@ def tensors(state: Any) -> list[Tensor]:
     after=st.lists(st.integers(1, 30), min_size=1, max_size=8),
     ahead=st.integers(0, 90),
 )
-def test_a_stream_goes_on_from_a_saved_file_bit_for_bit(lengths, before, after, ahead):
+def test_a_stream_goes_on_from_a_saved_file_bit_for_bit(lengths: Any, before: Any, after: Any, ahead: Any) -> None:
     def start(seed: int) -> tuple[Draws, Views, Stream]:
         plan, view = Draws(lengths, seed), view_of(Noise(), Mixup(0.3, "image"), ahead=ahead, seed=seed)
         return plan, view, Stream(plan, view)
@@ -277,7 +284,7 @@ def test_a_stream_goes_on_from_a_saved_file_bit_for_bit(lengths, before, after, 
 # ---- its time
 
 
-def test_the_stopwatch_counts_gathering_and_every_step_and_nothing_else(monkeypatch):
+def test_the_stopwatch_counts_gathering_and_every_step_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("time.perf_counter", lambda: now)
 

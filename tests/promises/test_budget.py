@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from budgetrun.config import Experiment
 from budgetrun.contracts import UNITS, UserError
 from budgetrun.model.cnn import CNN
 from budgetrun.model.resnet import ResNet
@@ -40,7 +43,9 @@ def clock(unit: str, updates: int, batch_size: int = 8, forward: int = 3, update
 
 @settings(deadline=None)
 @given(unit=st.sampled_from(UNITS), updates=st.integers(1, 300), batch_size=st.integers(1, 200))
-def test_uniform_updates_are_exactly_as_many_as_the_budget_allows_in_any_unit(unit, updates, batch_size):
+def test_uniform_updates_are_exactly_as_many_as_the_budget_allows_in_any_unit(
+    unit: Any, updates: Any, batch_size: Any
+) -> None:
     budget = clock(unit, updates, batch_size)
     progress = []
     while budget.spent < budget.allowed:
@@ -59,7 +64,7 @@ def test_uniform_updates_are_exactly_as_many_as_the_budget_allows_in_any_unit(un
 
 @settings(deadline=None)
 @given(updates=st.integers(1, 100), looks=st.lists(st.integers(0, 40), min_size=1, max_size=20))
-def test_looks_use_up_a_budget_of_flops_to_one_batch_and_none_of_updates(updates, looks):
+def test_looks_use_up_a_budget_of_flops_to_one_batch_and_none_of_updates(updates: Any, looks: Any) -> None:
     by_flops, by_updates = clock("flops", updates), clock("updates", updates)
     before = -1
     for budget in (by_flops, by_updates):
@@ -80,7 +85,7 @@ def test_looks_use_up_a_budget_of_flops_to_one_batch_and_none_of_updates(updates
     assert by_flops.updates <= updates
 
 
-def test_seconds_stand_still_outside_of_start_and_stop():
+def test_seconds_stand_still_outside_of_start_and_stop() -> None:
     budget = clock("seconds", 4)
     budget.stop()
     assert budget.spent == 0
@@ -94,12 +99,12 @@ def test_seconds_stand_still_outside_of_start_and_stop():
     assert budget.spent == budget.seconds_now() == stopped >= 0.75
 
 
-def test_a_budget_of_one_update_is_all_at_its_first_learning_rate():
+def test_a_budget_of_one_update_is_all_at_its_first_learning_rate() -> None:
     for unit in UNITS:
         assert clock(unit, 1).progress == 0.0
 
 
-def test_a_budget_goes_on_from_its_state_as_if_it_had_not_stopped():
+def test_a_budget_goes_on_from_its_state_as_if_it_had_not_stopped() -> None:
     budget = clock("flops", 20)
     for _ in range(7):
         budget.charge_look(5)
@@ -118,14 +123,14 @@ def test_a_budget_goes_on_from_its_state_as_if_it_had_not_stopped():
 
 
 @given(lr=st.floats(1e-3, 10), final=st.floats(0, 1e-3), updates=st.integers(2, 500))
-def test_the_linear_schedule_is_numpy_s_linspace_over_the_updates(lr, final, updates):
+def test_the_linear_schedule_is_numpy_s_linspace_over_the_updates(lr: Any, final: Any, updates: Any) -> None:
     progress = np.arange(updates) / (updates - 1)
     rates = [Linear(final)(lr, p) for p in progress]
     np.testing.assert_allclose(rates, np.linspace(lr, final, updates), rtol=1e-9, atol=lr * 1e-15)
     assert rates[0] == lr
 
 
-def torch_rates(updates: int, lr: float, make) -> list[float]:
+def torch_rates(updates: int, lr: float, make: Any) -> list[float]:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
     scheduler = make(optimizer)
     rates = []
@@ -136,24 +141,24 @@ def torch_rates(updates: int, lr: float, make) -> list[float]:
     return rates
 
 
-def test_the_cosine_schedule_is_torch_s_over_the_updates():
+def test_the_cosine_schedule_is_torch_s_over_the_updates() -> None:
     ours = [Cosine(final=0.01)(0.3, t / 99) for t in range(100)]
     theirs = torch_rates(100, 0.3, lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=99, eta_min=0.01))
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
-def test_the_step_schedule_is_torch_s_with_milestones_as_parts_of_the_budget():
+def test_the_step_schedule_is_torch_s_with_milestones_as_parts_of_the_budget() -> None:
     ours = [Step(milestones=[0.25, 0.8], factor=0.1)(0.5, t / 100) for t in range(101)]
     theirs = torch_rates(101, 0.5, lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [25, 80], gamma=0.1))
     np.testing.assert_allclose(ours, theirs, rtol=1e-9)
 
 
-def test_the_constant_schedule_is_constant():
+def test_the_constant_schedule_is_constant() -> None:
     assert {Constant()(0.3, t / 10) for t in range(11)} == {0.3}
 
 
 @pytest.mark.parametrize("milestones", [[0.5, 0.2], [0.5, 0.5], [0.0], [1.0], [-0.1]])
-def test_milestones_that_make_no_sense_are_refused(milestones):
+def test_milestones_that_make_no_sense_are_refused(milestones: list[float]) -> None:
     with pytest.raises(ValueError, match="must increase and lie in"):
         Step(milestones=milestones, factor=0.1)
 
@@ -161,7 +166,7 @@ def test_milestones_that_make_no_sense_are_refused(milestones):
 # ---- FLOPs
 
 
-def test_the_flops_of_a_small_network_are_those_counted_by_hand():
+def test_the_flops_of_a_small_network_are_those_counted_by_hand() -> None:
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1),
         nn.BatchNorm2d(4),
@@ -179,7 +184,7 @@ def test_the_flops_of_a_small_network_are_those_counted_by_hand():
     assert update - forward == first + 2 * second + 2 * last
 
 
-def test_the_flops_of_the_cifar_resnet18_are_those_of_its_layers():
+def test_the_flops_of_the_cifar_resnet18_are_those_of_its_layers() -> None:
     """1.11 GFLOP forward (0.56 billion multiplications), three times that less the stem's input gradient in all."""
     stem = 2 * 9 * 3 * 64 * 32**2
     stages = 4 * 2 * 9 * 64 * 64 * 32**2
@@ -192,7 +197,7 @@ def test_the_flops_of_the_cifar_resnet18_are_those_of_its_layers():
     assert update / 1e9 == pytest.approx(3.33, abs=0.01)
 
 
-def test_counting_flops_leaves_the_model_as_it_was():
+def test_counting_flops_leaves_the_model_as_it_was() -> None:
     net = CNN(width=4).build(1, 10)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     model_flops(net, (1, 8, 8))
@@ -200,7 +205,7 @@ def test_counting_flops_leaves_the_model_as_it_was():
     assert all(p.grad is None and p.device == CPU for p in net.parameters())
 
 
-def test_a_model_that_does_not_fit_the_images_is_a_sentence():
+def test_a_model_that_does_not_fit_the_images_is_a_sentence() -> None:
     with pytest.raises(UserError, match="does not fit images of 1x2x2"):
         model_flops(CNN(width=4).build(1, 10), (1, 2, 2))
 
@@ -209,15 +214,15 @@ def test_a_model_that_does_not_fit_the_images_is_a_sentence():
 
 
 @pytest.fixture
-def result_of(experiment_for):
-    def result(*overrides: str):
+def result_of(experiment_for: Callable[..., Experiment]) -> Any:
+    def result(*overrides: str) -> Any:
         return run(experiment_for(*TINY, *overrides))
 
     return result
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_sampler_does_the_same_number_of_updates(result_of, sampler, tmp_path):
+def test_every_sampler_does_the_same_number_of_updates(result_of: Any, sampler: str, tmp_path: Path) -> None:
     result = result_of(f"sampler={sampler}", "budget=0.3", *needed(sampler, tmp_path).split())
     assert result["updates"] == round(0.3 * EPOCH) == 7
     # of updates 0 to 6, sb_batchwise halves the batch of 4, which is between half and nine tenths of the run
@@ -227,23 +232,25 @@ def test_every_sampler_does_the_same_number_of_updates(result_of, sampler, tmp_p
 
 
 @pytest.mark.parametrize("unit", ["updates", "examples", "flops"])
-def test_uniform_spends_the_same_in_every_unit(result_of, unit):
+def test_uniform_spends_the_same_in_every_unit(result_of: Any, unit: str) -> None:
     result = result_of(f"budget_unit={unit}", "budget=0.5")
     _, update = model_flops(CNN(width=2).build(1, 10), (1, 8, 8))
     spent = [result[key] for key in ("updates", "examples_forward", "examples_backward", "flops")]
     assert spent == [11, 11 * B, 11 * B, 11 * B * update]
 
 
-def test_a_budget_in_seconds_is_spent_and_counts_less_than_all_the_time(result_of):
+def test_a_budget_in_seconds_is_spent_and_counts_less_than_all_the_time(result_of: Any) -> None:
     result = result_of("budget_unit=seconds", "full_seconds=0.5", "budget=0.4")
     assert 0.2 <= result["seconds"] < result["seconds_total"]
     assert result["updates"] >= 1
 
 
-def test_the_first_update_is_made_even_where_its_seconds_are_gone(result_of, monkeypatch):
+def test_the_first_update_is_made_even_where_its_seconds_are_gone(
+    result_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begin = Budget.start
 
-    def late(budget):
+    def late(budget: Any) -> None:
         begin(budget)
         budget._since -= 1
 
@@ -255,7 +262,7 @@ IS_OPEN = ("sampler=is", "sampler.threshold=0")  # looks at 3 batches in all but
 SB_PRIMED = ("sampler=sb", "sampler.prime=0")
 
 
-def test_every_look_of_is_is_charged(result_of):
+def test_every_look_of_is_is_charged(result_of: Any) -> None:
     result = result_of(*IS_OPEN, "budget=0.5")
     forward, update = model_flops(CNN(width=2).build(1, 10), (1, 8, 8))
     assert result["updates"] == 11
@@ -264,7 +271,7 @@ def test_every_look_of_is_is_charged(result_of):
     assert result["flops"] == 11 * B * update + 10 * 3 * B * forward
 
 
-def test_every_look_of_sb_is_charged(result_of):
+def test_every_look_of_sb_is_charged(result_of: Any) -> None:
     result = result_of(*SB_PRIMED, "budget=0.5")
     forward, update = model_flops(CNN(width=2).build(1, 10), (1, 8, 8))
     looked = result["examples_forward"] - result["examples_backward"]
@@ -274,7 +281,7 @@ def test_every_look_of_sb_is_charged(result_of):
     assert result["flops"] == 11 * B * update + looked * forward
 
 
-def test_a_budget_of_flops_lets_is_do_only_the_updates_that_it_can_pay(result_of):
+def test_a_budget_of_flops_lets_is_do_only_the_updates_that_it_can_pay(result_of: Any) -> None:
     result = result_of(*IS_OPEN, "budget_unit=flops", "budget=0.5")
     forward, update = model_flops(CNN(width=2).build(1, 10), (1, 8, 8))
     allowed, spent, updates = 11 * B * update, 0, 0
@@ -285,19 +292,19 @@ def test_a_budget_of_flops_lets_is_do_only_the_updates_that_it_can_pay(result_of
     assert (result["updates"], result["flops"]) == (updates, spent)
 
 
-def test_a_budget_of_flops_ends_sb_within_one_update(result_of):
+def test_a_budget_of_flops_ends_sb_within_one_update(result_of: Any) -> None:
     result = result_of(*SB_PRIMED, "budget_unit=flops", "budget=1")
     _, update = model_flops(CNN(width=2).build(1, 10), (1, 8, 8))
     assert result["flops"] >= EPOCH * B * update
     assert result["updates"] < EPOCH
 
 
-def test_a_budget_of_examples_counts_what_is_trained_on_and_not_what_is_looked_at(result_of):
+def test_a_budget_of_examples_counts_what_is_trained_on_and_not_what_is_looked_at(result_of: Any) -> None:
     result = result_of(*IS_OPEN, "budget_unit=examples", "budget=0.5")
     assert (result["updates"], result["examples_backward"]) == (11, 11 * B)
 
 
-def test_the_learning_rates_of_a_run_are_the_linspace_of_its_updates(result_of, tmp_path):
+def test_the_learning_rates_of_a_run_are_the_linspace_of_its_updates(result_of: Any, tmp_path: Path) -> None:
     result = result_of("budget=0.5", "evaluations=11", "lr=0.2", "schedule.final=0.001")
     (file,) = Path(tmp_path).glob("*/metrics.jsonl")
     lines = [json.loads(line) for line in file.read_text().splitlines()]
@@ -310,6 +317,6 @@ def test_the_learning_rates_of_a_run_are_the_linspace_of_its_updates(result_of, 
     assert lines[-1]["updates"] == result["updates"] == 11
 
 
-def test_a_budget_below_one_update_is_a_sentence(result_of):
+def test_a_budget_below_one_update_is_a_sentence(result_of: Any) -> None:
     with pytest.raises(UserError, match="is not even one"):
         result_of("budget=0.001")

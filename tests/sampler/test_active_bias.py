@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,16 +15,17 @@ from hypothesis import strategies as st
 from samplers import PLAUSIBLE, RICAPPED, batch_of, logits_with, mixed_batch, sampler_of, started
 from scipy.stats import chisquare
 
+from budgetrun.contracts import Context
 from budgetrun.sampler.active_bias import ActiveBias
 
 
-def told(sampler, example: int, *probabilities: float) -> None:
+def told(sampler: ActiveBias, example: int, *probabilities: float) -> None:
     """One visit of the example for each probability of its label, of 4 classes."""
     for p in probabilities:
         sampler.observe(batch_of([example], [example % 4]), torch.zeros(1), logits_with([p], [example % 4], 4))
 
 
-def test_the_variance_score_is_the_number_worked_out_by_hand(context_for):
+def test_the_variance_score_is_the_number_worked_out_by_hand(context_for: Callable[..., Context]) -> None:
     """Visits of 0.2, 0.6: v = 0.04, q = sqrt(0.04 + 0.04^2 / 1); of 0.1, 0.5, 0.9: v = 0.32 / 3 and |H| - 1 = 2."""
     sampler, _ = started(sampler_of("spv"), context_for, 4, 2)
     told(sampler, 0, 0.2, 0.6)
@@ -34,7 +37,7 @@ def test_the_variance_score_is_the_number_worked_out_by_hand(context_for):
     torch.testing.assert_close(sampler.unsure(), expected, atol=1e-6, rtol=0)
 
 
-def test_the_closeness_score_is_the_number_worked_out_by_hand(context_for):
+def test_the_closeness_score_is_the_number_worked_out_by_hand(context_for: Callable[..., Context]) -> None:
     sampler, _ = started(sampler_of("stc"), context_for, 4, 2)
     told(sampler, 0, 0.2, 0.6)
     told(sampler, 1, 0.1, 0.5, 0.9)
@@ -51,7 +54,9 @@ def test_the_closeness_score_is_the_number_worked_out_by_hand(context_for):
     ),
     score=st.sampled_from(["variance", "closeness"]),
 )
-def test_active_bias_equals_a_slow_reference_that_keeps_every_probability(context_for, visits, score):
+def test_active_bias_equals_a_slow_reference_that_keeps_every_probability(
+    context_for: Callable[..., Context], visits: Any, score: Any
+) -> None:
     sampler = ActiveBias(score=score, use="draw", warmup=0, epsilon=0.2)
     sampler.start(context_for(8, 4))
     history = defaultdict(list)
@@ -75,7 +80,9 @@ def test_active_bias_equals_a_slow_reference_that_keeps_every_probability(contex
     np.testing.assert_allclose(sampler.preference(), (q + 0.2) / (q + 0.2).mean(), atol=0.02)
 
 
-def test_an_example_that_was_always_solved_has_no_variance_after_many_visits(context_for):
+def test_an_example_that_was_always_solved_has_no_variance_after_many_visits(
+    context_for: Callable[..., Context],
+) -> None:
     """Sums in float32 would give 0.0005 or more here, as much as examples that do change late in training."""
     sampler, _ = started(sampler_of("spv"), context_for, 4, 2)
     told(sampler, 0, *[0.9999] * 200)
@@ -84,7 +91,9 @@ def test_an_example_that_was_always_solved_has_no_variance_after_many_visits(con
 
 @pytest.mark.parametrize("score", ["variance", "closeness"])
 @pytest.mark.parametrize("epsilon", [None, 0.2])
-def test_examples_are_drawn_with_replacement_in_proportion_to_score_plus_epsilon(context_for, score, epsilon):
+def test_examples_are_drawn_with_replacement_in_proportion_to_score_plus_epsilon(
+    context_for: Callable[..., Context], score: str, epsilon: float | None
+) -> None:
     sampler = ActiveBias(score=score, use="draw", warmup=0.1, epsilon=epsilon)
     started(sampler, context_for, 5, 10, progress=0.5)
     histories = [(0.9, 0.99), (0.1, 0.9), (0.4, 0.6), (0.01, 0.02), (0.3,)]
@@ -106,7 +115,9 @@ def test_examples_are_drawn_with_replacement_in_proportion_to_score_plus_epsilon
 
 
 @pytest.mark.parametrize("name", ["spv", "stc"])
-def test_the_draw_of_an_epoch_holds_int_n_times_budget_examples_by_what_is_known_then(context_for, name):
+def test_the_draw_of_an_epoch_holds_int_n_times_budget_examples_by_what_is_known_then(
+    context_for: Callable[..., Context], name: str
+) -> None:
     """30% of 40: a draw is of 12. What is learnt on the way counts from the next draw on."""
     sampler, _ = started(sampler_of(name, warmup=0, epsilon=0.0), context_for, 40, 4, fraction=0.3)
     for i in range(40):
@@ -120,7 +131,9 @@ def test_the_draw_of_an_epoch_holds_int_n_times_budget_examples_by_what_is_known
 
 
 @pytest.mark.parametrize("name", ["spv", "stc", "wpv", "wtc"])
-def test_the_warm_up_is_shuffled_passes_that_weigh_nothing_until_the_pass_in_which_it_ends_is_over(context_for, name):
+def test_the_warm_up_is_shuffled_passes_that_weigh_nothing_until_the_pass_in_which_it_ends_is_over(
+    context_for: Callable[..., Context], name: str
+) -> None:
     sampler, time = started(sampler_of(name, warmup=0.5), context_for, 24, 8)
     rows = []
     for update in range(12):
@@ -144,7 +157,9 @@ def test_the_warm_up_is_shuffled_passes_that_weigh_nothing_until_the_pass_in_whi
 
 
 @pytest.mark.parametrize("name", ["wpv", "wtc"])
-def test_the_weights_of_a_batch_are_in_proportion_to_score_plus_epsilon_with_mean_1(context_for, name):
+def test_the_weights_of_a_batch_are_in_proportion_to_score_plus_epsilon_with_mean_1(
+    context_for: Callable[..., Context], name: str
+) -> None:
     sampler, _ = started(sampler_of(name, epsilon=0.1), context_for, 6, 4, progress=0.5)
     histories = [(0.9, 0.99), (0.1, 0.9), (0.4, 0.6), (0.01, 0.02), (0.3, 0.4), (0.5, 0.5)]
     for i, history in enumerate(histories):
@@ -156,7 +171,9 @@ def test_the_weights_of_a_batch_are_in_proportion_to_score_plus_epsilon_with_mea
         torch.testing.assert_close(batch.weight.double(), expected / expected.mean(), atol=1e-6, rtol=1e-5)
 
 
-def test_a_batch_of_the_end_of_the_warm_up_and_the_beginning_of_what_follows_weighs_them_alike(context_for):
+def test_a_batch_of_the_end_of_the_warm_up_and_the_beginning_of_what_follows_weighs_them_alike(
+    context_for: Callable[..., Context],
+) -> None:
     """All examples have the same q = 0.16: the weights of both parts are 1, not 1 and 0.16 before they are scaled."""
     sampler, time = started(sampler_of("wtc", warmup=0.5), context_for, 6, 4)
     for i in range(6):
@@ -167,7 +184,7 @@ def test_a_batch_of_the_end_of_the_warm_up_and_the_beginning_of_what_follows_wei
 
 
 @pytest.mark.parametrize("name", ["wpv", "wtc"])
-def test_a_mixed_image_has_its_sources_weights_by_share(context_for, name):
+def test_a_mixed_image_has_its_sources_weights_by_share(context_for: Callable[..., Context], name: str) -> None:
     sampler, _ = started(sampler_of(name, epsilon=0.0), context_for, 12, 12, progress=0.5, aug=RICAPPED)
     generator = torch.Generator().manual_seed(7)
     for i in range(12):
@@ -178,7 +195,9 @@ def test_a_mixed_image_has_its_sources_weights_by_share(context_for, name):
     assert batch.weight.std() > 0.05
 
 
-def test_a_mixed_image_is_a_visit_of_each_source_by_share_with_its_own_label(context_for):
+def test_a_mixed_image_is_a_visit_of_each_source_by_share_with_its_own_label(
+    context_for: Callable[..., Context],
+) -> None:
     """Example 1 is a quarter of row 0, where its label has 0.2, and half of row 1, where it has 0.7."""
     sampler, _ = started(sampler_of("stc"), context_for, 4, 2)
     batch = mixed_batch([[0, 1], [1, 3]], 4, [[0.75, 0.25], [0.5, 0.5]], drawn=[0, 1])
@@ -192,7 +211,9 @@ def test_a_mixed_image_is_a_visit_of_each_source_by_share_with_its_own_label(con
 @pytest.mark.parametrize("name", ["spv", "stc", "wpv", "wtc"])
 @pytest.mark.parametrize("probability", [None, 1.0, float("nan")])
 @pytest.mark.parametrize("epsilon", [None, 0.0])
-def test_where_nothing_is_known_or_all_is_solved_active_bias_is_uniform(context_for, name, probability, epsilon):
+def test_where_nothing_is_known_or_all_is_solved_active_bias_is_uniform(
+    context_for: Callable[..., Context], name: str, probability: float | None, epsilon: float | None
+) -> None:
     sampler, _ = started(sampler_of(name, warmup=0, epsilon=epsilon), context_for, 8, 8)
     if probability is not None:
         labels = [i % 4 for i in range(8)]
@@ -208,7 +229,9 @@ def test_where_nothing_is_known_or_all_is_solved_active_bias_is_uniform(context_
 
 
 @pytest.mark.parametrize("name", ["wpv", "wtc"])
-def test_a_batch_of_solved_examples_weighs_1_each_when_epsilon_is_0(context_for, name):
+def test_a_batch_of_solved_examples_weighs_1_each_when_epsilon_is_0(
+    context_for: Callable[..., Context], name: str
+) -> None:
     sampler, _ = started(sampler_of(name, warmup=0, epsilon=0.0), context_for, 8, 2)
     for i in range(8):
         told(sampler, i, *((0.2, 0.6) if i == 0 else (1.0, 1.0)))
@@ -229,7 +252,7 @@ def test_a_batch_of_solved_examples_weighs_1_each_when_epsilon_is_0(context_for,
         {"epsilon": float("inf")},
     ],
 )
-def test_values_that_make_no_sense_for_active_bias_are_refused(wrong):
+def test_values_that_make_no_sense_for_active_bias_are_refused(wrong: Any) -> None:
     fields = {"score": "variance", "use": "draw", "warmup": 0.1, "epsilon": None}
     with pytest.raises(ValueError, match=r"is not one of|must be"):
         ActiveBias(**(fields | wrong))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from cli import TRAINING, here, refused
 from samplers import EPOCH, TINY, B
 
+from budgetrun.config import Experiment
 from budgetrun.model.cnn import CNN
 from budgetrun.train import run
 from budgetrun.training.budget import model_flops
 
 
 @pytest.fixture
-def result_of(experiment_for):
+def result_of(experiment_for: Callable[..., Experiment]) -> Any:
     return lambda *overrides: run(experiment_for(*TINY, *overrides))
 
 
@@ -24,7 +29,7 @@ def flops() -> tuple[int, int]:
 ALWAYS = ("sampler=sb_batchwise", "sampler.begin=0", "sampler.end=1", "sampler.interrupt=0")
 
 
-def test_sb_batchwise_pays_a_look_at_the_batch_and_an_update_on_the_part(result_of):
+def test_sb_batchwise_pays_a_look_at_the_batch_and_an_update_on_the_part(result_of: Any) -> None:
     result = result_of(*ALWAYS, "sampler.keep=0.3", "budget=0.5")
     forward, update = flops()
     assert result["updates"] == 11
@@ -33,7 +38,7 @@ def test_sb_batchwise_pays_a_look_at_the_batch_and_an_update_on_the_part(result_
     assert result["flops"] == 11 * (64 * forward + 19 * update)
 
 
-def test_sb_batchwise_by_default_chooses_from_half_to_nine_tenths_every_other_batch(result_of):
+def test_sb_batchwise_by_default_chooses_from_half_to_nine_tenths_every_other_batch(result_of: Any) -> None:
     result = result_of("sampler=sb_batchwise", "epochs=2")
     chosen = [t for t in range(44) if 0.5 <= t / 43 < 0.9 and t % 22 % 2 == 0]
     assert len(chosen) == 9
@@ -42,14 +47,14 @@ def test_sb_batchwise_by_default_chooses_from_half_to_nine_tenths_every_other_ba
     assert result["examples_forward"] - result["examples_backward"] == len(chosen) * 64
 
 
-def test_a_budget_of_examples_buys_sb_batchwise_more_updates_of_smaller_batches(result_of):
+def test_a_budget_of_examples_buys_sb_batchwise_more_updates_of_smaller_batches(result_of: Any) -> None:
     result = result_of(*ALWAYS, "budget=0.5", "budget_unit=examples")
     assert result["examples_backward"] == 11 * 64
     assert result["updates"] == 22
     assert result_of(*ALWAYS, "sampler.keep=0.3", "budget=0.5", "budget_unit=examples")["updates"] == -(-11 * 64 // 19)
 
 
-def test_a_budget_of_flops_ends_sb_batchwise_within_one_update(result_of):
+def test_a_budget_of_flops_ends_sb_batchwise_within_one_update(result_of: Any) -> None:
     result = result_of(*ALWAYS, "budget=0.5", "budget_unit=flops")
     forward, update = flops()
     cost, allowed = 64 * forward + 32 * update, 11 * 64 * update
@@ -58,7 +63,7 @@ def test_a_budget_of_flops_ends_sb_batchwise_within_one_update(result_of):
     assert allowed <= result["flops"] < allowed + cost
 
 
-def test_ordered_sgd_pays_what_its_docstring_says(result_of):
+def test_ordered_sgd_pays_what_its_docstring_says(result_of: Any) -> None:
     """A threshold that the first epoch reaches in any case halves q for the second: 22 updates of 64, 22 of 32."""
     forward, update = flops()
     line = ("sampler=osgd", "epochs=2", "sampler.thresholds=[0.000001]")
@@ -73,7 +78,7 @@ def test_ordered_sgd_pays_what_its_docstring_says(result_of):
     assert passed["flops"] - weighed["flops"] == TRAINING * forward
 
 
-def test_a_budget_of_flops_ends_ordered_sgd_within_one_update(result_of):
+def test_a_budget_of_flops_ends_ordered_sgd_within_one_update(result_of: Any) -> None:
     forward, update = flops()
     result = result_of("sampler=osgd", "epochs=4", "sampler.thresholds=[0.000001]", "budget_unit=flops", "budget=0.5")
     allowed, cheap = 44 * 64 * update, 64 * forward + 32 * update
@@ -82,7 +87,7 @@ def test_a_budget_of_flops_ends_ordered_sgd_within_one_update(result_of):
     assert result["flops"] == 22 * 64 * update + after * cheap
 
 
-def test_stale_looks_are_not_charged(result_of):
+def test_stale_looks_are_not_charged(result_of: Any) -> None:
     """Without priming, one epoch of candidates in two or three is looked at."""
     forward, update = flops()
     looked = {}
@@ -98,7 +103,7 @@ def test_stale_looks_are_not_charged(result_of):
         assert looked[stale] % TRAINING == 0 or looked[stale] % TRAINING > 0.05 * TRAINING
 
 
-def test_hard_batches_cost_what_uniform_costs_and_visit_the_batches_unevenly_unless_delta_is_1(result_of):
+def test_hard_batches_cost_what_uniform_costs_and_visit_the_batches_unevenly_unless_delta_is_1(result_of: Any) -> None:
     _, update = flops()
     entropy = {}
     for delta in (0.2, 1.0):
@@ -121,7 +126,7 @@ def test_hard_batches_cost_what_uniform_costs_and_visit_the_batches_unevenly_unl
         ("sampler=sb sampler.stale=1.5", ["sampler.stale=1.5 is not a whole number"]),
     ],
 )
-def test_bad_options_are_one_sentence_on_the_command_line(line, words, tmp_path):
+def test_bad_options_are_one_sentence_on_the_command_line(line: str, words: list[str], tmp_path: Path) -> None:
     done = here(f"{line} epochs=1", tmp_path)
     refused(done, *words)
     assert not list(tmp_path.rglob("*.*"))

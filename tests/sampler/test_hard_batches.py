@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgetrun.contracts import UserError
+from budgetrun.contracts import Context, UserError
 from budgetrun.sampler.hard_batches import HardBatches
 
 
@@ -37,8 +38,8 @@ def published_order(count: int, delta: float, loss_at: Callable[[int, int], floa
     shuffle=st.booleans(),
 )
 def test_rounds_are_over_the_batches_of_the_largest_stored_loss_in_the_order_of_the_data(
-    context_for, count, delta, seed, ties, shuffle
-):
+    context_for: Callable[..., Context], count: Any, delta: Any, seed: Any, ties: Any, shuffle: Any
+) -> None:
     table = torch.randint(4 if ties else 4096, (count, 60), generator=torch.Generator().manual_seed(seed)) / 64
     sampler = HardBatches(delta=delta, shuffle=shuffle)
     context = context_for(4 * count + 2, 4)
@@ -57,14 +58,16 @@ def test_rounds_are_over_the_batches_of_the_largest_stored_loss_in_the_order_of_
     assert order == published_order(count, delta, lambda i, t: float(table[i, t % 60]), 60)
 
 
-def test_batches_in_the_order_of_the_data_are_slices_of_it_and_what_fills_none_is_never_trained_on(context_for):
+def test_batches_in_the_order_of_the_data_are_slices_of_it_and_what_fills_none_is_never_trained_on(
+    context_for: Callable[..., Context],
+) -> None:
     sampler = HardBatches(delta=1.0, shuffle=False)
     sampler.start(context_for(14, 4))
     drawn = [sampler.draw().drawn.tolist() for _ in range(9)]
     assert drawn == 3 * [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
 
 
-def test_shuffled_batches_are_cut_once_from_one_order_of_the_seed(context_for):
+def test_shuffled_batches_are_cut_once_from_one_order_of_the_seed(context_for: Callable[..., Context]) -> None:
     def batches(seed: int) -> list[list[int]]:
         sampler = HardBatches(delta=1.0, shuffle=True)
         sampler.start(context_for(14, 4, seed=seed))
@@ -79,7 +82,9 @@ def test_shuffled_batches_are_cut_once_from_one_order_of_the_seed(context_for):
     assert one != [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
 
 
-def test_a_hard_batch_is_trained_on_until_the_others_are_as_hard_worked_out_by_hand(context_for):
+def test_a_hard_batch_is_trained_on_until_the_others_are_as_hard_worked_out_by_hand(
+    context_for: Callable[..., Context],
+) -> None:
     """Four batches, two a round. Batch 1 stays at 9, the others lose 1 at every update: 5, 9, 4, 3 after the pass.
 
     Rounds: {0, 1} leaves 4, 9, 4, 3; then {0, 1} again (equal losses: the first), 3, 9, 4, 3; {1, 2}: 3, 9, 3, 3.
@@ -99,13 +104,15 @@ def test_a_hard_batch_is_trained_on_until_the_others_are_as_hard_worked_out_by_h
 
 
 @pytest.mark.parametrize(("n", "batch_size", "delta"), [(40, 8, 0.19), (7, 8, 1.0)])
-def test_less_than_one_batch_a_round_is_a_sentence(context_for, n, batch_size, delta):
+def test_less_than_one_batch_a_round_is_a_sentence(
+    context_for: Callable[..., Context], n: int, batch_size: int, delta: float
+) -> None:
     sampler = HardBatches(delta=delta, shuffle=True)
     with pytest.raises(UserError, match=f"sampler.delta={delta:g} of the {n // batch_size} batches is not even one"):
         sampler.start(context_for(n, batch_size))
 
 
 @pytest.mark.parametrize("delta", [0.0, -0.5, 1.01, float("nan")])
-def test_a_delta_that_is_no_part_is_refused(delta):
+def test_a_delta_that_is_no_part_is_refused(delta: float) -> None:
     with pytest.raises(ValueError, match=r"must be in \(0, 1\]"):
         HardBatches(delta=delta, shuffle=True)

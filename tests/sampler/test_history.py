@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from samplers import CPU, batch_of, mixed_batch
 from budgetrun.sampler._history import LatestLosses
 
 
-def test_a_whole_image_replaces_the_loss_exactly_and_leaves_the_others():
+def test_a_whole_image_replaces_the_loss_exactly_and_leaves_the_others() -> None:
     latest = LatestLosses(4, CPU)
     latest.observe(batch_of([2, 0], [0, 0]), torch.tensor([3.0, 0.5]))
     assert latest.losses.tolist() == [0.5, torch.inf, 3.0, torch.inf]
@@ -21,13 +22,13 @@ def test_a_whole_image_replaces_the_loss_exactly_and_leaves_the_others():
     assert latest.losses.tolist() == [0.5, torch.inf, float(torch.tensor(1e-8)), torch.inf]
 
 
-def test_an_example_drawn_twice_has_the_mean_of_its_two_losses():
+def test_an_example_drawn_twice_has_the_mean_of_its_two_losses() -> None:
     latest = LatestLosses(2, CPU)
     latest.observe(batch_of([1, 1], [0, 0]), torch.tensor([1.0, 4.0]))
     assert latest.losses.tolist() == [torch.inf, 2.5]
 
 
-def test_a_mixed_image_moves_each_source_s_loss_towards_its_own_by_share():
+def test_a_mixed_image_moves_each_source_s_loss_towards_its_own_by_share() -> None:
     """Row 0 is 3/4 of example 0 and 1/4 of 1; row 1 is half of 1 and half of 2, of which nothing was known."""
     latest = LatestLosses(5, CPU)
     latest.observe(batch_of([0, 1, 3], [0, 0, 0]), torch.tensor([2.0, 4.0, 7.0]))
@@ -49,7 +50,7 @@ def test_a_mixed_image_moves_each_source_s_loss_towards_its_own_by_share():
         max_size=6,
     )
 )
-def test_the_latest_losses_equal_a_slow_reference_for_any_sequence_of_mixed_batches(batches):
+def test_the_latest_losses_equal_a_slow_reference_for_any_sequence_of_mixed_batches(batches: Any) -> None:
     latest, known = LatestLosses(6, CPU), {}
     for rows in batches:
         seen = defaultdict(list)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from budgetrun.aug.ricap import RICAP
-from budgetrun.contracts import Batch, Random
+from budgetrun.config import Experiment
+from budgetrun.contracts import Batch, Context, Random
 from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.sampler._flag import Flag
 from budgetrun.sampler.importance import ImportanceSampling
@@ -27,7 +30,9 @@ def bound_of(logits: Tensor, batch: Batch) -> Tensor:
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "label_smoothing", "focal"])
-def test_the_bound_is_that_of_the_loss_that_a_run_trains_with(loss, experiment_for, monkeypatch):
+def test_the_bound_is_that_of_the_loss_that_a_run_trains_with(
+    loss: str, experiment_for: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
     really = ImportanceSampling.update
 
@@ -46,7 +51,7 @@ def test_the_bound_is_that_of_the_loss_that_a_run_trains_with(loss, experiment_f
         torch.testing.assert_close(g.double(), norm / norm.sum(), atol=1e-7, rtol=1e-4)
 
 
-def test_tau_is_the_published_formula(context_for):
+def test_tau_is_the_published_formula(context_for: Callable[..., Context]) -> None:
     sampler = importance(pool=3, threshold=None, momentum=0.0)
     context = context_for(16, 16)
     sampler.start(context)
@@ -62,7 +67,9 @@ def test_tau_is_the_published_formula(context_for):
 
 
 @pytest.mark.parametrize(("pool", "threshold"), [(3, 2.0), (5, 8 / 3), (1, 4 / 3)])
-def test_the_gate_opens_at_the_published_threshold(context_for, pool, threshold):
+def test_the_gate_opens_at_the_published_threshold(
+    context_for: Callable[..., Context], pool: int, threshold: float
+) -> None:
     sampler = importance(pool=pool, threshold=None, momentum=0.9)
     sampler.start(context_for(640, 128))
     assert sampler.gate == pytest.approx(threshold)  # (B + 3b) / (3b)
@@ -76,7 +83,7 @@ def one_hard(batch: Batch, hard: int) -> Tensor:
     return 100.0 * F.one_hot(label, 4)
 
 
-def test_the_gate_opens_and_closes_at_the_updates_worked_out_by_hand(context_for):
+def test_the_gate_opens_and_closes_at_the_updates_worked_out_by_hand(context_for: Callable[..., Context]) -> None:
     """b = 16 and one hard image: g is 1 for it and tau = sqrt(16) = 4, so the average is 4 (1 - 0.9^t).
 
     It passes 2, the threshold of a pool of 3 b, at t = 7. Then a pool of 48 in which nothing is left to learn has
@@ -107,7 +114,7 @@ def test_the_gate_opens_and_closes_at_the_updates_worked_out_by_hand(context_for
     assert looked == [48]
 
 
-def test_an_open_gate_looks_at_the_pool_and_trains_on_images_it_has_seen(context_for):
+def test_an_open_gate_looks_at_the_pool_and_trains_on_images_it_has_seen(context_for: Callable[..., Context]) -> None:
     """Every open draw looks at pool x b images once, and trains on b of them in the views that were looked at."""
     pools = []
     logits = torch.randn(60, 4, generator=torch.Generator().manual_seed(2))
@@ -137,7 +144,7 @@ def test_an_open_gate_looks_at_the_pool_and_trains_on_images_it_has_seen(context
 
 
 @pytest.mark.parametrize("mixing", [(), (RICAP(beta=0.3, draw="image"),)], ids=["plain", "ricap"])
-def test_images_are_drawn_in_proportion_to_their_bound(context_for, mixing):
+def test_images_are_drawn_in_proportion_to_their_bound(context_for: Callable[..., Context], mixing: Any) -> None:
     fixed = Random.seeded(0, "aug", CPU).state_dict()
     aug_random = Random.seeded(0, "aug", CPU)
     logits = 2 * torch.randn(12, 4, generator=torch.Generator().manual_seed(5))
@@ -161,7 +168,9 @@ def test_images_are_drawn_in_proportion_to_their_bound(context_for, mixing):
     assert chisquare(times.numpy(), g / g.sum() * 6000).pvalue > PLAUSIBLE
 
 
-def test_the_weighted_gradient_is_the_pool_s_mean_gradient_on_average_with_less_variance_than_uniform(context_for):
+def test_the_weighted_gradient_is_the_pool_s_mean_gradient_on_average_with_less_variance_than_uniform(
+    context_for: Callable[..., Context],
+) -> None:
     """A linear model on 48 images, 2500 updates of 8: every entry of the mean within 4.5 standard errors."""
     generator = torch.Generator().manual_seed(11)
     weights = (0.02 * torch.randn(4, 192, generator=generator)).requires_grad_()
@@ -190,7 +199,7 @@ def test_the_weighted_gradient_is_the_pool_s_mean_gradient_on_average_with_less_
     assert drawn.var(0).sum() < 0.9 * uniform.var(0).sum()
 
 
-def test_a_flag_says_what_it_was_last_set_to_and_no_before():
+def test_a_flag_says_what_it_was_last_set_to_and_no_before() -> None:
     flag = Flag(CPU)
     assert not flag
     for value in (True, True, False, True):
@@ -199,7 +208,7 @@ def test_a_flag_says_what_it_was_last_set_to_and_no_before():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_flag_on_a_gpu_does_not_wait_for_work_that_was_asked_for_after_it():
+def test_a_flag_on_a_gpu_does_not_wait_for_work_that_was_asked_for_after_it() -> None:
     device = torch.device("cuda", 0)
     flag, end, matrix = Flag(device), torch.cuda.Event(), torch.randn(4096, 4096, device=device)
     tau = torch.full((), 2.0, device=device)
@@ -215,7 +224,9 @@ def test_a_flag_on_a_gpu_does_not_wait_for_work_that_was_asked_for_after_it():
 
 
 @pytest.mark.parametrize(("pool", "threshold"), [(2, 5 / 3), (3, 2.0)])
-def test_the_gate_of_vr_has_the_published_threshold(context_for, pool, threshold):
+def test_the_gate_of_vr_has_the_published_threshold(
+    context_for: Callable[..., Context], pool: int, threshold: float
+) -> None:
     sampler = sampler_of("vr", pool=pool)
     sampler.start(context_for(640, 128))
     assert sampler.gate == pytest.approx(threshold)
@@ -237,7 +248,7 @@ class PublishedCondition:
         return self.average > self.threshold
 
 
-def test_the_gate_of_vr_opens_and_closes_when_the_published_one_does(context_for):
+def test_the_gate_of_vr_opens_and_closes_when_the_published_one_does(context_for: Callable[..., Context]) -> None:
     """Losses are spread for 60 updates, alike for 40, spread again for 60; the pool or the batch moves the gate."""
     generator = torch.Generator().manual_seed(0)
     spread = 1.0
@@ -271,7 +282,9 @@ def test_the_gate_of_vr_opens_and_closes_when_the_published_one_does(context_for
 
 
 @pytest.mark.parametrize("weights", [False, True])
-def test_an_open_vr_draws_in_proportion_to_the_loss_and_weighs_only_if_asked_to(context_for, weights):
+def test_an_open_vr_draws_in_proportion_to_the_loss_and_weighs_only_if_asked_to(
+    context_for: Callable[..., Context], weights: bool
+) -> None:
     losses = torch.tensor([0.1, 0.4, 0.0, 1.0, 0.2, 2.0, 0.8, 0.5])
     sampler = sampler_of("vr", threshold=0.0, weights=weights)
     context = context_for(8, 4, look=lambda batch, training: (losses[batch.drawn], torch.zeros(8, 4)))
@@ -291,7 +304,9 @@ def test_an_open_vr_draws_in_proportion_to_the_loss_and_weighs_only_if_asked_to(
 
 
 @pytest.mark.parametrize(("name", "training"), [("vr", True), ("is", False)])
-def test_vr_looks_in_training_mode_and_is_in_evaluation_mode(context_for, name, training):
+def test_vr_looks_in_training_mode_and_is_in_evaluation_mode(
+    context_for: Callable[..., Context], name: str, training: bool
+) -> None:
     modes = []
 
     def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
@@ -306,7 +321,9 @@ def test_vr_looks_in_training_mode_and_is_in_evaluation_mode(context_for, name, 
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf"), 3e38])
-def test_losses_that_tell_nothing_apart_are_drawn_from_uniformly(context_for, value):
+def test_losses_that_tell_nothing_apart_are_drawn_from_uniformly(
+    context_for: Callable[..., Context], value: float
+) -> None:
     sampler = sampler_of("vr", threshold=0.0)
     sampler.start(context_for(8, 4, look=lambda batch, training: (torch.full((8,), value), torch.zeros(8, 4))))
     opened(sampler)
@@ -317,6 +334,6 @@ def test_losses_that_tell_nothing_apart_are_drawn_from_uniformly(context_for, va
 
 
 @pytest.mark.parametrize("wrong", [{"score": "norm"}, {"looks": "both"}])
-def test_a_score_or_a_mode_that_there_is_not_is_refused(wrong):
+def test_a_score_or_a_mode_that_there_is_not_is_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="is not one of"):
         importance(**wrong)

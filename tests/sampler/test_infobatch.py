@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import itertools
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +18,12 @@ from scipy.stats import chi2, chisquare
 from torch import Tensor
 
 from budgetrun.aug.mixup import Mixup
-from budgetrun.contracts import Batch
+from budgetrun.contracts import Batch, Context
 from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.sampler.infobatch import InfoBatch
 
 
-def pruning(context_for, n: int, batch_size: int, losses: Tensor, **options) -> InfoBatch:
+def pruning(context_for: Callable[..., Context], n: int, batch_size: int, losses: Tensor, **options: Any) -> InfoBatch:
     """An InfoBatch past its first epoch, which knows these losses."""
     ratio = options.pop("ratio", 0.5)
     sampler, _ = started(InfoBatch(ratio=ratio, delta=0.875), context_for, n, batch_size, **options)
@@ -29,7 +31,7 @@ def pruning(context_for, n: int, batch_size: int, losses: Tensor, **options) -> 
     return sampler
 
 
-def test_the_first_epoch_of_infobatch_is_a_full_pass_and_weighs_1(context_for):
+def test_the_first_epoch_of_infobatch_is_a_full_pass_and_weighs_1(context_for: Callable[..., Context]) -> None:
     sampler, _ = started(sampler_of("infobatch"), context_for, 30, 10)
     batches = [sampler.draw() for _ in range(3)]
     assert sorted(torch.cat([batch.drawn for batch in batches]).tolist()) == list(range(30))
@@ -37,7 +39,9 @@ def test_the_first_epoch_of_infobatch_is_a_full_pass_and_weighs_1(context_for):
 
 
 @pytest.mark.parametrize("ratio", [0.5, 0.2])
-def test_an_easy_example_is_dropped_with_the_ratio_and_by_a_chance_of_its_own(context_for, ratio):
+def test_an_easy_example_is_dropped_with_the_ratio_and_by_a_chance_of_its_own(
+    context_for: Callable[..., Context], ratio: float
+) -> None:
     """The mean loss is 2: three examples are below it, and the one that is exactly at it is not easy."""
     losses = torch.tensor([1.0, 3.0, 1.5, 2.0, 0.5, 4.0])
     sampler = pruning(context_for, 6, 2, losses, ratio=ratio)
@@ -56,7 +60,7 @@ def test_an_easy_example_is_dropped_with_the_ratio_and_by_a_chance_of_its_own(co
     assert chisquare([kept[c] for c in sets], expected).pvalue > PLAUSIBLE
 
 
-def test_the_order_of_a_pruned_epoch_is_random(context_for):
+def test_the_order_of_a_pruned_epoch_is_random(context_for: Callable[..., Context]) -> None:
     sampler = pruning(context_for, 4, 2, torch.tensor([1.0, 1.0, 1.0, 9.0]))
     orders = Counter(order for _ in range(6000) if len(order := tuple(sampler.plan()[0].tolist())) == 2)
     possible = [(i, 3) for i in range(3)] + [(3, i) for i in range(3)]
@@ -65,7 +69,7 @@ def test_the_order_of_a_pruned_epoch_is_random(context_for):
 
 @settings(deadline=None, max_examples=40)
 @given(value=st.floats(0, 1e6, width=32), n=st.integers(1, 3000))
-def test_when_all_losses_are_equal_nothing_is_dropped(context_for, value, n):
+def test_when_all_losses_are_equal_nothing_is_dropped(context_for: Callable[..., Context], value: Any, n: Any) -> None:
     """A mean in float32 may come out above what it is the mean of, and all would be easy."""
     sampler = pruning(context_for, n, 2, torch.full((n,), value))
     order, weight = sampler.plan()
@@ -73,7 +77,9 @@ def test_when_all_losses_are_equal_nothing_is_dropped(context_for, value, n):
     assert (weight == 1).all()
 
 
-def test_an_example_that_was_not_seen_is_kept_and_does_not_count_in_the_mean(context_for):
+def test_an_example_that_was_not_seen_is_kept_and_does_not_count_in_the_mean(
+    context_for: Callable[..., Context],
+) -> None:
     """The mean of those seen is 2; with 3 for the unseen, as in the published code, it would be 2.5 and 2.2 be easy."""
     losses = torch.tensor([1.0, 2.2, 2.8, torch.inf, torch.inf, torch.inf])
     sampler = pruning(context_for, 6, 2, losses)
@@ -83,12 +89,12 @@ def test_an_example_that_was_not_seen_is_kept_and_does_not_count_in_the_mean(con
     assert all((weight[order != 0] == 1).all() for order, weight in plans)
 
 
-def test_losses_that_are_not_numbers_drop_nothing(context_for):
+def test_losses_that_are_not_numbers_drop_nothing(context_for: Callable[..., Context]) -> None:
     sampler = pruning(context_for, 6, 2, torch.full((6,), torch.nan))
     assert len(sampler.plan()[0]) == 6
 
 
-def test_past_delta_epochs_are_full_passes_again_and_weigh_1(context_for):
+def test_past_delta_epochs_are_full_passes_again_and_weigh_1(context_for: Callable[..., Context]) -> None:
     losses = torch.arange(40.0)
     sampler, time = started(sampler_of("infobatch"), context_for, 40, 10, progress=0.874)
     sampler.latest.losses = losses
@@ -102,8 +108,8 @@ def test_past_delta_epochs_are_full_passes_again_and_weigh_1(context_for):
 
 @pytest.mark.parametrize("ahead", [0, 8, 100])
 def test_what_infobatch_has_dropped_is_that_of_the_epochs_it_went_through_and_a_part_of_the_one_under_way(
-    context_for, ahead
-):
+    context_for: Callable[..., Context], ahead: int
+) -> None:
     sampler = pruning(context_for, 40, 8, torch.arange(40.0))
     sampler.context.view.ahead = ahead
     plan, kept = sampler.plan, []
@@ -125,7 +131,7 @@ def test_what_infobatch_has_dropped_is_that_of_the_epochs_it_went_through_and_a_
     assert sampler.dropped / (sampler.dropped + 800) == pytest.approx(0.25, abs=0.05)
 
 
-def test_with_ratio_0_infobatch_is_shuffled_passes(context_for):
+def test_with_ratio_0_infobatch_is_shuffled_passes(context_for: Callable[..., Context]) -> None:
     sampler = pruning(context_for, 20, 10, torch.arange(20.0), ratio=0.0)
     for _ in range(4):
         batches = [sampler.draw() for _ in range(2)]
@@ -134,7 +140,7 @@ def test_with_ratio_0_infobatch_is_shuffled_passes(context_for):
 
 
 @pytest.mark.parametrize("ahead", [0, 8, 100])
-def test_a_batch_of_two_epochs_takes_each_epoch_s_own_weights(context_for, ahead):
+def test_a_batch_of_two_epochs_takes_each_epoch_s_own_weights(context_for: Callable[..., Context], ahead: int) -> None:
     """The losses change places with every plan, so that an example is easy in one epoch and hard in the next.
 
     ahead: images that are augmented at once, from a batch at a time to a whole draw.
@@ -158,7 +164,7 @@ def test_a_batch_of_two_epochs_takes_each_epoch_s_own_weights(context_for, ahead
 
 
 @pytest.mark.parametrize("ahead", [0, 8, 100])
-def test_the_weights_of_what_is_left_of_an_epoch_are_saved(context_for, ahead):
+def test_the_weights_of_what_is_left_of_an_epoch_are_saved(context_for: Callable[..., Context], ahead: int) -> None:
     losses = torch.arange(40.0)
     sampler = pruning(context_for, 40, 4, losses)
     sampler.context.view.ahead = ahead
@@ -176,7 +182,7 @@ def test_the_weights_of_what_is_left_of_an_epoch_are_saved(context_for, ahead):
     assert len(set(torch.cat([batch.weight for batch in expected]).tolist())) == 2
 
 
-def test_the_mixed_images_of_infobatch_have_their_sources_weights_by_share(context_for):
+def test_the_mixed_images_of_infobatch_have_their_sources_weights_by_share(context_for: Callable[..., Context]) -> None:
     losses = torch.arange(24.0)
     sampler = pruning(context_for, 24, 6, losses, aug=(Mixup(alpha=0.3, draw="image"),))
     weights = torch.where(losses < losses.mean(), 2.0, 1.0)
@@ -187,7 +193,9 @@ def test_the_mixed_images_of_infobatch_have_their_sources_weights_by_share(conte
 
 
 @pytest.mark.parametrize("ratio", [0.5, 0.8])
-def test_an_epoch_s_weighted_gradient_is_the_full_pass_s_on_average(context_for, ratio):
+def test_an_epoch_s_weighted_gradient_is_the_full_pass_s_on_average(
+    context_for: Callable[..., Context], ratio: float
+) -> None:
     """A linear model on 48 images, 2500 epochs through the stream: every entry within 4.5 standard errors.
 
     The entries depend on each other, since only the easy examples vary: Hotelling's test takes all of them at once.
@@ -238,6 +246,6 @@ def test_an_epoch_s_weighted_gradient_is_the_full_pass_s_on_average(context_for,
 
 
 @pytest.mark.parametrize("wrong", [{"ratio": 1.0}, {"ratio": -0.1}, {"delta": 1.1}, {"delta": -0.5}])
-def test_values_that_make_no_sense_for_infobatch_are_refused(wrong):
+def test_values_that_make_no_sense_for_infobatch_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be in"):
         InfoBatch(**({"ratio": 0.5, "delta": 0.875} | wrong))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import comb
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from samplers import PLAUSIBLE, Looking, Stamp, osgd, stamps
 from scipy.stats import chisquare
 from torch import Tensor
 
-from budgetrun.contracts import Batch
+from budgetrun.contracts import Batch, Context
 from budgetrun.loss.cross_entropy import CrossEntropy
 
 
@@ -42,7 +44,9 @@ def published_q(accuracies: list[float], s: int) -> list[int]:
     s=st.sampled_from([4, 10, 20, 40, 200]),
     backward=st.sampled_from(["rows", "all"]),
 )
-def test_q_follows_the_training_accuracy_of_the_epoch_before_and_only_shrinks(context_for, right, s, backward):
+def test_q_follows_the_training_accuracy_of_the_epoch_before_and_only_shrinks(
+    context_for: Callable[..., Context], right: Any, s: Any, backward: Any
+) -> None:
     """Epochs of 200 images of which `right` are predicted right; 160, 180, 190 and 199 are exactly at a threshold."""
     counts: list[int] = []
 
@@ -64,7 +68,7 @@ def test_q_follows_the_training_accuracy_of_the_epoch_before_and_only_shrinks(co
                 sampler.observe(batch, torch.zeros(len(batch)), torch.zeros(len(batch), 4))
 
 
-def test_the_weighted_loss_has_the_gradient_of_the_mean_of_the_q_largest(context_for):
+def test_the_weighted_loss_has_the_gradient_of_the_mean_of_the_q_largest(context_for: Callable[..., Context]) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(16, 4, generator=generator).requires_grad_()
     sampler = osgd()
@@ -85,7 +89,7 @@ def test_the_weighted_loss_has_the_gradient_of_the_mean_of_the_q_largest(context
         torch.testing.assert_close(weighted, expected)
 
 
-def test_equal_losses_still_make_exactly_q_rows(context_for):
+def test_equal_losses_still_make_exactly_q_rows(context_for: Callable[..., Context]) -> None:
     for backward in ("rows", "all"):
         look = Looking(torch.ones(32))
         sampler = osgd(backward=backward)
@@ -97,7 +101,9 @@ def test_equal_losses_still_make_exactly_q_rows(context_for):
         assert trained == 4
 
 
-def test_with_rows_the_whole_batch_is_looked_at_in_training_mode_and_its_hardest_are_trained_on(context_for):
+def test_with_rows_the_whole_batch_is_looked_at_in_training_mode_and_its_hardest_are_trained_on(
+    context_for: Callable[..., Context],
+) -> None:
     stamp, look = Stamp(), Looking(torch.rand(64, generator=torch.Generator().manual_seed(1)))
     sampler = osgd(backward="rows")
     sampler.start(context_for(64, 16, look=look, aug=(stamp,)))
@@ -114,7 +120,9 @@ def test_with_rows_the_whole_batch_is_looked_at_in_training_mode_and_its_hardest
 
 
 @pytest.mark.parametrize("backward", ["rows", "all"])
-def test_an_example_is_trained_on_as_often_as_the_ordered_loss_weighs_its_rank(context_for, backward):
+def test_an_example_is_trained_on_as_often_as_the_ordered_loss_weighs_its_rank(
+    context_for: Callable[..., Context], backward: str
+) -> None:
     """gamma_j = sum over l < q of C(j-1, l) C(n-j, s-l-1) / C(n, s), j the rank from the hardest (their theorem 1)."""
     n, s, q = 12, 4, 1
     losses = torch.rand(n, generator=torch.Generator().manual_seed(3))
@@ -136,7 +144,9 @@ def test_an_example_is_trained_on_as_often_as_the_ordered_loss_weighs_its_rank(c
     assert chisquare(times.numpy()[: n - s + q], expected).pvalue > PLAUSIBLE
 
 
-def test_a_mixed_image_is_right_by_the_share_of_the_class_that_is_predicted(context_for):
+def test_a_mixed_image_is_right_by_the_share_of_the_class_that_is_predicted(
+    context_for: Callable[..., Context],
+) -> None:
     """Two images worked out by hand: 0.75 of class 1, of which one source of 0.5 and one of 0.25; none of class 3."""
     sampler = osgd()
     sampler.start(context_for(8, 2))
@@ -148,7 +158,9 @@ def test_a_mixed_image_is_right_by_the_share_of_the_class_that_is_predicted(cont
 
 
 @pytest.mark.parametrize("n", [40, 41, 33])
-def test_a_pass_looks_at_every_example_once_between_two_epochs_in_training_mode_and_sets_q_by_it(context_for, n):
+def test_a_pass_looks_at_every_example_once_between_two_epochs_in_training_mode_and_sets_q_by_it(
+    context_for: Callable[..., Context], n: int
+) -> None:
     """The training forward passes are all wrong, the pass is right in 36 of 40 (or as many of the others)."""
     label = torch.arange(n) % 4
     logits = logits_right_for(label, -(-9 * n // 10))
@@ -171,7 +183,7 @@ def test_a_pass_looks_at_every_example_once_between_two_epochs_in_training_mode_
     assert len(look.candidates) == looked
 
 
-def test_without_thresholds_it_is_plain_sgd(context_for):
+def test_without_thresholds_it_is_plain_sgd(context_for: Callable[..., Context]) -> None:
     sampler = osgd(thresholds=[])
     sampler.start(context_for(24, 6))
     for _ in range(3):
@@ -182,7 +194,7 @@ def test_without_thresholds_it_is_plain_sgd(context_for):
             assert b.weight is None
 
 
-def test_an_epoch_shorter_than_a_batch_is_one_update(context_for):
+def test_an_epoch_shorter_than_a_batch_is_one_update(context_for: Callable[..., Context]) -> None:
     sampler = osgd(thresholds=[0.5])
     sampler.start(context_for(5, 8))
     batch = sampler.draw()
@@ -202,6 +214,6 @@ def test_an_epoch_shorter_than_a_batch_is_one_update(context_for):
         ({"accuracy": "test"}, "accuracy=test is not one of running, pass"),
     ],
 )
-def test_options_of_ordered_sgd_that_make_no_sense_are_refused(bad, words):
+def test_options_of_ordered_sgd_that_make_no_sense_are_refused(bad: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         osgd(**bad)

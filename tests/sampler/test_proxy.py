@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from samplers import ran
 from torch import Tensor
 
 from budgetrun.aug.mixup import Mixup
-from budgetrun.contracts import Batch
+from budgetrun.config import Experiment
+from budgetrun.contracts import Batch, Context
 from budgetrun.model.cnn import CNN
 from budgetrun.sampler.proxy import Proxy
 from budgetrun.training.budget import model_flops
@@ -32,7 +34,9 @@ class Small:
         self.learnt.append((len(self.looked), batch))
 
 
-def test_the_proxy_picks_what_it_finds_hardest_and_learns_from_the_same_views_once_an_update(context_for):
+def test_the_proxy_picks_what_it_finds_hardest_and_learns_from_the_same_views_once_an_update(
+    context_for: Callable[..., Context],
+) -> None:
     small = Small(torch.rand(24, generator=torch.Generator().manual_seed(0)))
     asked = []
     sampler = Proxy(model=CNN(width=3), pool=2.0)
@@ -72,7 +76,9 @@ def test_the_proxy_itself_is_trained_and_its_choice_depends_on_it(tmp_path: Path
     assert result["visits_entropy"] < math.log(1438)
 
 
-def test_a_nested_component_is_checked_and_is_part_of_the_experiment(tmp_path: Path, experiment_for) -> None:
+def test_a_nested_component_is_checked_and_is_part_of_the_experiment(
+    tmp_path: Path, experiment_for: Callable[..., Experiment]
+) -> None:
     refused(here("sampler=proxy sampler.model.widht=3", tmp_path), "sampler.model.widht", "sampler.model.width")
     refused(here("sampler=proxy sampler.model.width=abc", tmp_path), "sampler.model.width=abc", "whole number")
     refused(here("sampler=proxy sampler.model.width=0", tmp_path), "sampler.model.width=0", "at least 1")

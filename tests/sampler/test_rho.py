@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,14 @@ from samplers import file_of
 from torch import Tensor
 
 from budgetrun.aug.mixup import Mixup
-from budgetrun.contracts import Batch, UserError
+from budgetrun.contracts import Batch, Context, UserError
 from budgetrun.sampler.rho import RHO
 
 
 @pytest.mark.parametrize("looks", ["train", "eval"])
-def test_rho_trains_on_the_highest_losses_minus_irreducible_losses_of_the_pool(context_for, looks):
+def test_rho_trains_on_the_highest_losses_minus_irreducible_losses_of_the_pool(
+    context_for: Callable[..., Context], looks: str
+) -> None:
     losses = torch.tensor([5.0, 4, 3, 2, 1, 6])
     irreducible = [4.9, 0.5, 2.9, 0.1, 0.2, 6.5]  # reducible: 0.1, 3.5, 0.1, 1.9, 0.8, -0.5
     pools = []
@@ -33,7 +37,9 @@ def test_rho_trains_on_the_highest_losses_minus_irreducible_losses_of_the_pool(c
     assert training == (looks == "train")
 
 
-def test_rho_subtracts_the_irreducible_losses_of_all_sources_and_trains_on_the_views_it_looked_at(context_for):
+def test_rho_subtracts_the_irreducible_losses_of_all_sources_and_trains_on_the_views_it_looked_at(
+    context_for: Callable[..., Context],
+) -> None:
     pools = []
 
     def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
@@ -52,7 +58,7 @@ def test_rho_subtracts_the_irreducible_losses_of_all_sources_and_trains_on_the_v
         assert torch.equal(batch.drawn, pool.drawn[rows.copy()])
 
 
-def test_rho_needs_the_irreducible_loss_of_every_example(context_for):
+def test_rho_needs_the_irreducible_loss_of_every_example(context_for: Callable[..., Context]) -> None:
     sampler = RHO(file="il.csv", pool=3, looks="eval")
     with pytest.raises(UserError, match=r"il\.csv has no irreducible loss for 2 of 6 examples"):
         sampler.start(context_for(6, 2, read_scores=file_of([1.0] * 4)))

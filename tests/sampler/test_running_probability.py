@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +18,11 @@ from scipy.stats import chisquare
 
 from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.ricap import RICAP
+from budgetrun.contracts import Context
 from budgetrun.sampler.running_probability import RunningProbability
 
 
-def test_p_sgd_probabilities_are_those_worked_out_by_hand(context_for):
+def test_p_sgd_probabilities_are_those_worked_out_by_hand(context_for: Callable[..., Context]) -> None:
     sampler = RunningProbability(score="probability", credit="sources")
     sampler.start(context_for(4, 2))
     sampler.observe(batch_of([0, 1], [0, 1]), torch.zeros(2), logits_with([0.9, 0.2], [0, 1], 4))
@@ -30,7 +33,7 @@ def test_p_sgd_probabilities_are_those_worked_out_by_hand(context_for):
     torch.testing.assert_close(sampler.probabilities(), expected)
 
 
-def test_c_sgd_takes_the_mean_first_and_then_the_product(context_for):
+def test_c_sgd_takes_the_mean_first_and_then_the_product(context_for: Callable[..., Context]) -> None:
     sampler = RunningProbability(score="confusion", credit="sources")
     sampler.start(context_for(4, 2))
     sampler.observe(batch_of([0, 1], [0, 1]), torch.zeros(2), logits_with([0.9, 0.2], [0, 1], 4))
@@ -49,7 +52,9 @@ def test_c_sgd_takes_the_mean_first_and_then_the_product(context_for):
     score=st.sampled_from(["probability", "confusion"]),
     credit=st.sampled_from(["sources", "as_published"]),
 )
-def test_scores_are_the_running_means_of_all_visits_for_any_sequence_of_visits(context_for, visits, score, credit):
+def test_scores_are_the_running_means_of_all_visits_for_any_sequence_of_visits(
+    context_for: Callable[..., Context], visits: Any, score: Any, credit: Any
+) -> None:
     sampler = RunningProbability(score=score, credit=credit)
     sampler.start(context_for(8, 4))
     mean, times = [-1.0] * 8, [0] * 8
@@ -71,7 +76,7 @@ def test_scores_are_the_running_means_of_all_visits_for_any_sequence_of_visits(c
 
 
 @pytest.mark.parametrize("score", ["probability", "confusion"])
-def test_the_first_epoch_is_uniform(context_for, score):
+def test_the_first_epoch_is_uniform(context_for: Callable[..., Context], score: str) -> None:
     pairs: Counter[tuple[int, ...]] = Counter()
     for seed in range(1200):
         sampler = RunningProbability(score=score, credit="sources")
@@ -82,7 +87,9 @@ def test_the_first_epoch_is_uniform(context_for, score):
 
 @pytest.mark.parametrize("score", ["probability", "confusion"])
 @pytest.mark.parametrize("probability", [1.0, 0.0])
-def test_when_all_have_the_same_extreme_score_every_example_is_as_likely(context_for, score, probability):
+def test_when_all_have_the_same_extreme_score_every_example_is_as_likely(
+    context_for: Callable[..., Context], score: str, probability: float
+) -> None:
     sampler = RunningProbability(score=score, credit="sources")
     sampler.start(context_for(6, 6))
     labels = [i % 4 for i in range(6)]
@@ -92,7 +99,9 @@ def test_when_all_have_the_same_extreme_score_every_example_is_as_likely(context
 
 
 @pytest.mark.parametrize("score", ["probability", "confusion"])
-def test_an_epoch_holds_int_n_times_budget_examples_and_none_twice(context_for, score):
+def test_an_epoch_holds_int_n_times_budget_examples_and_none_twice(
+    context_for: Callable[..., Context], score: str
+) -> None:
     sampler = RunningProbability(score=score, credit="sources")
     sampler.start(context_for(50, 4, fraction=0.33))  # 16 per epoch
     for _ in range(6):
@@ -106,7 +115,9 @@ def test_an_epoch_holds_int_n_times_budget_examples_and_none_twice(context_for, 
 
 
 @pytest.mark.parametrize("score", ["probability", "confusion"])
-def test_examples_are_drawn_as_often_as_the_definition_says_and_in_random_order(context_for, score):
+def test_examples_are_drawn_as_often_as_the_definition_says_and_in_random_order(
+    context_for: Callable[..., Context], score: str
+) -> None:
     """Of 4 examples 2 are drawn: {i, j} has probability p_i p_j / (1 - p_i) + p_j p_i / (1 - p_j), in either order."""
     sampler = RunningProbability(score=score, credit="sources")
     sampler.start(context_for(4, 2, fraction=0.5))
@@ -121,7 +132,7 @@ def test_examples_are_drawn_as_often_as_the_definition_says_and_in_random_order(
     assert chisquare([draws[pair] for pair in pairs], expected).pvalue > PLAUSIBLE
 
 
-def test_hard_examples_are_drawn_more_by_p_sgd_and_undecided_ones_by_c_sgd(context_for):
+def test_hard_examples_are_drawn_more_by_p_sgd_and_undecided_ones_by_c_sgd(context_for: Callable[..., Context]) -> None:
     times = {}
     for score in ("probability", "confusion"):
         sampler = RunningProbability(score=score, credit="sources")
@@ -138,7 +149,7 @@ def test_hard_examples_are_drawn_more_by_p_sgd_and_undecided_ones_by_c_sgd(conte
     assert max(easy, hard) < 0.4 * undecided
 
 
-def test_at_the_whole_budget_p_sgd_draws_everything_once_an_epoch(context_for):
+def test_at_the_whole_budget_p_sgd_draws_everything_once_an_epoch(context_for: Callable[..., Context]) -> None:
     sampler = RunningProbability(score="probability", credit="sources")
     sampler.start(context_for(24, 6))
     for _ in range(4):
@@ -148,7 +159,9 @@ def test_at_the_whole_budget_p_sgd_draws_everything_once_an_epoch(context_for):
             sampler.observe(b, torch.zeros(6), torch.randn(6, 4, generator=torch.Generator().manual_seed(0)))
 
 
-def test_credit_to_sources_is_a_mean_weighted_by_share_of_each_source_s_own_label(context_for):
+def test_credit_to_sources_is_a_mean_weighted_by_share_of_each_source_s_own_label(
+    context_for: Callable[..., Context],
+) -> None:
     """Two rows worked out by hand: example 1 is a quarter of row 0 and half of row 1."""
     sampler = RunningProbability(score="probability", credit="sources")
     sampler.start(context_for(4, 2))
@@ -159,7 +172,7 @@ def test_credit_to_sources_is_a_mean_weighted_by_share_of_each_source_s_own_labe
     torch.testing.assert_close(sampler.scores(), torch.tensor([0.4, a_1, 0.9, 0.9]))  # example 2 is unseen
 
 
-def test_credit_as_published_goes_to_the_drawn_example_in_full(context_for):
+def test_credit_as_published_goes_to_the_drawn_example_in_full(context_for: Callable[..., Context]) -> None:
     """Row 0 was drawn for example 2, of which it shows nothing: its score is updated all the same."""
     sampler = RunningProbability(score="probability", credit="as_published")
     sampler.start(context_for(4, 2))
@@ -171,7 +184,9 @@ def test_credit_as_published_goes_to_the_drawn_example_in_full(context_for):
 
 @pytest.mark.parametrize("mixing", [RICAP(beta=0.3, draw="image"), Mixup(alpha=0.3, draw="image")])
 @pytest.mark.parametrize("credit", ["sources", "as_published"])
-def test_credit_under_mixing_equals_a_slow_reference_over_several_epochs(context_for, mixing, credit):
+def test_credit_under_mixing_equals_a_slow_reference_over_several_epochs(
+    context_for: Callable[..., Context], mixing: Mixup | RICAP, credit: str
+) -> None:
     sampler = RunningProbability(score="probability", credit=credit)
     context = context_for(40, 8, fraction=0.5, aug=(mixing,))
     sampler.start(context)

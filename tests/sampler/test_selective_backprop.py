@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from samplers import Looking, Stamp, sampler_of, sb, stamps
 from torch import Tensor
 
 from budgetrun.aug.ricap import RICAP
-from budgetrun.contracts import Batch, UserError
+from budgetrun.contracts import Batch, Context, UserError
 from budgetrun.sampler.selective_backprop import SelectiveBackprop
 
 
@@ -25,8 +27,8 @@ from budgetrun.sampler.selective_backprop import SelectiveBackprop
     beta=st.floats(0, 5),
 )
 def test_the_chance_is_the_strict_percentile_in_a_history_that_holds_the_candidates(
-    context_for, batches, history, beta
-):
+    context_for: Callable[..., Context], batches: Any, history: Any, beta: Any
+) -> None:
     sampler = SelectiveBackprop(beta=beta, history=history, prime=0, stale=1, floor=0.0, looks="eval")
     sampler.start(context_for(10, 5))
     past: deque[float] = deque(maxlen=history)
@@ -37,7 +39,7 @@ def test_the_chance_is_the_strict_percentile_in_a_history_that_holds_the_candida
         np.testing.assert_allclose(chance, expected, atol=1e-6)
 
 
-def test_the_history_is_the_last_1024_losses(context_for):
+def test_the_history_is_the_last_1024_losses(context_for: Callable[..., Context]) -> None:
     """Losses 0, 1, 2, ... in batches of 128: a batch's own are the highest 128 of the 1024 remembered."""
     sampler = sampler_of("sb")
     sampler.start(context_for(10, 5))
@@ -46,7 +48,7 @@ def test_the_history_is_the_last_1024_losses(context_for):
     torch.testing.assert_close(chance, (torch.arange(896, 1024) / 1024) ** 2)
 
 
-def test_the_priming_epoch_trains_on_everything_without_looking(context_for):
+def test_the_priming_epoch_trains_on_everything_without_looking(context_for: Callable[..., Context]) -> None:
     look = Looking(torch.rand(64, generator=torch.Generator().manual_seed(0)))
     sampler = SelectiveBackprop(beta=3, history=1024, prime=1.0, stale=1, floor=0.0, looks="eval")
     sampler.start(context_for(64, 16, look=look))
@@ -58,7 +60,9 @@ def test_the_priming_epoch_trains_on_everything_without_looking(context_for):
     assert look.candidates
 
 
-def test_with_beta_0_every_candidate_is_trained_on_in_the_order_of_the_stream(context_for):
+def test_with_beta_0_every_candidate_is_trained_on_in_the_order_of_the_stream(
+    context_for: Callable[..., Context],
+) -> None:
     look = Looking(torch.ones(30))
     sampler = SelectiveBackprop(beta=0, history=1024, prime=0, stale=1, floor=0.0, looks="eval")
     sampler.start(context_for(30, 8, look=look))
@@ -66,7 +70,7 @@ def test_with_beta_0_every_candidate_is_trained_on_in_the_order_of_the_stream(co
     assert torch.equal(drawn, look.drawn)
 
 
-def test_kept_candidates_queue_up_in_order_and_none_is_lost(context_for):
+def test_kept_candidates_queue_up_in_order_and_none_is_lost(context_for: Callable[..., Context]) -> None:
     """In one pass every example is a candidate once, so that order and completeness can be read off the numbers."""
     n = 4000
     losses = torch.rand(n, generator=torch.Generator().manual_seed(1))
@@ -89,7 +93,9 @@ def test_kept_candidates_queue_up_in_order_and_none_is_lost(context_for):
 
 
 @pytest.mark.parametrize("beta", [1.0, 2.0, 3.0])
-def test_about_one_in_beta_plus_one_is_kept_and_the_hard_win_by_the_power_law(context_for, beta):
+def test_about_one_in_beta_plus_one_is_kept_and_the_hard_win_by_the_power_law(
+    context_for: Callable[..., Context], beta: float
+) -> None:
     n = 40_000
     losses = torch.rand(n, generator=torch.Generator().manual_seed(4))
     look = Looking(losses)
@@ -103,14 +109,16 @@ def test_about_one_in_beta_plus_one_is_kept_and_the_hard_win_by_the_power_law(co
     torch.testing.assert_close(fifths, expected, atol=0.015, rtol=0)
 
 
-def test_equal_losses_end_with_a_sentence_and_not_in_an_endless_search(context_for):
+def test_equal_losses_end_with_a_sentence_and_not_in_an_endless_search(context_for: Callable[..., Context]) -> None:
     sampler = SelectiveBackprop(beta=2, history=1024, prime=0, stale=1, floor=0.0, looks="eval")
     sampler.start(context_for(50, 10, look=Looking(torch.full((50,), 0.5))))
     with pytest.raises(UserError, match="all equal"):
         sampler.draw()
 
 
-def test_losses_that_become_equal_end_the_search_also_when_some_images_wait_in_the_queue(context_for):
+def test_losses_that_become_equal_end_the_search_also_when_some_images_wait_in_the_queue(
+    context_for: Callable[..., Context],
+) -> None:
     look = Looking(torch.rand(50, generator=torch.Generator().manual_seed(0)))
     sampler = SelectiveBackprop(beta=2, history=100, prime=0, stale=1, floor=0.0, looks="eval")
     sampler.start(context_for(50, 10, look=look))
@@ -121,7 +129,7 @@ def test_losses_that_become_equal_end_the_search_also_when_some_images_wait_in_t
         [sampler.draw() for _ in range(10)]
 
 
-def test_losses_that_are_not_numbers_do_not_make_an_endless_search(context_for):
+def test_losses_that_are_not_numbers_do_not_make_an_endless_search(context_for: Callable[..., Context]) -> None:
     """They may be trained on, where the loop notices them, or end in a sentence."""
     look = Looking(torch.full((50,), float("nan")))
     sampler = SelectiveBackprop(beta=2, history=100, prime=0, stale=1, floor=0.0, looks="eval")
@@ -138,8 +146,8 @@ def test_losses_that_are_not_numbers_do_not_make_an_endless_search(context_for):
     floor=st.floats(0, 1),
 )
 def test_sb_keeps_with_the_strict_percentile_to_the_power_of_beta_but_never_below_the_floor(
-    context_for, batches, history, beta, floor
-):
+    context_for: Callable[..., Context], batches: Any, history: Any, beta: Any, floor: Any
+) -> None:
     sampler = sb(beta=beta, history=history, floor=floor)
     sampler.start(context_for(10, 5))
     past: deque[float] = deque(maxlen=history)
@@ -152,8 +160,8 @@ def test_sb_keeps_with_the_strict_percentile_to_the_power_of_beta_but_never_belo
 
 @pytest.mark.parametrize(("beta", "floor"), [(1.0, 0.3), (3.0, 0.05), (2.0, 0.5), (2.0, 1.0), (0.0, 0.4)])
 def test_sb_looks_at_once_at_as_many_candidates_as_the_power_law_above_the_floor_keeps_on_average(
-    context_for, beta, floor
-):
+    context_for: Callable[..., Context], beta: float, floor: float
+) -> None:
     """The mean of max(floor, u^beta) over uniform u, by a sum over 100,000 values of u."""
     u = (np.arange(100_000) + 0.5) / 100_000
     rate = np.maximum(floor, u**beta).mean()
@@ -170,7 +178,7 @@ def test_sb_looks_at_once_at_as_many_candidates_as_the_power_law_above_the_floor
     torch.testing.assert_close(fifths.double(), torch.tensor(expected), atol=0.02, rtol=0)
 
 
-def test_with_a_floor_equal_losses_are_kept_at_its_rate_and_end_nothing(context_for):
+def test_with_a_floor_equal_losses_are_kept_at_its_rate_and_end_nothing(context_for: Callable[..., Context]) -> None:
     look = Looking(torch.full((500,), 0.5))
     sampler = sb(floor=0.25)
     sampler.start(context_for(500, 10, look=look))
@@ -181,7 +189,7 @@ def test_with_a_floor_equal_losses_are_kept_at_its_rate_and_end_nothing(context_
     assert abs(kept - candidates / 4) < 4 * (candidates * 0.25 * 0.75) ** 0.5
 
 
-def test_nearly_equal_losses_end_a_search_that_keeps_next_to_nothing(context_for):
+def test_nearly_equal_losses_end_a_search_that_keeps_next_to_nothing(context_for: Callable[..., Context]) -> None:
     losses = torch.zeros(2000)
     losses[0] = 1  # one of an epoch, of twenty for an update
     look = Looking(losses)
@@ -191,7 +199,9 @@ def test_nearly_equal_losses_end_a_search_that_keeps_next_to_nothing(context_for
         sampler.draw()
 
 
-def test_the_most_selective_of_searches_ends_and_looks_at_no_more_at_once_than_there_are(context_for):
+def test_the_most_selective_of_searches_ends_and_looks_at_no_more_at_once_than_there_are(
+    context_for: Callable[..., Context],
+) -> None:
     look = Looking(torch.rand(2000, generator=torch.Generator().manual_seed(0)))
     sampler = sb(beta=1000)
     sampler.start(context_for(2000, 4, look=look))
@@ -201,7 +211,7 @@ def test_the_most_selective_of_searches_ends_and_looks_at_no_more_at_once_than_t
 
 
 @pytest.mark.parametrize(("looks", "training"), [("eval", False), ("train", True)])
-def test_sb_looks_in_the_mode_that_it_is_told(context_for, looks, training):
+def test_sb_looks_in_the_mode_that_it_is_told(context_for: Callable[..., Context], looks: str, training: bool) -> None:
     look = Looking(torch.rand(40, generator=torch.Generator().manual_seed(0)))
     sampler = sb(looks=looks)
     sampler.start(context_for(40, 8, look=look))
@@ -223,7 +233,9 @@ def spied(sampler: SelectiveBackprop) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("stale", [2, 3])
-def test_stale_sb_looks_at_every_example_once_in_every_nth_epoch_and_at_none_in_between(context_for, stale):
+def test_stale_sb_looks_at_every_example_once_in_every_nth_epoch_and_at_none_in_between(
+    context_for: Callable[..., Context], stale: int
+) -> None:
     n = 90
     look = Looking(torch.rand(n, generator=torch.Generator().manual_seed(3)))
     sampler = sb(stale=stale)
@@ -241,7 +253,9 @@ def test_stale_sb_looks_at_every_example_once_in_every_nth_epoch_and_at_none_in_
     assert (7 * n - looked_before) / (7 * n) > 0.4  # what it is for: the forward passes that are not made
 
 
-def test_stale_sb_decides_by_the_losses_of_the_last_look_and_not_of_an_earlier_one(context_for):
+def test_stale_sb_decides_by_the_losses_of_the_last_look_and_not_of_an_earlier_one(
+    context_for: Callable[..., Context],
+) -> None:
     """The losses are other ones in every epoch: candidate i has the loss i + 1000 x the epoch of the look."""
     n, stale = 60, 3
     look = Looking(torch.arange(n).float())
@@ -261,7 +275,9 @@ def test_stale_sb_decides_by_the_losses_of_the_last_look_and_not_of_an_earlier_o
         assert sorted((epoch % 1000).tolist()) == list(range(n))
 
 
-def test_stale_sb_keeps_hard_examples_by_the_same_power_law_in_epochs_without_a_look(context_for):
+def test_stale_sb_keeps_hard_examples_by_the_same_power_law_in_epochs_without_a_look(
+    context_for: Callable[..., Context],
+) -> None:
     n, beta = 20_000, 2.0
     losses = torch.rand(n, generator=torch.Generator().manual_seed(4))
     look = Looking(losses)
@@ -279,7 +295,7 @@ def test_stale_sb_keeps_hard_examples_by_the_same_power_law_in_epochs_without_a_
     torch.testing.assert_close(fifths, expected, atol=0.015, rtol=0)
 
 
-def test_chance_decides_anew_in_every_stale_epoch(context_for):
+def test_chance_decides_anew_in_every_stale_epoch(context_for: Callable[..., Context]) -> None:
     n = 400
     sampler = sb(stale=3, beta=1)
     sampler.start(context_for(n, 10, look=Looking(torch.rand(n, generator=torch.Generator().manual_seed(1)))))
@@ -291,7 +307,9 @@ def test_chance_decides_anew_in_every_stale_epoch(context_for):
     assert len(kept[1] & kept[2]) < 0.85 * min(map(len, kept))  # 2/3 of either, where the same losses decide
 
 
-def test_a_stale_epoch_trains_on_fresh_views_of_what_it_keeps_and_makes_no_others(context_for):
+def test_a_stale_epoch_trains_on_fresh_views_of_what_it_keeps_and_makes_no_others(
+    context_for: Callable[..., Context],
+) -> None:
     n, stamp = 80, Stamp()
     look = Looking(torch.rand(n, generator=torch.Generator().manual_seed(2)))
     sampler = sb(stale=2, beta=1)
@@ -308,7 +326,9 @@ def test_a_stale_epoch_trains_on_fresh_views_of_what_it_keeps_and_makes_no_other
     assert 20 < len(fresh) < 60  # about half of the 80 candidates
 
 
-def test_under_mixing_a_look_tells_an_example_the_mean_by_share_of_the_losses_of_its_images(context_for):
+def test_under_mixing_a_look_tells_an_example_the_mean_by_share_of_the_losses_of_its_images(
+    context_for: Callable[..., Context],
+) -> None:
     """Against a loop over images and sources; RICAP leaves some examples out of every image."""
     n = 120
     generator = torch.Generator().manual_seed(5)
@@ -340,7 +360,9 @@ def test_under_mixing_a_look_tells_an_example_the_mean_by_share_of_the_losses_of
     np.testing.assert_allclose(np.sort(torch.cat(decided)[:n]), np.sort(expected), rtol=1e-5)
 
 
-def test_a_priming_that_ends_within_an_epoch_is_followed_by_looks_to_the_end_of_that_epoch_and_in_the_next(context_for):
+def test_a_priming_that_ends_within_an_epoch_is_followed_by_looks_to_the_end_of_that_epoch_and_in_the_next(
+    context_for: Callable[..., Context],
+) -> None:
     """n = 40 and b = 16: three batches prime 48, so 32 of epoch 1 are looked at, 40 of epoch 2, none of 3, 40 of 4."""
     n = 40
     look = Looking(torch.rand(n, generator=torch.Generator().manual_seed(0)))
@@ -365,7 +387,7 @@ def test_a_priming_that_ends_within_an_epoch_is_followed_by_looks_to_the_end_of_
     assert sorted(look.drawn[32:72].tolist()) == list(range(n))
 
 
-def test_equal_losses_end_a_stale_search_with_a_sentence_too(context_for):
+def test_equal_losses_end_a_stale_search_with_a_sentence_too(context_for: Callable[..., Context]) -> None:
     look = Looking(torch.rand(50, generator=torch.Generator().manual_seed(0)))
     sampler = sb(stale=100_000, history=100)
     sampler.start(context_for(50, 10, look=look))
@@ -386,6 +408,6 @@ def test_equal_losses_end_a_stale_search_with_a_sentence_too(context_for):
         ({"looks": "test"}, "looks=test is not one of eval, train"),
     ],
 )
-def test_options_of_sb_that_make_no_sense_are_refused(bad, words):
+def test_options_of_sb_that_make_no_sense_are_refused(bad: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         sb(**bad)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +17,14 @@ from torch import Tensor
 from budgetrun.aug.crop import Crop
 from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.ricap import RICAP
-from budgetrun.contracts import Batch, Random
+from budgetrun.config import Experiment
+from budgetrun.contracts import Batch, Context, Random
 from budgetrun.sampler.hard_batches import HardBatches
 from budgetrun.sampler.selective_backprop import SelectiveBackprop
 from budgetrun.train import run
 
 
-def train_on(sampler, look: Looking, logits: Tensor, updates: int) -> list[Batch]:
+def train_on(sampler: Any, look: Looking, logits: Tensor, updates: int) -> list[Batch]:
     batches = []
     for _ in range(updates):
         batch = sampler.draw()
@@ -58,7 +61,9 @@ STATEFUL = [
 
 @pytest.mark.parametrize("updates", [0, 3, 11])
 @pytest.mark.parametrize("make", [m for _, m in STATEFUL], ids=[name for name, _ in STATEFUL])
-def test_a_sampler_goes_on_from_a_saved_file_as_if_it_had_not_stopped(context_for, make, updates):
+def test_a_sampler_goes_on_from_a_saved_file_as_if_it_had_not_stopped(
+    context_for: Callable[..., Context], make: Callable[..., Any], updates: int
+) -> None:
     """Through torch.save and torch.load(weights_only=True), in the priming epoch (3 updates) and after it (11)."""
     generator = torch.Generator().manual_seed(8)
     logits = 3 * torch.randn(40, 4, generator=generator)
@@ -66,7 +71,7 @@ def test_a_sampler_goes_on_from_a_saved_file_as_if_it_had_not_stopped(context_fo
     held = batch_of(list(range(10)), [i % 4 for i in range(10)])
     mixing = (RICAP(beta=0.3, draw="image"),)
 
-    def started(aug_random: Random):
+    def started(aug_random: Random) -> Any:
         sampler = make()
         context = context_for(
             40,
@@ -105,7 +110,7 @@ def test_a_sampler_goes_on_from_a_saved_file_as_if_it_had_not_stopped(context_fo
             assert (value is None and other is None) or torch.equal(value, other), name
 
 
-def test_images_that_wait_in_the_queue_of_sb_are_saved(context_for):
+def test_images_that_wait_in_the_queue_of_sb_are_saved(context_for: Callable[..., Context]) -> None:
     look = Looking(torch.rand(200, generator=torch.Generator().manual_seed(6)))
     sampler = SelectiveBackprop(beta=1, history=64, prime=0, stale=1, floor=0.0, looks="eval")
     sampler.start(context_for(200, 10, look=look))
@@ -123,11 +128,11 @@ def test_images_that_wait_in_the_queue_of_sb_are_saved(context_for):
     assert torch.equal(first.images[: len(waiting)], waiting.images)
 
 
-def test_the_samplers_of_the_configuration_are_the_six_of_the_papers():
+def test_the_samplers_of_the_configuration_are_the_six_of_the_papers() -> None:
     assert set(SAMPLERS) >= {"scan", "uniform", "p_sgd", "c_sgd", "is", "sb"}
 
 
-def test_a_class_of_which_there_is_no_example_does_not_matter(context_for):
+def test_a_class_of_which_there_is_no_example_does_not_matter(context_for: Callable[..., Context]) -> None:
     """5 classes, of which the last has no example."""
     for name in OURS:
         sampler, _ = started(
@@ -156,7 +161,9 @@ BUSY = [
 
 @pytest.mark.parametrize("updates", [3, 5, 7, 11])
 @pytest.mark.parametrize(("name", "changes"), BUSY, ids=[name for name, _ in BUSY])
-def test_a_sampler_in_the_midst_of_its_work_goes_on_as_if_it_had_not_stopped(context_for, name, changes, updates):
+def test_a_sampler_in_the_midst_of_its_work_goes_on_as_if_it_had_not_stopped(
+    context_for: Callable[..., Context], name: str, changes: dict[str, Any], updates: int
+) -> None:
     """5 updates are an epoch: at any other a draw is open, with the weights of what is left of it."""
     test_a_sampler_goes_on_from_a_saved_file_as_if_it_had_not_stopped(
         context_for, lambda: sampler_of(name, **changes), updates
@@ -164,7 +171,9 @@ def test_a_sampler_in_the_midst_of_its_work_goes_on_as_if_it_had_not_stopped(con
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_run_of_three_epochs_goes_through_all_of_the_method_and_costs_what_is_said(experiment_for, name):
+def test_a_run_of_three_epochs_goes_through_all_of_the_method_and_costs_what_is_said(
+    experiment_for: Callable[..., Experiment], name: str
+) -> None:
     """The digits in 66 updates of 64, with RICAP: 22.5 updates per pass, and 44 or more after the first one."""
     refresh = ["sampler.refresh=1"] if name == "online_batch" else []
     opened = ["sampler.threshold=0"] if name == "vr" else []
@@ -195,13 +204,15 @@ AT_WORK = {
 
 @pytest.mark.parametrize("updates", [1, 4, 6, 13])
 @pytest.mark.parametrize("name", AT_WORK)
-def test_a_sampler_saved_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not_stopped(context_for, name, updates):
+def test_a_sampler_saved_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not_stopped(
+    context_for: Callable[..., Context], name: str, updates: int
+) -> None:
     generator = torch.Generator().manual_seed(8)
     logits = 2 * torch.randn(44, 4, generator=generator)
     losses = F.cross_entropy(logits, torch.arange(44) % 4, reduction="none")
     steps = (Crop(padding=1), Mixup(alpha=0.3, draw="image"))
 
-    def started(seed: int):
+    def started(seed: int) -> Any:
         sampler, aug_random = AT_WORK[name](), Random.seeded(seed, "aug", CPU)
         context = context_for(
             44, 8, seed=seed, aug=steps, aug_random=aug_random, look=Looking(losses, logits), progress=lambda: 0.5
@@ -209,7 +220,7 @@ def test_a_sampler_saved_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not_stop
         sampler.start(context)
         return sampler, {"random": context.random, "aug": aug_random}
 
-    def train(sampler, count: int) -> list[Batch]:
+    def train(sampler: Any, count: int) -> list[Batch]:
         batches = []
         for update in range(count):
             batch = sampler.draw()

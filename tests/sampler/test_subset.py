@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,17 +13,17 @@ from hypothesis import strategies as st
 from samplers import file_of, subset
 
 from budgetrun.aug.mixup import Mixup
-from budgetrun.contracts import UserError
+from budgetrun.contracts import Context, UserError
 
 
-def test_the_highest_or_the_lowest_scores_are_kept(context_for):
+def test_the_highest_or_the_lowest_scores_are_kept(context_for: Callable[..., Context]) -> None:
     read = file_of([0.3, 0.9, 0.1, 0.5, 0.7, 0.2, 0.8, 0.4])
     assert set(subset(context_for(8, 2, read_scores=read), 0.5).kept.tolist()) == {1, 6, 4, 3}
     assert set(subset(context_for(8, 2, read_scores=read), 0.5, "lowest").kept.tolist()) == {2, 5, 0, 7}
     assert set(subset(context_for(8, 2, read_scores=read), 1.0).kept.tolist()) == set(range(8))
 
 
-def test_balanced_keeps_the_same_part_of_every_class(context_for):
+def test_balanced_keeps_the_same_part_of_every_class(context_for: Callable[..., Context]) -> None:
     # labels go 0, 1, 0, 1, ...: the even examples are the harder ones
     read = file_of([9.0, 1, 8, 2, 7, 3, 6, 4])
     context = context_for(8, 2, classes=2, read_scores=read)
@@ -37,8 +40,8 @@ def test_balanced_keeps_the_same_part_of_every_class(context_for):
     balanced=st.booleans(),
 )
 def test_the_kept_are_as_many_as_asked_for_and_none_of_the_others_ranks_above_them(
-    context_for, scores, keep, seed, balanced
-):
+    context_for: Callable[..., Context], scores: Any, keep: Any, seed: Any, balanced: Any
+) -> None:
     context = context_for(len(scores), 2, seed=seed, read_scores=file_of([float(s) for s in scores]))
     groups = [range(c, len(scores), 4) for c in range(4)] if balanced else [range(len(scores))]
     if not sum(round(keep * len(group)) for group in groups):
@@ -52,7 +55,7 @@ def test_the_kept_are_as_many_as_asked_for_and_none_of_the_others_ranks_above_th
         assert min((scores[i] for i in chosen), default=9) >= max((scores[i] for i in others), default=-1)
 
 
-def test_equal_scores_are_ranked_at_random(context_for):
+def test_equal_scores_are_ranked_at_random(context_for: Callable[..., Context]) -> None:
     times = torch.zeros(20)
     for seed in range(400):
         kept = subset(context_for(20, 2, seed=seed, read_scores=file_of([1.0] * 20)), 0.25).kept
@@ -61,7 +64,7 @@ def test_equal_scores_are_ranked_at_random(context_for):
     assert 60 < times.min() < times.max() < 140  # 100 with a standard deviation of 8.7
 
 
-def test_every_pass_goes_through_the_kept_examples_once_in_a_new_order(context_for):
+def test_every_pass_goes_through_the_kept_examples_once_in_a_new_order(context_for: Callable[..., Context]) -> None:
     sampler = subset(context_for(30, 4, read_scores=file_of([float(i) for i in range(30)])), 0.4)
     drawn = torch.cat([sampler.draw().drawn for _ in range(9)]).view(3, 12)  # 12 are kept
     assert all(sorted(one) == list(range(18, 30)) for one in drawn.tolist())
@@ -69,7 +72,7 @@ def test_every_pass_goes_through_the_kept_examples_once_in_a_new_order(context_f
     assert sampler.draw().weight is None
 
 
-def test_the_weights_of_the_file_have_mean_1_over_the_subset(context_for):
+def test_the_weights_of_the_file_have_mean_1_over_the_subset(context_for: Callable[..., Context]) -> None:
     read = file_of([1.0, 4, 3, 2], index=[5, 0, 2, 3], weight=[9.0, 1, 2, 6])
     sampler = subset(context_for(6, 3, read_scores=read), 0.5)  # 0, 2, 3 with weights 1, 2, 6
     batch = sampler.draw()
@@ -77,7 +80,7 @@ def test_the_weights_of_the_file_have_mean_1_over_the_subset(context_for):
     assert weight == pytest.approx({0: 1 / 3, 2: 2 / 3, 3: 2.0})
 
 
-def test_a_mixed_image_has_the_mean_weight_of_its_sources_by_share(context_for):
+def test_a_mixed_image_has_the_mean_weight_of_its_sources_by_share(context_for: Callable[..., Context]) -> None:
     read = file_of([0.0] * 8, weight=[float(i) for i in range(8)])
     sampler = subset(context_for(8, 8, read_scores=read, aug=(Mixup(alpha=1.0, draw="image"),)), 1.0)
     batch = sampler.draw()
@@ -89,19 +92,19 @@ def test_a_mixed_image_has_the_mean_weight_of_its_sources_by_share(context_for):
     assert (batch.share > 0).all()
 
 
-def test_a_file_that_scores_too_few_examples_is_a_sentence(context_for):
+def test_a_file_that_scores_too_few_examples_is_a_sentence(context_for: Callable[..., Context]) -> None:
     with pytest.raises(UserError, match=r"keep=0.9 is 7 of 8 examples of all, and scores.csv scores only 4"):
         subset(context_for(8, 2, read_scores=file_of([1.0] * 4)), 0.9)
     with pytest.raises(UserError, match=r"keep=0.5 is 1 of 2 examples of a class, and scores.csv scores only 0"):
         subset(context_for(8, 2, read_scores=file_of([1.0] * 4, index=[0, 1, 4, 5])), 0.5, balanced=True)
 
 
-def test_without_keep_all_that_the_file_scores_are_kept(context_for):
+def test_without_keep_all_that_the_file_scores_are_kept(context_for: Callable[..., Context]) -> None:
     read = file_of([0.3, 0.9, 0.1], index=[5, 2, 7])
     assert sorted(subset(context_for(8, 2, read_scores=read), None).kept.tolist()) == [2, 5, 7]
 
 
 @pytest.mark.parametrize("weight", [[1.0, -1, 1, 1], [0.0] * 4])
-def test_weights_that_cannot_be_used_are_a_sentence(context_for, weight):
+def test_weights_that_cannot_be_used_are_a_sentence(context_for: Callable[..., Context], weight: list[float]) -> None:
     with pytest.raises(UserError, match="weights that are negative, or all 0"):
         subset(context_for(4, 2, read_scores=file_of([1.0] * 4, weight=weight)), 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from cli import here, listing, refused
 from samplers import ran
 
+from budgetrun.config import Experiment
 from budgetrun.model.cnn import CNN
 from budgetrun.training.budget import model_flops
 
@@ -84,7 +86,9 @@ def test_rho_s_two_commands_and_which_part_a_file_is_about(tmp_path: Path) -> No
     )
 
 
-def test_the_content_of_the_file_is_part_of_the_experiment_and_its_path_is_not(tmp_path: Path, experiment_for) -> None:
+def test_the_content_of_the_file_is_part_of_the_experiment_and_its_path_is_not(
+    tmp_path: Path, experiment_for: Callable[..., Experiment]
+) -> None:
     def run_id(file: str) -> str:
         identity: str = experiment_for("sampler=subset", f"sampler.file={file}").run_id
         return identity

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Callable
 
 import torch
 from samplers import PLAUSIBLE
 from scipy.stats import chisquare
 
+from budgetrun.contracts import Context
 from budgetrun.sampler.scan import Scan
 from budgetrun.sampler.uniform import Uniform
 
 
-def test_uniform_draws_each_epoch_without_replacement_and_drops_none_of_it(context_for):
+def test_uniform_draws_each_epoch_without_replacement_and_drops_none_of_it(context_for: Callable[..., Context]) -> None:
     sampler = Uniform()
     sampler.start(context_for(100, 8, fraction=0.3))
     drawn = torch.cat([sampler.draw().drawn for _ in range(15)])  # 120 images are 4 epochs of 30
@@ -22,7 +24,9 @@ def test_uniform_draws_each_epoch_without_replacement_and_drops_none_of_it(conte
     assert len({frozenset(epoch) for epoch in epochs}) == 4
 
 
-def test_uniform_draws_every_subset_equally_often_and_independently_of_the_last_one(context_for):
+def test_uniform_draws_every_subset_equally_often_and_independently_of_the_last_one(
+    context_for: Callable[..., Context],
+) -> None:
     sampler = Uniform()
     sampler.start(context_for(5, 2, fraction=0.4))
     epochs = [frozenset(sampler.draw().drawn.tolist()) for _ in range(4000)]
@@ -33,7 +37,7 @@ def test_uniform_draws_every_subset_equally_often_and_independently_of_the_last_
     assert chisquare([shared[k] for k in range(3)], [600, 1200, 200]).pvalue > PLAUSIBLE
 
 
-def test_uniform_at_the_whole_budget_is_scan(context_for):
+def test_uniform_at_the_whole_budget_is_scan(context_for: Callable[..., Context]) -> None:
     uniform, scan = Uniform(), Scan()
     uniform.start(context_for(50, 8))
     scan.start(context_for(50, 8))
