@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import pkgutil
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cli import CHECKOUT
+from cli import CHECKOUT, here
 
 sys.path.insert(0, str(CHECKOUT / "scripts"))
 
@@ -108,6 +109,26 @@ def test_prose_is_escaped_and_code_is_not() -> None:
     assert methods.escaped("files like *.csv in <root>, _x_, `a * b_c`") == (
         r"files like \*.csv in &lt;root>, \_x\_, `a * b_c`"
     )
+
+
+# ---- the sampler of one's own
+
+
+def test_the_sampler_of_the_documentation_is_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (CHECKOUT / "docs" / "extending.md").read_text()
+    blocks = dict(re.findall(r"^```(?:python|yaml)\n# (my/\S+)\n(.*?)^```$", page, flags=re.M | re.S))
+    assert [Path(name).suffix for name in blocks] == [".py", ".yaml"]
+    for name, text in blocks.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    (line,) = re.findall(r"^python -m budgetrun (--config-dir my.*)$", page, flags=re.M)
+    done = here(f"{line} epochs=1", tmp_path)
+    assert done.code == 0, done.err
+    assert done.result["examples_forward"] == 4 * done.result["examples_backward"]  # a pool of 3 batches, and its best
+    kind = pkgutil.resolve_name("my.hardest.Hardest")
+    assert methods.described(kind).labelled.keys() == {"Source", "Cost of an update"}
+    assert methods.cost(kind) == "`pool b F + b (F + B)`"
 
 
 # ---- citations and links

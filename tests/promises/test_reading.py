@@ -456,7 +456,7 @@ CELLS = {
         ({"flops": 400 * "1"}, "flops is too large"),
         ({"flops": 5000 * "1"}, "flops is not a number but 1111"),
         ({"batch_size": "0"}, "batch_size is not a whole number from 1 but 0"),
-        ({"curve.updates": "3"}, "curve.updates is not a list of one value per evaluation but 3"),
+        ({"curve.updates": "3"}, "curve.updates is not a list of one value per evalua"),
         ({"curve.updates": '["a"]'}, "updates is not a number but a"),
         (
             {"curve.updates": "[1,2]", "curve.test_accuracy": "[0.5]"},
