@@ -284,8 +284,8 @@ class Context:
     random: Random
     view: View
     validation: Batch | None
-    read_scores: Callable[[str], dict[str, Tensor]]
     progress: Callable[[], float]
+    read_scores: Callable[[str], dict[str, Tensor]]
     logit_gradients: Callable[[Tensor, Batch], Tensor]
     look: Look
     embed: Callable[[Batch], tuple[Tensor, Tensor]]

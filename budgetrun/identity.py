@@ -143,7 +143,7 @@ def content(value: str, published: Mapping[str, str]) -> str | None:
     """What stands for the content of the file that a value names; None where it names none.
 
     Of a file that a run makes, the run's id and the file's name, so that it is known before the file is there; the
-    content is checked when it is used, see `results.check_made`. Of one that is published, its digest, there or not.
+    content is checked when it is used, see `folder.run.check_made`. Of one that is published, its digest, there or not.
     """
     path = Path(value)
     with contextlib.suppress(OSError, ValueError, RuntimeError):  # words that are no path at all

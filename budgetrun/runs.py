@@ -1,3 +1,3 @@
-"""Finished runs as a pandas table, for a notebook: `from budgetrun.tables.runs import frame`."""
+"""Finished runs as a pandas table, for a notebook: `from budgetrun.runs import frame`."""
 
 from budgetrun.tables.runs import frame as frame

@@ -167,6 +167,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             progress.evaluated(line)
 
     # ---- the loop
+    slow = those_that_may_take_long(sampler, scorer)
     longest = math.inf  # seconds of a draw in this process; of the first nothing is known
     with heard(STOPPING, interruption), shown(budget) as progress:
         budget.start()
@@ -185,7 +186,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                     break
 
                 network.lr = experiment.schedule(settings.lr, budget.progress)
-                if longest > LONG or takes_long(sampler, scorer):
+                if longest > LONG or any(method.takes_long for method in slow):
                     with budget.paused():
                         checkpoint.keep()
                     interruption.begin_long()
@@ -288,9 +289,9 @@ def context_in(
     )
 
 
-def takes_long(*methods: object) -> bool:
-    """Whether a method says so of what it does next."""
-    return any(isinstance(method, TakesLong) and method.takes_long for method in methods)
+def those_that_may_take_long(*methods: object) -> list[TakesLong]:
+    """The methods that say whether what they do next takes long. To find them takes 16 us, too much for each update."""
+    return [method for method in methods if isinstance(method, TakesLong)]
 
 
 def evaluations(network: Network, data: Data) -> dict[str, float]:

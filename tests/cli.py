@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import traceback
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -120,10 +121,26 @@ def checked(*overrides: str) -> Experiment:
     return experiment(*composed(*overrides))
 
 
+FILES = {"SHA256SUMS", "checkpoint.pt", "config.yaml", "metrics.jsonl", "result.json", "train.log"}  # of a finished run
+
+
 def environment(**extra: str) -> dict[str, str]:
     left = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "BUDGETRUN_"))}
     paths = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**left, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **extra}
+
+
+def finished_in(folder: Path, line: str) -> Done:
+    """A run that ends well."""
+    done = here(line, folder)
+    assert done.code == 0, done.err
+    return done
+
+
+def copied(done: Done, folder: Path) -> Done:
+    """The same run in another folder, so that it can be changed."""
+    shutil.copytree(done.cwd, folder, dirs_exist_ok=True)
+    return replace(done, cwd=folder)
 
 
 def started(line: str, cwd: Path, first: Callable[[], object] = lambda: None) -> subprocess.Popen[str]:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 
 # one test process per core, one thread each: threads that wait for each other slow every test down several times
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from cli import Done, checked, here, human_file
+from cli import Done, checked, copied, finished_in, human_file
 from torch import Tensor
 
 from budgetrun.config import Experiment
@@ -106,16 +104,13 @@ def experiment_for(tmp_path: Any) -> Callable[..., Experiment]:
 @pytest.fixture(scope="session")
 def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Done:
     """The run of budget=0.5 epochs=1, to be copied and never changed."""
-    done = here("budget=0.5 epochs=1", tmp_path_factory.mktemp("finished"))
-    assert done.code == 0, done.err
-    return done
+    return finished_in(tmp_path_factory.mktemp("finished"), "budget=0.5 epochs=1")
 
 
 @pytest.fixture
 def finished(finished_once: Done, tmp_path: Path) -> Done:
     """The same run in a folder of the test's own, tmp_path."""
-    shutil.copytree(finished_once.cwd, tmp_path, dirs_exist_ok=True)
-    return replace(finished_once, cwd=tmp_path)
+    return copied(finished_once, tmp_path)
 
 
 @pytest.fixture(scope="session")

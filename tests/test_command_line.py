@@ -14,6 +14,7 @@ import pytest
 from cli import (
     CHECKOUT,
     CONF,
+    FILES,
     OPTIONS,
     Done,
     composed,
@@ -455,14 +456,7 @@ def test_the_command_works_as_a_process_from_any_folder(tmp_path: Path) -> None:
     assert "\r" not in done.out
     assert str(Path("outputs", done.folder.name, "result.json")) in done.out
     assert [p.name for p in tmp_path.iterdir()] == ["outputs"]
-    assert {p.name for p in done.folder.iterdir()} - {".lock"} == {
-        "SHA256SUMS",
-        "checkpoint.pt",
-        "config.yaml",
-        "metrics.jsonl",
-        "result.json",
-        "train.log",
-    }
+    assert {p.name for p in done.folder.iterdir()} - {".lock"} == FILES
     promised = """run_id status config test_accuracy test_loss updates examples_forward examples_backward flops seconds
         seconds_total n_parameters dataset_fingerprint commit dirty versions device"""
     assert set(promised.split()) <= set(done.result)

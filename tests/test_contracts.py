@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +15,11 @@ from budgetrun import contracts
 from budgetrun.aug.crop import Crop
 from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.ricap import RICAP
-from budgetrun.contracts import MOST, Schedule, UserError, check_row, check_schedule, fits, path
+from budgetrun.config import Experiment
+from budgetrun.contracts import MOST, Context, Schedule, UserError, check_row, check_schedule, fits, path
 from budgetrun.coreset.choice import Method
+from budgetrun.launch.preflight import Preflight
+from budgetrun.sampler.uniform import Uniform
 from budgetrun.schedule.constant import Constant
 from budgetrun.schedule.cosine import Cosine
 from budgetrun.schedule.linear import Linear
@@ -196,3 +201,17 @@ def test_values_that_no_float32_or_loop_can_do_with_are_refused(
     for value in (-1, -1e300, *tiny, most * 1.01 + 1, 1e300, 10**400, float("nan"), float("inf"), float("-inf")):
         with pytest.raises(ValueError, match=rf"^{field}="):
             make(**others, **{field: value})
+
+
+def test_the_pre_check_starts_a_method_at_the_beginning_of_the_budget(
+    experiment_for: Callable[..., Experiment],
+) -> None:
+    """A method may ask how far the run is; what follows in its `start` is checked too."""
+
+    class Asking(Uniform):
+        def start(self, context: Context) -> None:
+            assert context.progress() == 0.0
+            raise UserError("it does not fit")
+
+    with pytest.raises(UserError, match="it does not fit"):
+        Preflight()(replace(experiment_for("epochs=1"), sampler=Asking()))

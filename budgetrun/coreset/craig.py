@@ -48,7 +48,7 @@ def craig(gradients: Tensor, count: int) -> tuple[Tensor, Tensor]:
         chosen.append(point)
         to_point = distance[point]
         # only rows that come nearer change the gains: over all choices about m log(count) of them, not m x count; in
-        # parts that stay in a cache, 64 rows of 6,000: 0.65 s a class of Fashion-MNIST, 1.0 s with 256 rows
+        # parts that stay in a cache, 64 rows of 6,000: 0.65 s per class of Fashion-MNIST, 1.0 s with 256 rows
         for rows in (to_point < nearest).nonzero()[:, 0].split(2**19 // m + 1):
             before = nearest[rows, None]
             gains -= (before - distance[rows].clamp_(to_point[rows, None], before)).sum(0, dtype=torch.float64)

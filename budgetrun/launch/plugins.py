@@ -77,7 +77,7 @@ def mode(*, _root_: DictConfig) -> str | None:
 
 def register_resolvers() -> None:
     """Those that conf/config.yaml asks; a worker's process needs them too."""
-    OmegaConf.register_new_resolver("budgetrun.launch.help", lambda: help_page(CONF), replace=True)
+    OmegaConf.register_new_resolver("budgetrun.help", lambda: help_page(CONF), replace=True)
     OmegaConf.register_new_resolver("budgetrun.mode", mode, replace=True)
 
 

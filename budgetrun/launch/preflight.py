@@ -15,14 +15,7 @@ from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Data, Model, Random
 from budgetrun.folder import scorefile
 from budgetrun.training.budget import full_updates, model_flops
-from budgetrun.training.checks import (
-    NeedsAModel,
-    check_memory,
-    check_parts,
-    check_views,
-    needs_a_model,
-    outline,
-)
+from budgetrun.training.checks import check_memory, check_parts, check_views, outline
 from budgetrun.training.data import (
     check_resized,
     context_of,
@@ -38,6 +31,14 @@ from budgetrun.training.network import Network
 from budgetrun.training.views import Views
 
 ENOUGH = 0.5  # seconds of updates that are timed
+
+
+class NeedsAModel(Exception):
+    """A method asked for what only a run has."""
+
+
+def needs_a_model(*_: Any, **__: Any) -> Any:
+    raise NeedsAModel
 
 
 class Preflight:
@@ -94,10 +95,11 @@ class Preflight:
             self.check_model(model, experiment, data, device)
             raise NeedsAModel
 
-        network = ("progress", "look", "embed", "gradient_norms", "logit_gradients")
-        without = dict.fromkeys(network, needs_a_model)
+        without = dict.fromkeys(("look", "embed", "gradient_norms", "logit_gradients"), needs_a_model)
         view = Views(trained, experiment.aug, random)
-        context = context_of(settings, trained, random, view, read_scores, second=second, **without)
+        context = context_of(
+            settings, trained, random, view, read_scores, progress=lambda: 0.0, second=second, **without
+        )
         for method in (experiment.sampler, experiment.scores):
             with contextlib.suppress(NeedsAModel):  # then only the run itself can tell
                 if method is not None:

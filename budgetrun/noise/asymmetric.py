@@ -38,7 +38,7 @@ CIFAR100 = {c: five[(i + 1) % 5] for five in SUPERCLASSES for i, c in enumerate(
 
 @dataclass
 class Asymmetric:
-    """In every class that is mistaken for another, round(`rate x its` examples), chosen uniformly, get that label.
+    """In every class that is mistaken for another, `round(rate x n)` of its n examples, at random, get that label.
 
     map: "pairs", class c is mistaken for `c + 1`, the last for the first (the pair flips of Han et al. 2018, any number
     of classes); "cifar10", truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog (Patrini et al. 2017;

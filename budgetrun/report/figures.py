@@ -62,7 +62,7 @@ class Gallery:
 
 
 class Figures:
-    """Draws the pictures of a layout. A method looks the same in all of them.
+    """Draws the pictures of a report. A method looks the same in all of them.
 
     Of the settings in the rows, the one with the most values names a line and gives it its colour; every combination
     of the others has a picture of its own. baseline: settings and their values.

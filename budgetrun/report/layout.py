@@ -1,4 +1,4 @@
-"""What a set of runs is: which settings tell its runs apart, how they are layout out in tables, and what is missing."""
+"""What a set of runs is: which settings tell its runs apart, how they are laid out in tables, and what is missing."""
 
 from __future__ import annotations
 

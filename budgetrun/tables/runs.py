@@ -46,8 +46,8 @@ MEASURED = tuple(name for name in SHOWN if name not in ("names", "config"))
 class Runs:
     """runs: what each run is and measured, by name. settings: the names that are configuration. skipped: which, why.
 
-    planned: the folders with plans of sweeps, see status.py. A setting is named as on the command line: `sampler` is
-    the chosen option, `sampler.pool` one of its values.
+    planned: the folders with plans of sweeps, see folder/plan.py. A setting is named as on the command line: `sampler`
+    is the chosen option, `sampler.pool` one of its values.
     """
 
     runs: list[Run]

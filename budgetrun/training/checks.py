@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +23,6 @@ from budgetrun.folder.run import check_made
 from budgetrun.identity import made_files
 from budgetrun.training.data import bytes_of, trained_shape
 from budgetrun.training.machine import find_device, uses_bf16
-
-
-class NeedsAModel(Exception):
-    """A method asked for what only a run has."""
-
-
-def needs_a_model(*_: Any, **__: Any) -> Any:
-    raise NeedsAModel
 
 
 def check_parts(experiment: Experiment) -> torch.device:

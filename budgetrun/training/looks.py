@@ -18,6 +18,7 @@ class Looks:
 
     def __init__(self, network: Network, budget: Budget, part: int) -> None:
         self.network, self.budget, self.part = network, budget, part
+        self.closed_form = network.loss.logit_gradients if isinstance(network.loss, ClosedForm) else None
 
     @torch.no_grad()
     def look(self, batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
@@ -49,13 +50,12 @@ class Looks:
 
     def logit_gradients(self, logits: Tensor, batch: Batch) -> Tensor:
         """d loss_i / d logits_i, [B, classes]; see Context. No pass of the model, so nothing is charged."""
-        loss = self.network.loss
         # in closed form 0.02 ms for 64 images of 10 classes on a CPU core, and 0.15 ms by torch
-        if isinstance(loss, ClosedForm):
-            return loss.logit_gradients(logits, batch)
+        if self.closed_form is not None:
+            return self.closed_form(logits, batch)
         with torch.enable_grad():
             leaf = logits.detach().requires_grad_()
-            return torch.autograd.grad(loss(leaf, batch).sum(), leaf)[0]
+            return torch.autograd.grad(self.network.loss(leaf, batch).sum(), leaf)[0]
 
     def gradient_norms(self, batch: Batch) -> Tensor:
         """||d loss_i / d parameters||_2, [B], in float32; see Context."""

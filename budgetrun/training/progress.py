@@ -33,7 +33,7 @@ class Progress:
         self.mark()
 
     def percent(self) -> float:
-        return min(100.0, 100 * self.budget.spent / self.budget.allowed)
+        return 100 * self.budget.share
 
     def mark(self) -> None:
         self.since, self.images = self.budget.seconds_now(), self.budget.examples_backward

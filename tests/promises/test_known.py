@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli import Done, environment, here
+from cli import Done, copied, environment, finished_in, here
 
 from budgetrun.launch import known
 
@@ -21,16 +19,13 @@ LINE = "epochs=0.2 evaluations=1 sampler=is"
 
 @pytest.fixture(scope="module")
 def first_once(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    done = here(LINE, tmp_path_factory.mktemp("first"))
-    assert done.code == 0, done.err
-    return done
+    return finished_in(tmp_path_factory.mktemp("first"), LINE)
 
 
 @pytest.fixture
 def first(first_once: Done, tmp_path: Path) -> Done:
     """The finished run in a folder of the test's own."""
-    shutil.copytree(first_once.cwd, tmp_path, dirs_exist_ok=True)
-    return replace(first_once, cwd=tmp_path)
+    return copied(first_once, tmp_path)
 
 
 def built(line: str, cwd: Path, monkeypatch: pytest.MonkeyPatch) -> bool:

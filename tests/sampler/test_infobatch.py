@@ -106,20 +106,26 @@ def test_past_delta_epochs_are_full_passes_again_and_weigh_1(context_for: Callab
         assert (weight == 1).all()
 
 
+def lengths_of_epochs(sampler: InfoBatch) -> list[int]:
+    """How many examples each epoch has that the sampler plans from here on."""
+    plan, lengths = sampler.plan, []
+
+    def measured() -> tuple[Tensor, Tensor]:
+        order, weight = plan()
+        lengths.append(len(order))
+        return order, weight
+
+    sampler.stream.plan = measured
+    return lengths
+
+
 @pytest.mark.parametrize("ahead", [0, 8, 100])
 def test_what_infobatch_has_dropped_is_that_of_the_epochs_it_went_through_and_a_part_of_the_one_under_way(
     context_for: Callable[..., Context], ahead: int
 ) -> None:
     sampler = pruning(context_for, 40, 8, torch.arange(40.0))
     sampler.context.view.ahead = ahead
-    plan, kept = sampler.plan, []
-
-    def recorded() -> tuple[Tensor, Tensor]:
-        order, weight = plan()
-        kept.append(len(order))
-        return order, weight
-
-    sampler.stream.plan = recorded
+    kept = lengths_of_epochs(sampler)
     assert sampler.dropped == 0
     for update in range(1, 101):
         sampler.draw()
@@ -213,14 +219,7 @@ def test_an_epoch_s_weighted_gradient_is_the_full_pass_s_on_average(
     context = context_for(48, 8)
     losses, each = gradients(context.view(torch.arange(48)))
     sampler = pruning(context_for, 48, 8, losses, ratio=ratio)
-    plan, lengths = sampler.plan, []
-
-    def measured() -> tuple[Tensor, Tensor]:
-        order, weight = plan()
-        lengths.append(len(order))
-        return order, weight
-
-    sampler.stream.plan = measured
+    lengths = lengths_of_epochs(sampler)
     rows: list[tuple[Tensor, Tensor]] = []
     while len(lengths) <= 2500:
         batch = sampler.draw()
