@@ -27,6 +27,7 @@ from benchmarks import loops
 from benchmarks.contest import RATIO_HEADER, contest, ratio
 from benchmarks.start import start
 from budgetrun.contracts import Context, Data
+from budgetrun.coreset.choice import choose
 from budgetrun.errors import UserError
 from budgetrun.training import machine
 
@@ -276,11 +277,11 @@ def choices(device: torch.device, common: list[str], data: Data, smoke: bool, mo
         trained_on = len(data.labels) * (1 - made.settings.validation)
         between[name] = part.every * part.fraction * trained_on / made.settings.batch_size
 
-        def choose(context: Context, part: Any = part) -> None:
-            choice.choose(context, part.method, part.fraction, part.balanced)
+        def chosen(context: Context, part: Any = part) -> None:
+            choose(context, part.method, part.fraction, part.balanced)
 
         # with the held-out examples of the method, whose updates are uniform ones
-        lanes[name] = loops.ours([*common, *(o for o in own if not o.startswith("sampler"))], data, before=choose)
+        lanes[name] = loops.ours([*common, *(o for o in own if not o.startswith("sampler"))], data, before=chosen)
     times = contest(lanes, 1, rounds, device, warm=0, cpu_time=cpu_time)
     update = [seconds / block for seconds in times["uniform"].seconds]
     looks = len(data.labels) / loops.composed(common).settings.batch_size / 3  # updates' worth

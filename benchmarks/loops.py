@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from budgetrun.launch.command import CONF
 from budgetrun.launch.compose import task_part
 from budgetrun.training import machine
 from budgetrun.training.data import Normalize, fingerprint, prepare
+from budgetrun.training.looks import SecondNetwork
 
 LONG = ["epochs=1000", "evaluations=1", "checkpoint_every=1e9", "force=true"]  # nothing but updates while it is timed
 
@@ -50,12 +51,14 @@ def global_flags() -> Iterator[None]:
 class CountedSampler:
     """A sampler as it is, and the images that it looked at and trained on; those of a second network by its FLOPs.
 
-    before(context): what is done besides, before every draw.
+    begin(): called at the start of every draw, which is where an update begins. before(context): what is done besides,
+    next.
     """
 
     def __init__(self, sampler: Any, before: Callable[[Context], object] | None = None) -> None:
         self.sampler, self.before = sampler, before
         self.looked, self.trained = 0.0, 0.0
+        self.begin: Callable[[], object] = lambda: None
 
     def start(self, context: Context) -> None:
         def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
@@ -67,11 +70,15 @@ class CountedSampler:
             return context.embed(batch)
 
         self.context = dataclasses.replace(
-            context, look=look, embed=embed, second=lambda model: CountedSecond(context.second(model), self)
+            context,
+            look=look,
+            embed=embed,
+            second=lambda model: CountedSecond(cast(SecondNetwork, context.second(model)), self),
         )
         self.sampler.start(self.context)
 
     def draw(self) -> Batch:
+        self.begin()
         if self.before is not None:
             self.before(self.context)
         batch: Batch = self.sampler.draw()
@@ -87,16 +94,16 @@ class CountedSampler:
 class CountedSecond:
     """A second network as it is, whose passes are counted with the sampler's own."""
 
-    def __init__(self, other: Any, counted: CountedSampler) -> None:
+    def __init__(self, other: SecondNetwork, counted: CountedSampler) -> None:
         self.other, self.counted, self.budget = other, counted, other.budget
 
     def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        self.counted.looked += len(batch) * self.other.flops[0] / self.budget.flops_forward
+        self.counted.looked += len(batch) * self.other.network.flops[0] / self.budget.flops_forward
         losses, logits = self.other.look(batch)
         return losses, logits
 
     def learn(self, batch: Batch) -> None:
-        self.counted.trained += len(batch) * self.other.flops[1] / self.budget.flops_update
+        self.counted.trained += len(batch) * self.other.network.flops[1] / self.budget.flops_update
         self.other.learn(batch)
 
     def __getattr__(self, name: str) -> Any:
@@ -104,7 +111,7 @@ class CountedSecond:
 
 
 def ours(overrides: list[str], data: Data, at_once: int = 1, before: Callable[[Context], object] | None = None) -> Lane:
-    """The real loop, `train.run`. The learning-rate schedule, which it asks once per update, is where it is timed.
+    """The real loop, `train.run`; an update begins where it asks the sampler for its batch.
 
     at_once: updates that count as one. before: see CountedSampler.
     """
@@ -114,16 +121,14 @@ def ours(overrides: list[str], data: Data, at_once: int = 1, before: Callable[[C
     def run(tick: Tick) -> None:
         updates = itertools.count()
 
-        def schedule(lr: float, progress: float) -> float:
+        def begin() -> None:
             if next(updates) % at_once == 0:
                 tick()
-            return made.schedule(lr, progress)
 
+        counted.begin = begin
         with tempfile.TemporaryDirectory() as folder:
             settings = dataclasses.replace(made.settings, output_dir=folder)
-            train.run(
-                dataclasses.replace(made, settings=settings, dataset=Loaded(data), sampler=counted, schedule=schedule)
-            )
+            train.run(dataclasses.replace(made, settings=settings, dataset=Loaded(data), sampler=counted))
 
     return Lane(run, lambda: (counted.looked, counted.trained))
 
@@ -136,7 +141,7 @@ def fixed_batch(made: Experiment, data: Data, device: torch.device) -> tuple[Ten
 
 def model_of(made: Experiment, data: Data, device: torch.device) -> nn.Module:
     net = made.model.build(data.images.shape[1], data.classes)
-    return net.to(device, memory_format=torch.channels_last)
+    return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def limit(overrides: list[str], data: Data) -> Lane:
@@ -217,7 +222,7 @@ def conventional(overrides: list[str], data: Data, workers: int, channels_last: 
         dataset = as_torchvision(data, transforms.Compose(steps))
         net = made.model.build(data.images.shape[1], data.classes).to(device)
         if channels_last:
-            net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            net = net.to(memory_format=torch.channels_last)
         optimizer = made.optimizer.build(net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         n = len(dataset)
         mean, visits = np.ones(n), np.zeros(n)  # of 1 - p(label)

@@ -23,7 +23,7 @@ IMPORT = re.compile(r"import time:\s+(\d+) \|\s+(\d+) \| +(\S+)")
 
 @dataclass
 class Stamped:
-    """The constant schedule; prints when it was built and when it is asked, at each update's start."""
+    """The constant schedule; says when it was built and when it is asked: by the checks, then as each update starts."""
 
     def __post_init__(self) -> None:
         print(f"stamp built {time.time()}", flush=True)
@@ -50,14 +50,14 @@ def start(arguments: list[str], traced: bool = False) -> Start:
     """One start of the program; `traced` with Python's import timer, which itself costs some time."""
     with tempfile.TemporaryDirectory() as folder:
         stamped = ["schedule=constant", "schedule._target_=benchmarks.start.Stamped"]
-        once = ["epochs=0.1", "evaluations=1", f"output_dir={folder}"]  # two updates are enough to see the first
+        once = ["epochs=0.1", "evaluations=1", f"output_dir={folder}"]  # two updates: the last two stamps
         command = [sys.executable, *["-X", "importtime"][: 2 * traced], "-m", "budgetrun", *arguments, *stamped, *once]
         began = time.time()
         done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     stamps = [float(line.split()[2]) - began for line in done.stdout.splitlines() if line.startswith("stamp ")]
-    imports: collections.Counter[str] = collections.Counter()
+    imports: dict[str, float] = collections.defaultdict(float)
     for own, _, name in IMPORT.findall(done.stderr):
         imports[name.split(".")[0]] += int(own) / 1e6
-    return Start(stamps[0], stamps[1], stamps[2], dict(imports))
+    return Start(stamps[0], stamps[-2], stamps[-1], dict(imports))
