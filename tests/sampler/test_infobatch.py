@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 from collections import Counter
@@ -135,6 +136,9 @@ def test_what_infobatch_has_dropped_is_that_of_the_epochs_it_went_through_and_a_
         assert sampler.dropped == pytest.approx(by_hand)
     # half of the half that is easy
     assert sampler.dropped / (sampler.dropped + 800) == pytest.approx(0.25, abs=0.05)
+    again = pruning(context_for, 40, 8, torch.arange(40.0))
+    again.load_state_dict(copy.deepcopy(sampler.state_dict()))
+    assert again.dropped == sampler.dropped  # a run that is cut here goes on counting
 
 
 def test_with_ratio_0_infobatch_is_shuffled_passes(context_for: Callable[..., Context]) -> None:
