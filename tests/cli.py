@@ -147,7 +147,9 @@ def started(line: str, cwd: Path, first: Callable[[], object] = lambda: None) ->
     """A command line in a process of its own, which does `first` first; its output in pipes."""
 
     def prepare() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored by all that a script starts in the background, as pytest
+        # what a script starts in the background, as pytest may be, ignores the first, and under nohup the second
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         first()
 
     return subprocess.Popen(

@@ -35,8 +35,9 @@ def sampler_of(name: str, **changes: Any) -> Any:
 
 
 def importance(**changes: Any) -> ImportanceSampling:
-    """`is` as published, with these fields changed."""
-    published = {"pool": 3, "threshold": None, "momentum": 0.9, "score": "bound", "weights": True, "looks": "eval"}
+    """`is` as published, but from shuffled passes, so that a pool of n images is all of them; these fields changed."""
+    published = {"pool": 3, "threshold": None, "momentum": 0.9, "score": "bound", "weights": True}
+    published |= {"looks": "eval", "replacement": False}
     return ImportanceSampling(**(published | changes))
 
 

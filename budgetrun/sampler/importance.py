@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,7 +32,11 @@ class ImportanceSampling:
     weights: whether to weigh; without, as in Hu 2021, the drawn images are biased to the score on purpose.
     looks: the model's mode, "eval" as in Katharopoulos & Fleuret's code or "train" as in Hu's; there BatchNorm takes
     the pool as a whole, here in parts of b images.
+    replacement: whether pools and uniform batches are drawn with replacement, as in Katharopoulos & Fleuret's code, or
+    from shuffled passes over the training set, as uniform sampling does.
     """
+
+    neutral: ClassVar = {"replacement": False}
 
     pool: float
     threshold: float | None
@@ -40,6 +44,7 @@ class ImportanceSampling:
     score: str
     weights: bool
     looks: str
+    replacement: bool
 
     def __post_init__(self) -> None:
         if not 1 <= self.pool <= 1000:
@@ -55,13 +60,19 @@ class ImportanceSampling:
 
     def start(self, context: Context) -> None:
         self.context = context
-        self.stream = context.stream(context.permutation)
+        self.stream = context.stream(self.plan)
         self.size = int(self.pool * context.batch_size)
         b = context.batch_size
         self.gate = (self.size + 3 * b) / (3 * b) if self.threshold is None else self.threshold
         self.tau = torch.zeros((), device=context.device)
         self.passed = Flag(context.device)  # whether tau is above the gate
         self.open = False
+
+    def plan(self) -> Tensor:
+        if not self.replacement:
+            return self.context.permutation()
+        n, device = self.context.n, self.context.device
+        return torch.randint(n, (n,), generator=self.context.random.device, device=device)
 
     @property
     def takes_long(self) -> bool:

@@ -28,7 +28,8 @@ def id_of(line: str) -> str:
 
 PINNED = {
     "": "digits-cnn-uniform-standard-b1-s0-83e4d6d0",
-    "sampler=is budget=0.3 aug=ricap": "digits-cnn-is-ricap-b0.3-s0-0b0578eb",
+    "sampler=is budget=0.3 aug=ricap": "digits-cnn-is-ricap-b0.3-s0-0d4983a9",
+    "sampler=is sampler.replacement=false budget=0.3 aug=ricap": "digits-cnn-is-ricap-b0.3-s0-0b0578eb",  # before 0.3
     "dataset=fashion_mnist sampler=p_sgd budget=0.3": "fashion_mnist-cnn-p_sgd-standard-b0.3-s0-2ca65a0c",
     "dataset=cifar10 sampler=sb budget=0.5 budget_unit=flops": "cifar10-resnet18-sb-standard-b0.5-flops-s0-ce77d4c7",
     "sampler=rho sampler.file=o/a-s0-04919010/scores.csv": "digits-cnn-rho-standard-b1-s0-8a19b891",

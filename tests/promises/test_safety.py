@@ -558,10 +558,13 @@ def test_a_closed_terminal_lets_the_run_save(tmp_path: Path) -> None:
             os.dup2(of_the_run, stream)
 
     with started("epochs=4000 evaluations=40000", tmp_path, first=login) as running:
-        os.close(of_the_run)
-        wait_until(lambda: any(p.stat().st_size for p in tmp_path.glob("outputs/*/metrics.jsonl")))
-        os.close(terminal)
-        assert running.wait(60) == 128 + signal.SIGHUP
+        try:
+            os.close(of_the_run)
+            wait_until(lambda: any(p.stat().st_size for p in tmp_path.glob("outputs/*/metrics.jsonl")))
+            os.close(terminal)
+            assert running.wait(60) == 128 + signal.SIGHUP
+        finally:
+            running.kill()
     assert len(list(tmp_path.rglob("checkpoint.pt"))) == 1
 
 

@@ -199,6 +199,31 @@ def test_the_weighted_gradient_is_the_pool_s_mean_gradient_on_average_with_less_
     assert drawn.var(0).sum() < 0.9 * uniform.var(0).sum()
 
 
+@pytest.mark.parametrize("threshold", [0.0, 99.0], ids=["pools", "uniform batches"])
+def test_pools_and_uniform_batches_are_drawn_with_replacement_as_in_the_authors_code(
+    context_for: Callable[..., Context], threshold: float
+) -> None:
+    """A batch of 4 of 8 has four different examples with the chance 8 x 7 x 6 x 5 / 8^4 = 0.41; of a pass, always."""
+    seen: list[Tensor] = []
+
+    def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
+        seen.append(batch.drawn)
+        return torch.ones(len(batch)), torch.zeros(len(batch), 8)
+
+    for replacement, different in [(True, 8 * 7 * 6 * 5 / 8**4), (False, 1.0)]:
+        sampler = importance(pool=1, threshold=threshold, replacement=replacement)
+        sampler.start(context_for(8, 4, look=look))
+        if threshold == 0:
+            opened(sampler)
+        seen.clear()
+        batches = [sampler.draw().drawn for _ in range(2000)]
+        drawn = torch.stack(seen if threshold == 0 else batches)
+        assert len(drawn) == 2000
+        share = sum(len(set(row)) == 4 for row in drawn.tolist()) / 2000
+        assert share == pytest.approx(different, abs=0.04)
+        assert chisquare(drawn.flatten().bincount(minlength=8)).pvalue > PLAUSIBLE
+
+
 def test_a_flag_says_what_it_was_last_set_to_and_no_before() -> None:
     flag = Flag(CPU)
     assert not flag
