@@ -278,7 +278,7 @@ def choices(device: torch.device, common: list[str], data: Data, smoke: bool, mo
         between[name] = part.every * part.fraction * trained_on / made.settings.batch_size
 
         def chosen(context: Context, part: Any = part) -> None:
-            choose(context, part.method, part.fraction, part.balanced)
+            choose(context, part.method, part.fraction, part.balanced, part.counts)
 
         # with the held-out examples of the method, whose updates are uniform ones
         lanes[name] = loops.ours([*common, *(o for o in own if not o.startswith("sampler"))], data, before=chosen)

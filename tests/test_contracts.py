@@ -154,7 +154,7 @@ RANGES = [
     ("aug.ricap.RICAP", {"draw": "batch"}, "beta", 1e-6, 1e6),
     ("aug.randaugment.RandAugment", {"magnitude": 4, "ranges": "arazo2021"}, "operations", 0, 100),
     ("coreset.gradmatch.GradMatch", {"gradients": "last"}, "regularization", 0, 1e6),
-    ("coreset.glister.Glister", {"rounds": 1}, "step", 0, 1e6),
+    ("coreset.glister.Glister", {"greedy": "rounds", "rounds": 1}, "step", 0, 1e6),
     ("loss.focal.Focal", {}, "gamma", 0, 100),
     ("model.cnn.CNN", {}, "width", 1, 10**6),
     ("model.wide_resnet.WideResNet", {"depth": 10, "dropout": 0.0}, "width", 1, 10**6),

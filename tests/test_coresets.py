@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import itertools
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,9 @@ from torch import Tensor, nn
 
 from budgetrun.aug.mixup import Mixup
 from budgetrun.contracts import Batch, Context, UserError
-from budgetrun.coreset.choice import Seen, bias_gradients, choose
+from budgetrun.coreset.choice import Seen, bias_gradients, choose, groups
 from budgetrun.coreset.craig import Craig, craig
-from budgetrun.coreset.glister import Glister, glister
+from budgetrun.coreset.glister import Glister, in_rounds, stochastic
 from budgetrun.coreset.gradmatch import GradMatch, factored, gradmatch
 from budgetrun.coreset.herding import Herding, herding
 from budgetrun.coreset.k_center import KCenter, k_center_greedy
@@ -275,19 +277,68 @@ def test_glister_takes_the_best_products_with_a_gradient_refreshed_by_autograd_e
     logits, labels = 2 * torch.randn(m, 3, generator=generator), torch.randint(3, (m,), generator=generator)
     held, held_labels = 2 * torch.randn(7, 3, generator=generator), torch.randint(3, (7,), generator=generator)
     gradients = bias_gradients(logits, labels)
-    chosen = glister(gradients, held, held_labels, count, step, rounds).tolist()
+    chosen = in_rounds(gradients, held, held_labels, count, step, rounds).tolist()
     assert len(set(chosen)) == count
-    size = -(-count // rounds)
-    bias = torch.zeros(3, requires_grad=True)
-    for start in range(0, count, size):
-        total = gradients[chosen[:start]].sum(0)
-        with torch.no_grad():
-            bias.copy_(-step * total)
-        (gradient,) = torch.autograd.grad(F.cross_entropy(held + bias, held_labels), bias)
-        gains = (gradients @ gradient).tolist()
-        taken = chosen[start : start + size]
-        left = [i for i in range(m) if i not in chosen[: start + size]]
-        assert min(gains[i] for i in taken) >= max((gains[i] for i in left), default=-np.inf) - 1e-5
+    ends = sorted({number * count // rounds for number in range(rounds + 1)})
+    for start, end in itertools.pairwise(ends):
+        gains = gains_by_autograd(gradients, held, held_labels, step, chosen[:start])
+        left = [i for i in range(m) if i not in chosen[:end]]
+        assert min(gains[i] for i in chosen[start:end]) >= max((gains[i] for i in left), default=-np.inf) - 1e-5
+
+
+def gains_by_autograd(
+    gradients: Tensor, held: Tensor, held_labels: Tensor, step: float, chosen: list[int]
+) -> list[float]:
+    """How much a small step along each gradient lowers the held-out loss, after the step along those chosen."""
+    bias = (-step * gradients[chosen].sum(0)).requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(held + bias, held_labels), bias)
+    return (gradients @ gradient).tolist()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("count", "rounds", "parts"), [(100, 15, [6, 7, 7] * 5), (16, 15, [1] * 14 + [2]), (4, 15, [1] * 4)]
+)
+def test_where_the_rounds_of_glister_do_not_divide_the_count_their_parts_differ_by_one(
+    count: int, rounds: int, parts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, topk = [], torch.Tensor.topk
+    monkeypatch.setattr(torch.Tensor, "topk", lambda self, k: taken.append(k) or topk(self, k))
+    in_rounds(points(200, 3, 0), points(7, 3, 1), torch.arange(7) % 3, count, 0.1, rounds)
+    assert taken == parts
+
+
+@settings(deadline=None, max_examples=40)
+@given(m=st.integers(4, 20), seed=st.integers(0, 1000), count=st.integers(1, 4), step=st.sampled_from([0.0, 0.1, 3.0]))
+def test_stochastic_glister_of_few_has_all_as_candidates_and_is_the_greedy_choice(
+    m: Any, seed: Any, count: Any, step: Any
+) -> None:
+    """4.6 m / count candidates are no fewer than m."""
+    gradients = bias_gradients(2 * points(m, 3, seed), torch.arange(m) % 3)
+    held, held_labels = 2 * points(7, 3, seed + 1), torch.arange(7) % 3
+    random = torch.Generator().manual_seed(seed)
+    chosen = stochastic(gradients, held, held_labels, count, step, random).tolist()
+    assert len(set(chosen)) == count
+    for k in range(count):
+        gains = gains_by_autograd(gradients, held, held_labels, step, chosen[:k])
+        assert gains[chosen[k]] >= max(gains[i] for i in range(m) if i not in chosen[:k]) - 1e-5
+
+
+def test_stochastic_glister_takes_the_best_of_as_many_random_candidates_as_published() -> None:
+    """Of 100 gradients 50: int(100 / 50 x ln 100) = 9 candidates, 91 of which lose to the best with chance 9/100."""
+    gradients = torch.arange(100.0)[:, None] * torch.tensor([[1.0, -1.0]])
+    held, held_labels = torch.zeros(1, 2), torch.tensor([1])  # the larger, the better; with no step, always
+    first, best = [], 0
+    for seed in range(1500):
+        chosen = stochastic(gradients, held, held_labels, 50, 0.0, torch.Generator().manual_seed(seed)).tolist()
+        assert len(set(chosen)) == 50
+        first.append(chosen[0])
+        best += 99 in chosen
+    chance = [math.comb(i, 8) / math.comb(100, 9) for i in range(100)]  # that i is the best of nine
+    assert np.mean([i == 99 for i in first]) == pytest.approx(chance[99], abs=0.03)
+    assert chance[99] == pytest.approx(0.09)
+    assert np.mean(first) == pytest.approx(sum(i * p for i, p in enumerate(chance)), abs=1)
+    # and of the 100, 99, ... 51 that are left, nine again each time
+    assert best / 1500 == pytest.approx(1 - math.prod(1 - 9 / left for left in range(51, 101)), abs=0.01)
 
 
 def test_glister_without_refreshing_takes_more_of_the_same_and_with_it_what_is_missing() -> None:
@@ -296,13 +347,30 @@ def test_glister_without_refreshing_takes_more_of_the_same_and_with_it_what_is_m
     gradients = bias_gradients(torch.tensor([0.0, 0, 3]).repeat(40, 1), labels)
     held = torch.tensor([[0.0, 0.0, 3.0]]).repeat(10, 1)
     held_labels = torch.tensor([0] * 6 + [1] * 4)  # class 0 is the greater part
-    once = glister(gradients, held, held_labels, 10, 1.0, 1)
-    often = glister(gradients, held, held_labels, 10, 1.0, 10)
+    once = in_rounds(gradients, held, held_labels, 10, 1.0, 1)
+    often = in_rounds(gradients, held, held_labels, 10, 1.0, 10)
     assert labels[once].tolist() == [0] * 10
     assert 0 < labels[often].sum() < 10
 
 
 # ---- gradients
+
+
+@pytest.mark.parametrize("labels", [[1] * 8, [0, 2] * 4], ids=["of one class", "of two"])
+def test_gradmatch_by_row_matches_the_last_layer_s_gradients_of_each_example_s_own_class(labels: list[int]) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 3)
+    features, own = torch.randn(8, 4), torch.tensor(labels)
+    seen = Seen(features, layer(features).detach(), own)
+    rows = np.zeros((8, 3, 5))
+    for i, label in enumerate(labels):
+        loss = F.cross_entropy(layer(features[i : i + 1]), own[i : i + 1])
+        weight, bias = torch.autograd.grad(loss, [layer.weight, layer.bias])
+        rows[i, label] = [*weight[label].tolist(), float(bias[label])]
+    chosen, expected = pursuit(rows.reshape(8, 15), 3, 0.5)
+    index, weights = GradMatch(gradients="row", regularization=0.5)(seen, None, 3, torch.Generator())
+    assert index.tolist() == chosen
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_the_gradients_of_the_last_layer_are_autograd_s() -> None:
@@ -339,7 +407,13 @@ def context_that_sees(context_for: Any, n: int, batch_size: int, **others: Any) 
     return context, says | {"looked": looked}
 
 
-METHODS = [KCenter(), Herding(), Craig(), GradMatch(gradients="last", regularization=0.5), Glister(step=0.05, rounds=3)]
+METHODS = [
+    KCenter(),
+    Herding(),
+    Craig(),
+    GradMatch(gradients="row", regularization=0.5),
+    Glister(step=0.05, greedy="stochastic", rounds=3),
+]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
@@ -348,7 +422,7 @@ def test_a_choice_is_that_of_the_method_among_each_class_or_among_all(
     context_for: Callable[..., Context], method: Any, balanced: bool
 ) -> None:
     context, says = context_that_sees(context_for, 42, 8)  # classes of 11, 11, 10, 10
-    chosen = choose(context, method, 0.3, balanced)
+    chosen = choose(context, method, 0.3, balanced, "round")
     seen = Seen(says["features"], says["logits"], torch.cat([context.labels, torch.zeros(10, dtype=torch.int64)]))
     held = Seen(says["features"][3:12], says["logits"][3:12], torch.arange(9) % 3)
     random = context_for(42, 8).random.device
@@ -374,8 +448,31 @@ def test_a_choice_is_that_of_the_method_among_each_class_or_among_all(
     assert sorted(looked.tolist()) == sorted([*range(42), *(range(3, 12) if needs else [])])  # each once, and no other
 
 
-def core_set(method: Any = None, fraction: float = 0.25, every: int | None = None, warmup: int = 0) -> CoreSet:
-    return CoreSet(method=method or Craig(), fraction=fraction, every=every, warmup=warmup, balanced=True)
+@pytest.mark.parametrize(
+    ("counts", "fraction", "expected"),
+    [
+        ("round", 0.5, [2, 2, 1]),
+        ("ceil", 0.5, [3, 2, 1]),
+        ("equal", 0.5, [2, 2, 2]),
+        ("ceil", 0.07, [1, 1, 1]),
+        ("equal", 0.9, [3, 3, 2]),
+    ],
+)
+def test_how_many_of_each_class_are_chosen(
+    context_for: Callable[..., Context], counts: str, fraction: float, expected: list[int]
+) -> None:
+    """Of classes of 5, 3 and 2: half of all are 5, of which a class's share is 2.5, 1.5 and 1, and a third 1.7."""
+    context = context_for(10, 5)
+    context = dataclasses.replace(context, labels=torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 2, 2]), classes=3)
+    assert [count for _, count in groups(context, fraction, True, counts)] == expected
+    ((rows, count),) = groups(context, fraction, False, counts)
+    assert (len(rows), count) == (10, round(10 * fraction))
+
+
+def core_set(
+    method: Any = None, fraction: float = 0.25, every: int | None = None, warmup: int = 0, normalize: str = "set"
+) -> CoreSet:
+    return CoreSet(method or Craig(), fraction, every, warmup, balanced=True, counts="round", normalize=normalize)
 
 
 def test_the_sampler_warms_up_on_everything_and_then_goes_through_the_core_set(
@@ -389,7 +486,7 @@ def test_the_sampler_warms_up_on_everything_and_then_goes_through_the_core_set(
         assert sorted(torch.cat([b.drawn for b in batches]).tolist()) == list(range(32))
         assert all(b.weight is None for b in batches)
         assert not says["looked"]
-    expected = choose(copy.copy(context), Craig(), 0.25, True)
+    expected = choose(copy.copy(context), Craig(), 0.25, True, "round")
     weight = dict(zip(expected.index.tolist(), expected.weight.tolist(), strict=True))
     says["looked"].clear()
     for _ in range(5):
@@ -440,6 +537,25 @@ def test_a_batch_of_the_end_of_the_warm_up_and_the_first_of_the_core_set_has_wei
     assert batch.weight[2:].ne(1).all()
 
 
+@pytest.mark.parametrize("normalize", ["set", "batch"])
+def test_weights_have_the_mean_1_in_the_core_set_or_in_each_batch(
+    context_for: Callable[..., Context], normalize: str
+) -> None:
+    context, _ = context_that_sees(context_for, 32, 4)
+    sampler = core_set(GradMatch(gradients="row", regularization=0.5), 0.5, normalize=normalize)
+    sampler.start(context)
+    batches = [sampler.draw() for _ in range(4)]
+    assert sampler.weight.mean() == pytest.approx(1)
+    weight = torch.zeros(32).index_put((sampler.kept,), sampler.weight)
+    for batch in batches:
+        own = weight[batch.drawn]
+        assert float(own.mean()) != pytest.approx(1, abs=0.01)
+        torch.testing.assert_close(batch.weight, own if normalize == "set" else own / own.mean())
+    sampler.weight = torch.zeros_like(sampler.weight)
+    sampler.stream = context.stream(sampler.plan)
+    assert sampler.draw().weight.tolist() == [0] * 4
+
+
 def test_a_mixed_image_of_a_core_set_has_the_mean_weight_of_its_sources(context_for: Callable[..., Context]) -> None:
     context, _ = context_that_sees(context_for, 40, 10, aug=(Mixup(alpha=1.0, draw="image"),))
     sampler = core_set()
@@ -475,7 +591,7 @@ def test_a_sampler_goes_on_choosing_as_if_it_had_not_stopped(context_for: Callab
 
 def test_choosing_none_is_a_sentence(context_for: Callable[..., Context]) -> None:
     context, _ = context_that_sees(context_for, 40, 4)
-    for part in (core_set(fraction=0.01), CoreSetScores(method=Herding(), keep=0.01, balanced=True)):
+    for part in (core_set(fraction=0.01), CoreSetScores(method=Herding(), keep=0.01, balanced=True, counts="round")):
         with pytest.raises(UserError, match="not even one"):
             part.start(context)
 
@@ -532,6 +648,10 @@ def test_a_core_set_in_a_file_is_the_one_that_another_run_trains_on(scores: str,
         "sampler=craig sampler.every=0",
         "sampler=craig sampler.warmup=-1",
         "sampler=gradmatch sampler.method.gradients=all",
+        "sampler=gradmatch sampler.counts=floor",
+        "sampler=gradmatch sampler.normalize=class",
+        "scores=herding scores.counts=floor",
+        "sampler=glister sampler.method.greedy=naive",
         "sampler=gradmatch sampler.method.regularization=-1",
         "sampler=glister sampler.method.rounds=0",
         "sampler=glister sampler.method.step=-1",

@@ -72,24 +72,46 @@ class Chosen:
     weight: Tensor | None
 
 
-def check(context: Context, method: Method, fraction: float, balanced: bool, where: str) -> None:
+COUNTS = ("round", "ceil", "equal")
+
+
+def check_counts(counts: str) -> None:
+    """Raise ValueError where there is no such way to count."""
+    if counts not in COUNTS:
+        raise ValueError(f"counts={counts} is not one of {', '.join(COUNTS)}")
+
+
+def check(context: Context, method: Method, fraction: float, balanced: bool, counts: str, where: str) -> None:
     """Raise UserError where the data do not allow such a choice; `where` is the group, for messages."""
     if needs_validation(method) and context.validation is None:
         raise UserError(f"{where}={type(method).__name__.lower()} chooses by held-out examples; set validation=0.1")
-    if not any(count for _, count in groups(context, fraction, balanced)):
+    if not any(count for _, count in groups(context, fraction, balanced, counts)):
         raise UserError(f"{where}: {fraction:g} of the {context.n} examples is not even one; choose more of them")
 
 
-def groups(context: Context, fraction: float, balanced: bool) -> Iterator[tuple[Tensor, int]]:
+def groups(context: Context, fraction: float, balanced: bool, counts: str) -> Iterator[tuple[Tensor, int]]:
     """The examples to choose among, class by class or all at once, and how many."""
     every = torch.arange(context.n, device=context.device)
-    for rows in [every[context.labels == c] for c in range(context.classes)] if balanced else [every]:
-        yield rows, round(fraction * len(rows))
+    total = round(fraction * context.n)
+    if not balanced:
+        yield every, total
+        return
+    for rows in [every[context.labels == c] for c in range(context.classes)]:
+        match counts:
+            case "round":
+                count = round(fraction * len(rows))
+            case "ceil":
+                count = -(-total * len(rows) // context.n)
+            case _:
+                count = min(-(-total // context.classes), len(rows))
+        yield rows, count
 
 
-def choose(context: Context, method: Method, fraction: float, balanced: bool) -> Chosen:
+def choose(context: Context, method: Method, fraction: float, balanced: bool, counts: str) -> Chosen:
     """A part of the training examples, of each class if `balanced`, by the network as it is.
 
+    counts: how many of each class, if `balanced`: its share, as "round" or "ceil" make it whole; or "equal", the same
+    number of each, and all of a class that has fewer.
     Looks at every un-augmented example once, and at the held-out ones if the method does; charged.
     """
     seen = look(context, context.everything(), context.labels)
@@ -97,7 +119,7 @@ def choose(context: Context, method: Method, fraction: float, balanced: bool) ->
     if needs_validation(method) and (batch := context.validation) is not None:
         held = look(context, batch.split(context.batch_size), batch.label[:, 0])
     index, place, weight = [], [], []
-    for rows, count in groups(context, fraction, balanced):
+    for rows, count in groups(context, fraction, balanced, counts):
         if count:
             found, weights = method(seen[rows], held, count, context.random.device)
             index.append(rows[found])

@@ -14,7 +14,8 @@ from budgetrun.coreset.choice import Seen
 class GradMatch:
     """gradmatch, filled up to the count with random others of weight 1 where it ends early, as the authors' code does.
 
-    gradients: of the "last" layer, or of its "bias" alone.
+    gradients: "row", of the last layer's weights and bias for the example's own class alone, as in the authors'
+    configurations for CIFAR-10 ("PerClassPerGradient"); of all of the "last" layer; or of its "bias" alone.
     regularization: at least 0.
     """
 
@@ -22,14 +23,18 @@ class GradMatch:
     regularization: float
 
     def __post_init__(self) -> None:
-        if self.gradients not in ("last", "bias"):
-            raise ValueError(f"gradients={self.gradients} is not one of last, bias")
+        if self.gradients not in ("row", "last", "bias"):
+            raise ValueError(f"gradients={self.gradients} is not one of row, last, bias")
         if not 0 <= self.regularization <= 1e6:
             raise ValueError(f"regularization={self.regularization} must be in [0, 1e6]")
 
     def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        inputs = seen.inputs() if self.gradients == "last" else torch.ones_like(seen.features[:, :1])
-        index, weights = gradmatch(seen.errors(), inputs, count, self.regularization)
+        errors = seen.errors()
+        inputs = torch.ones_like(seen.features[:, :1]) if self.gradients == "bias" else seen.inputs()
+        if self.gradients == "row":  # of examples of one class one column, and of more of them as many
+            own = torch.nn.functional.one_hot(seen.labels, errors.shape[1])
+            errors = (errors * own)[:, seen.labels.unique()]
+        index, weights = gradmatch(errors, inputs, count, self.regularization)
         order = torch.randperm(len(seen.labels), generator=random, device=index.device)
         others = order[~torch.isin(order, index)][: count - len(index)]
         return torch.cat([index, others]), torch.cat([weights, torch.ones_like(others, dtype=weights.dtype)])

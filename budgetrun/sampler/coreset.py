@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,13 +16,16 @@ from budgetrun.coreset import choice
 class CoreSet:
     """`warmup` passes over everything; then shuffled passes over a core-set, which is chosen anew `every` so many.
 
-    Losses are weighted by the method's weights, normalised to mean 1 over the core-set.
-    Source: CRAIG, GRAD-MATCH and GLISTER: the definitions and what differs from the published are in
-    budgetrun/coreset/choice.py.
+    Losses are weighted by the method's weights, normalised to mean 1.
+    Source: CRAIG, GRAD-MATCH and GLISTER: the definitions are in budgetrun/coreset, and the options are those of their
+    authors' code: CRAIG takes the same number of each class, at every pass, and normalises over the core-set;
+    GRAD-MATCH rounds each class's part up and normalises each batch; both of CORDS choose anew every 20 passes.
     Cost of a choice: `n F` (GLISTER: and as many F as examples are held out); of an update: `b (F + B)`.
 
     method: how to choose, one of budgetrun/coreset. fraction: of the examples, in `(0, 1]`. every: passes over the
-    core-set, the epochs of the papers, or null to choose once. balanced: the same fraction of each class, chosen in it.
+    core-set, the epochs of the papers, or null to choose once. balanced: a part of each class, chosen in it.
+    counts: how many of each class, if balanced: its share, "round" or "ceil"; or "equal", the same number of each.
+    normalize: the weights to mean 1 over the core-"set", or in each "batch".
     """
 
     method: choice.Method
@@ -30,6 +33,10 @@ class CoreSet:
     every: int | None
     warmup: int
     balanced: bool
+    counts: str
+    normalize: str
+
+    neutral: ClassVar = {"counts": "round", "normalize": "set"}
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
@@ -38,9 +45,12 @@ class CoreSet:
             raise ValueError(f"every={self.every} must be at least 1 pass, or null to choose once")
         if self.warmup < 0:
             raise ValueError(f"warmup={self.warmup} must be at least 0 passes over everything")
+        choice.check_counts(self.counts)
+        if self.normalize not in ("set", "batch"):
+            raise ValueError(f"normalize={self.normalize} is not one of set, batch")
 
     def start(self, context: Context) -> None:
-        choice.check(context, self.method, self.fraction, self.balanced, "sampler")
+        choice.check(context, self.method, self.fraction, self.balanced, self.counts, "sampler")
         self.context = context
         self.kept = torch.arange(context.n, device=context.device)
         self.weight: Tensor | None = None  # of the kept
@@ -50,7 +60,7 @@ class CoreSet:
     def plan(self) -> Tensor | tuple[Tensor, Tensor]:
         chosen_for = self.passes - self.warmup  # passes with a core-set
         if chosen_for == 0 or (chosen_for > 0 and self.every is not None and chosen_for % self.every == 0):
-            chosen = choice.choose(self.context, self.method, self.fraction, self.balanced)
+            chosen = choice.choose(self.context, self.method, self.fraction, self.balanced, self.counts)
             self.kept, self.weight = chosen.index, chosen.weight
         self.passes += 1
         order = torch.randperm(len(self.kept), generator=self.context.random.device, device=self.context.device)
@@ -61,7 +71,11 @@ class CoreSet:
         return self.stream.waiting < self.context.batch_size
 
     def draw(self) -> Batch:
-        return self.stream.take(self.context.batch_size)
+        batch = self.stream.take(self.context.batch_size)
+        if self.normalize == "batch" and batch.weight is not None:
+            mean = batch.weight.mean()  # 0 where all of them are
+            batch.weight = torch.where(mean > 0, batch.weight / mean, batch.weight)
+        return batch
 
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
         pass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -21,26 +21,31 @@ class CoreSetScores:
     Cost: `n F` at the end (GLISTER: and as many F as examples are held out).
 
     method: how to choose, a part of budgetrun/coreset/choice.py. keep: part of the examples to choose, in `(0, 1]`.
-    balanced: the same part of each class, chosen in it.
+    balanced: a part of each class, chosen in it.
+    counts: how many of each class, if balanced: its share, "round" or "ceil"; or "equal", the same number of each.
     """
 
     method: choice.Method
     keep: float
     balanced: bool
+    counts: str
+
+    neutral: ClassVar = {"counts": "round"}
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
             raise ValueError(f"keep={self.keep} must be greater than 0 and at most 1: the part to choose")
+        choice.check_counts(self.counts)
 
     def start(self, context: Context) -> None:
-        choice.check(context, self.method, self.keep, self.balanced, "scores")
+        choice.check(context, self.method, self.keep, self.balanced, self.counts, "scores")
         self.context = context
 
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
         pass
 
     def scores(self) -> dict[str, Tensor]:
-        chosen = choice.choose(self.context, self.method, self.keep, self.balanced)
+        chosen = choice.choose(self.context, self.method, self.keep, self.balanced, self.counts)
         columns = {"index": chosen.index, "score": chosen.place}
         return columns if chosen.weight is None else {**columns, "weight": chosen.weight}
 
