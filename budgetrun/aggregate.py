@@ -64,7 +64,7 @@ def tables_of(options: argparse.Namespace) -> str:
     if not runs.runs:
         raise UserError(f"there is no finished run in {', '.join(options.folders)}")
     need(runs.runs, [*rows, *columns, *asked.measured()], DERIVED)
-    answer = analyse(select(runs.runs, options.where), runs.settings, rows, columns, asked)
+    (answer,) = analyse([select(runs.runs, options.where)], runs.settings, rows, columns, asked)
     for problem in answer.problems.values():
         raise problem
     say(answer.remarks)

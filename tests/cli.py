@@ -11,7 +11,6 @@ import pickle
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import traceback
@@ -146,15 +145,9 @@ def copied(done: Done, folder: Path) -> Done:
 def started(line: str, cwd: Path, first: Callable[[], object] = lambda: None) -> subprocess.Popen[str]:
     """A command line in a process of its own, which does `first` first; its output in pipes."""
 
-    def prepare() -> None:
-        # what a script starts in the background, as pytest may be, ignores the first, and under nohup the second
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        first()
-
     return subprocess.Popen(
         [sys.executable, "-m", "budgetrun", *shlex.split(line)],
-        preexec_fn=prepare,
+        preexec_fn=first,
         cwd=cwd,
         env=environment(),
         text=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # one test process per core, one thread each: threads that wait for each other slow every test down several times
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,6 +24,10 @@ from budgetrun.contracts import Batch, Context, Data, Random
 from budgetrun.dataset.digits import Digits
 from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.training.views import Views
+
+# a script ignores the first for all that it starts in the background, and nohup the second; so would every run
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 CPU = torch.device("cpu")
 

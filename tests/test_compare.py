@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import aggregate, read_latex, read_markdown, refused, table_of, write
 
-from budgetrun.tables.compare import EQUAL, FEWEST, LEVEL, Baseline, Comparison, Effect, compare, holm
+from budgetrun.tables.compare import EQUAL, FEWEST, LEVEL, Baseline, Comparison, Effect, compare, holm, judge
 from budgetrun.tables.table import better, tabulate
 
 UNIFORM = ("--baseline", "sampler=uniform")
@@ -31,7 +31,9 @@ def run(sampler: str, seed: int, accuracy: float, **more: Any) -> dict[str, Any]
 
 def compared(runs: list[dict[str, Any]], baseline: str = "sampler=uniform") -> Comparison:
     table = tabulate(runs, ["sampler"], ["budget"], "test_accuracy")
-    return compare(runs, [table], Baseline(runs, ["sampler", "budget", "seed"], baseline))
+    comparison = compare(runs, [table], Baseline(runs, ["sampler", "budget", "seed"], baseline))
+    judge([comparison])
+    return comparison
 
 
 def paired(differences: list[float], **more: Any) -> list[dict[str, Any]]:

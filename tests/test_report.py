@@ -343,8 +343,8 @@ def test_clean_runs_have_no_column_and_no_picture_of_corrupted_examples(tmp_path
     assert not any("corrupted" in heading for heading in cells(selection.one("table"))[0])
 
 
-def test_the_command_on_the_page_prints_the_table_on_the_page(tmp_path: Path) -> None:
-    """With panels, a metric that is derived, a condition and a baseline: every word is the same."""
+def test_the_command_on_the_page_prints_the_tables_on_the_page(tmp_path: Path) -> None:
+    """With panels, a metric that is derived, a condition and a baseline: every word is the same, also p by Holm."""
     for sampler in ("uniform", "is"):
         for noise in (
             {"noise": "none"},
@@ -359,15 +359,45 @@ def test_the_command_on_the_page_prints_the_table_on_the_page(tmp_path: Path) ->
     commands = [shlex.split(code.text) for code in page.section("made").all("code")]
     assert commands[0][:3] == ["python", "-m", "budgetrun.report"]
     assert commands[0][4:] == options
+    panels = [["none", "—"], ["symmetric", "0.25"], ["symmetric", "0.5"]]
     tables = [cells(table) for table in page.section("results").all("table")]
-    assert len(commands) - 1 == 3 == len(tables) / 2
-    for number, command in enumerate(commands[1:]):
-        assert command[:3] == ["python", "-m", "budgetrun.aggregate"]
-        done = aggregate(*command[3:])
-        assert done.code == 0
-        drawn = [line for line in done.out.split("\n") if line.startswith("|") and not line.startswith("| --")]
-        printed = [[cell.strip().strip("*") for cell in line.strip("|").split("|")] for line in drawn]
-        assert printed == [*tables[2 * number], *tables[2 * number + 1]]
+    assert len(tables) == 2 * len(panels)
+    assert len(commands) == 2
+    assert commands[1][:3] == ["python", "-m", "budgetrun.aggregate"]
+    done = aggregate(*commands[1][3:])
+    assert done.code == 0
+    drawn = [line for line in done.out.split("\n") if line.startswith("|") and not line.startswith("| --")]
+    printed = [[cell.strip().strip("*") for cell in line.strip("|").split("|")] for line in drawn]
+    expected = []
+    for of_panels in (tables[::2], tables[1::2]):
+        expected.append(["noise", "noise.rate", *of_panels[0][0]])
+        expected += [[*panel, *line] for panel, (_, *lines) in zip(panels, of_panels, strict=True) for line in lines]
+    assert sorted(printed) == sorted(expected)  # of differences, the metric comes first in order, and then the panel
+    said = [sheet.text for sheet in page.section("results").all("p") if "Holm" in sheet.text]
+    assert all("corrected for 6 comparisons, 2 here and 4 in the other tables" in text for text in said)
+    assert "corrected for 6 comparisons;" in done.out
+
+
+def test_a_difference_is_the_same_however_many_tables_show_it(tmp_path: Path) -> None:
+    """Twelve differences of no account beside one: by itself it would be supported, and among thirteen it is not."""
+    for number in range(13):
+        for seed, spread in enumerate([-0.01, 0.0, 0.01]):
+            noise = {"noise": "symmetric", "noise.rate": 0.05 * (number + 1)}
+            write(tmp_path, sampler="uniform", **noise, seed=seed, test_accuracy=0.8)
+            gain = 0.1 + spread if number == 0 else spread
+            write(tmp_path, sampler="is", **noise, seed=seed, test_accuracy=0.8 + gain)
+    options = ["--baseline", "sampler=uniform"]
+    tables = [cells(table) for table in page_of(tmp_path, *options).section("results").all("table")][1::2]
+    of_page = {line[0]: line for (_, *lines) in tables[:1] for line in lines}
+    assert len(tables) == 13
+    done = aggregate(str(tmp_path), "--rows", "noise.rate,sampler", "--cols", "budget", *options)
+    (line,) = (line for line in done.out.split("\n") if line.startswith("| 0.05") and "+10.00" in line)
+    printed = [cell.strip() for cell in line.strip("|").split("|")]
+    p, corrected = float(printed[6]), float(printed[7])
+    assert p == pytest.approx(0.0033, abs=1e-4)  # t = 0.1 / (0.01 / sqrt 3) = 17.3 of 2 degrees of freedom
+    assert corrected == pytest.approx(13 * p, rel=0.05)
+    assert printed[-1] == "better"
+    assert of_page["is"][-5:] == printed[-5:]
 
 
 # ---- what is laid out how

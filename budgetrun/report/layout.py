@@ -26,11 +26,6 @@ class Panel:
         """In words; "" where there is no other panel."""
         return ", ".join(f"{name}={value}" for name, value in self.where.items() if value)
 
-    def condition(self, typed: str) -> str:
-        """What --where is, for this panel alone; typed: what it was for all."""
-        conditions = [f"{name}={value}" for name, value in self.where.items() if value]
-        return ",".join([typed, *conditions] if typed else conditions)
-
 
 @dataclass
 class Layout:

@@ -21,7 +21,7 @@ from budgetrun.folder.plan import plan
 from budgetrun.folder.run import FINISHED, RunFolder
 from budgetrun.report.figures import Figures, Gallery
 from budgetrun.report.layout import Layout, Panel, head, laid_out, missing
-from budgetrun.tables.analysis import Question, add_arguments, analyse, named, question
+from budgetrun.tables.analysis import Analysis, Question, add_arguments, analyse, named, question
 from budgetrun.tables.curves import curves_of
 from budgetrun.tables.derived import DERIVED, Options, note
 from budgetrun.tables.plot import label, power, thousands
@@ -76,11 +76,10 @@ def parser() -> argparse.ArgumentParser:
 
 @dataclass
 class Section:
-    """What is said of one panel. title: "" where it is the only one. command: what prints its first table."""
+    """What is said of one panel. title: "" where it is the only one."""
 
     title: str
     table: Sheet
-    command: str
     comparison: Sheet | None
     paper: Sheet | None
     problems: dict[str, UserError]
@@ -95,7 +94,7 @@ class Section:
 
 @dataclass
 class Report:
-    """What is on the page. facts: sentences by what they are about."""
+    """What is on the page. facts: sentences by what they are about. table_command: prints all results."""
 
     title: str
     facts: dict[str, list[str]]
@@ -105,6 +104,7 @@ class Report:
     configuration: list[Sheet]
     environment: Sheet
     command: str
+    table_command: str
     date: str
 
 
@@ -136,8 +136,9 @@ def report_of(options: argparse.Namespace, command: str) -> Report:
     need(found.runs, asked.measured(), DERIVED)
     curves, without = curves_of(runs)
     figures = Figures(layout, curves, conditions(asked.baseline or "", "--baseline"))
-    writer = SectionWriter(options, layout, found.settings, asked, figures)
-    sections = [writer.section(panel) for panel in layout.panels]
+    writer = SectionWriter(options, layout, asked, figures)
+    answers = analyse([panel.runs for panel in layout.panels], found.settings, layout.rows, layout.columns, asked)
+    sections = [writer.section(panel, answer) for panel, answer in zip(layout.panels, answers, strict=True)]
     for what, problem in sections[0].problems.items():
         typed = getattr(options, what) is not None
         if typed and all(what in section.problems for section in sections):
@@ -151,6 +152,7 @@ def report_of(options: argparse.Namespace, command: str) -> Report:
         configuration=configuration(runs, layout),
         environment=environment(runs),
         command=command,
+        table_command=writer.command(),
         date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
     )
 
@@ -167,19 +169,16 @@ class SectionWriter:
 
     options: argparse.Namespace
     layout: Layout
-    settings: list[str]
     asked: Question
     figures: Figures
 
-    def section(self, panel: Panel) -> Section:
+    def section(self, panel: Panel, answer: Analysis) -> Section:
         """All about a panel."""
         first = self.asked.metrics[0]
-        answer = analyse(panel.runs, self.settings, self.layout.rows, self.layout.columns, self.asked)
         comparison = answer.differences() if answer.comparison and answer.comparison.effects else None
         return Section(
             title=panel.title,
             table=answer.table(),
-            command=self.command(panel),
             comparison=comparison,
             paper=answer.beside(),
             problems=answer.problems,
@@ -192,13 +191,13 @@ class SectionWriter:
             corrupted=self.figures.learning(panel, ["selected_corrupted_lately"]),
         )
 
-    def command(self, panel: Panel) -> str:
-        """What prints a panel's table."""
+    def command(self) -> str:
+        """What prints the tables of all panels, in one."""
         chosen = {
-            "--rows": ",".join(self.layout.rows),
+            "--rows": ",".join([*self.layout.panels[0].where, *self.layout.rows]),
             "--cols": ",".join(self.layout.columns),
             "--metric": ",".join(self.asked.metrics),
-            "--where": panel.condition(self.options.where),
+            "--where": self.options.where,
             "--baseline": self.asked.baseline or "",
             "--paper": self.asked.paper or "",
         }

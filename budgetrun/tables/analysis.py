@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from budgetrun.errors import UserError
-from budgetrun.tables.compare import BOLD, Baseline, Comparison, compare, differences
+from budgetrun.tables.compare import BOLD, Baseline, Comparison, compare, differences, judge
 from budgetrun.tables.derived import DERIVED, SPEEDUPS, Options, derive, note
 from budgetrun.tables.papers import Number, beside, fitting, of_paper
 from budgetrun.tables.runs import Run, mixed, with_metric
@@ -101,8 +101,20 @@ class Analysis:
         return beside(self.tables, self.published) if self.published else None
 
 
-def analyse(runs: list[Run], settings: Sequence[str], rows: list[str], columns: list[str], asked: Question) -> Analysis:
-    """The answer. Runs get those of the metrics that are derived and that they have."""
+def analyse(
+    parts: Sequence[list[Run]], settings: Sequence[str], rows: list[str], columns: list[str], asked: Question
+) -> list[Analysis]:
+    """The answers, one for each part of the runs. Runs get those of the metrics that are derived and that they have.
+
+    All comparisons are one family, in whatever parts the runs are shown.
+    """
+    answers = [answer(runs, settings, rows, columns, asked) for runs in parts]
+    judge([answer.comparison for answer in answers if answer.comparison is not None])
+    return answers
+
+
+def answer(runs: list[Run], settings: Sequence[str], rows: list[str], columns: list[str], asked: Question) -> Analysis:
+    """The answer for one part, whose comparison is not judged yet."""
     problems: dict[str, UserError] = {}
     baseline = None
     if asked.baseline is not None:

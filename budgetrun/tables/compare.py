@@ -81,7 +81,7 @@ class Effect:
     partner were missing. cheapest, dearest: the least and the greatest ratio of a pair's FLOPs, method over baseline;
     the FLOPs of the runs that made a file of scores are among them. low, high: the 95% interval of the difference by
     Student's t with n - 1 degrees of freedom. p: two-sided, of the paired t-test. p_signs: two-sided, of the sign-flip
-    permutation test of the mean. p_holm: p corrected by Holm's method over all that is compared together. One pair has
+    permutation test of the mean. p_holm: p corrected by Holm's method over the whole family, see judge. One pair has
     no interval and no p. Where all differences are equal, which leaves t undefined, there is no interval and p is
     p_signs.
     """
@@ -114,19 +114,25 @@ class Effect:
 class Comparison:
     """Cells of tables against a baseline.
 
-    effects: by place; a cell of the baseline itself, and one without a pair, has none. best: the places to be set in
-    bold: the best mean of the cells that are compared with one baseline, where its difference from that baseline is
-    supported and it did not cost more. remarks: what to know about the pairs, in sentences.
+    effects: by place; a cell of the baseline itself, and one without a pair, has none. leading: the places of the best
+    mean of the cells that are compared with one baseline. remarks: what to know about the pairs, in sentences. family:
+    how many comparisons p is corrected for, set by judge, as the intervals and all p are.
     """
 
     baseline: str
     effects: dict[Place, Effect] = field(default_factory=dict)
-    best: set[Place] = field(default_factory=set)
+    leading: set[Place] = field(default_factory=set)
     remarks: list[str] = field(default_factory=list)
+    family: int = 0
+
+    @property
+    def best(self) -> set[Place]:
+        """The places to be set in bold: those leading whose difference is supported, and which did not cost more."""
+        return {place for place in self.leading if is_supported(place, self.effects.get(place))}
 
 
 def compare(runs: list[Run], tables: Sequence[Table], baseline: Baseline) -> Comparison:
-    """The differences of the tables' cells from the baseline, corrected over all of them together."""
+    """The differences of the tables' cells from the baseline; `judge` says what they mean."""
     result = Comparison(baseline.typed)
     pairs: list[tuple[list[Run], list[Run]]] = []
     alone: dict[int, Run] = {}
@@ -151,9 +157,7 @@ def compare(runs: list[Run], tables: Sequence[Table], baseline: Baseline) -> Com
                 if both := [(mine[key], its[key]) for key in sorted(mine.keys() & its.keys())]:
                     pairs += both
                     result.effects[table.metric, *cell] = effect(both, table.metric, len(mine.keys() | its.keys()))
-        result.best |= {(table.metric, *cell) for cells in rivals.values() for cell in leading(table, cells)}
-    judge(list(result.effects.values()))
-    result.best &= {place for place, effect in result.effects.items() if is_supported(place, effect)}
+        result.leading |= {(table.metric, *cell) for cells in rivals.values() for cell in leading(table, cells)}
     result.remarks = remarks(baseline, pairs, list(alone.values()))
     return result
 
@@ -172,8 +176,13 @@ def effect(pairs: Sequence[tuple[list[Run], list[Run]]], metric: str, possible: 
     return Effect(statistics.fmean(differences), differences, possible, min(ratios), max(ratios))
 
 
-def judge(effects: Collection[Effect]) -> None:
-    """Set the intervals and all p."""
+def judge(comparisons: Collection[Comparison]) -> None:
+    """Set the intervals and all p. The comparisons are one family: p is corrected for all of them together.
+
+    A family is everything that one question compares, in however many tables it is shown: a table that holds few of the
+    comparisons would else find more differences than one that holds them all.
+    """
+    effects = [effect for comparison in comparisons for effect in comparison.effects.values()]
     by_n: dict[int, list[Effect]] = {}
     for effect in effects:
         differences = effect.differences
@@ -199,6 +208,8 @@ def judge(effects: Collection[Effect]) -> None:
     tested = [effect for effect in effects if effect.p is not None]
     for effect, p in zip(tested, holm([effect.p or 0.0 for effect in tested]), strict=True):
         effect.p_holm = p
+    for comparison in comparisons:
+        comparison.family = len(tested)
 
 
 def flops(run: Run) -> float:
@@ -229,9 +240,14 @@ def leading(table: Table, cells: Iterable[tuple[Key, Key]]) -> list[tuple[Key, K
     return best if len(best) == 1 else []
 
 
-def is_supported(place: Place, effect: Effect) -> bool:
+def is_supported(place: Place, effect: Effect | None) -> bool:
     """Whether the best of its rivals is better than the baseline, as far as that can be told, at no higher cost."""
-    return effect.supported and effect.dearest <= 1 + EQUAL and effect.difference * better(place[0]) > 0
+    return (
+        effect is not None
+        and effect.supported
+        and effect.dearest <= 1 + EQUAL
+        and effect.difference * better(place[0]) > 0
+    )
 
 
 def remarks(baseline: Baseline, pairs: Sequence[tuple[list[Run], list[Run]]], alone: Sequence[Run]) -> list[str]:
@@ -305,11 +321,14 @@ def caption(comparison: Comparison, tables: Sequence[Table]) -> str:
     """What the numbers of a comparison are, and what they cannot show."""
     effects = comparison.effects.values()
     units = " / ".join(f"{t.metric}{', points' if t.scale()[1] else ''}" for t in tables)
-    tested = sum(effect.p is not None for effect in effects)
+    here = sum(effect.p is not None for effect in effects)
+    family = f"{comparison.family} comparison{'' if comparison.family == 1 else 's'}"
+    if here < comparison.family:
+        family += f", {here} here and {comparison.family - here} in the other tables"
     said = [
         f"{units}: mean difference from {comparison.baseline} over n pairs of runs that agree in the "
         "seed and all other settings",
-        f"95% interval and p: paired t-test; Holm: corrected for {tested} comparison{'' if tested == 1 else 's'}",
+        f"95% interval and p: paired t-test; Holm: corrected for {family}",
         "signs: sign-flip permutation test; FLOPs: those of the baseline times this, equal within 2%",
     ]
     few = sorted({effect.pairs for effect in effects if 1 < effect.pairs < 6})

@@ -10,6 +10,7 @@ import re
 import shlex
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,20 @@ def test_a_grid_has_as_many_runs_as_its_head_says_and_they_are_experiments(
         assert len(ids) == len(jobs if len(jobs) < 200 else jobs[::19])
     commands = re.findall(r"^# .*python -m budgetrun (\S+)", text(grid), flags=re.M)
     assert set(commands) == {f"grid={grid}"}
+
+
+def test_the_grid_of_hu_et_al_has_the_settings_of_their_code() -> None:
+    """They decide the claim: with looks in evaluation mode and an epoch that keeps all, noise harms much less."""
+    with composing("grid=hu2021_table1") as (composed, jobs):
+        runs = [experiment(*composed(job)) for job in jobs[:: len(jobs) // 35]]
+        assert {run.resolved["model"]["dropout"] for run in runs} == {0.3}
+        backprop = [run.resolved["sampler"] for run in runs if run.names["sampler"] == "sb"]
+        assert {(sampler["looks"], sampler["prime"], sampler["beta"]) for sampler in backprop} == {
+            ("train", 0, 1),
+            ("train", 0, 2),
+        }
+        seeds = Counter(next(o for o in job if o.startswith("seed=")) for job in jobs)
+        assert seeds == {f"seed={seed}": 5 * 7 for seed in range(5)}
 
 
 def test_what_is_typed_takes_the_place_of_a_grid_s_own_words() -> None:
