@@ -36,7 +36,9 @@ HEAD = """\
 <!-- made by scripts/methods.py from conf/ and the docstrings: change those, and run it again -->
 
 What every option does, what it costs, where it is from, and what is done here that is not as published. How a method
-fits the one loop is in [contract.md](contract.md), the papers are in [references.md](references.md).
+fits the one loop is in [contract.md](contract.md), the papers are in [references.md](references.md). Where a table says
+that a formula was checked, the code of its authors (or another's, where it says so) was run beside ours on the same
+losses, logits or features; the date is that of the check.
 
 In formulas, `n` is the number of training examples, `b` the batch size, `F` and `B` the forward and the backward pass
 of one image. An image has K sources with shares that sum to 1: one, or several where the augmentation mixes. A
@@ -188,8 +190,11 @@ def chapter(group: str, title: str) -> str:
             row.append(", ".join(steps))
         if group == "sampler":
             row.append(cost(found[mine[group]].kind))
+        if group in ("sampler", "scores"):
+            row.append(checked(file))
         rows.append(row)
-    more = {"aug": ["steps"], "sampler": ["cost of an update"]}.get(group, [])
+    formula = "formula checked on equal states"
+    more = {"aug": ["steps"], "sampler": ["cost of an update", formula], "scores": [formula]}.get(group, [])
     head = table(["option", "what it does", *more], rows)
     return "\n\n".join([f"## {title}", head, *map(section, found.values())])
 
@@ -252,6 +257,12 @@ def recipes() -> str:
         sets = [f"{key.removeprefix('override /')}={shown(value)}" for key, value in [*groups, *values.items()]]
         rows.append([code(file.stem), escaped(description(file)), code(" ".join(sets))])
     return table(["option", "what it is", "sets"], rows)
+
+
+def checked(file: Path) -> str:
+    """Against whose code an option's formula was checked, when, and what agreed; "no" where it was not."""
+    said = re.search(r"^# Checked against (.*?) on equal states, (\S+): (.*)\.$", file.read_text(), flags=re.M)
+    return f"yes, {said[2]}, against {said[1]}: {escaped(said[3])}" if said else "no"
 
 
 def cost(kind: Any) -> str:

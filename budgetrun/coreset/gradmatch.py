@@ -16,7 +16,8 @@ class GradMatch:
 
     gradients: "row", of the last layer's weights and bias for the example's own class alone, as in the authors'
     configurations for CIFAR-10 ("PerClassPerGradient"); of all of the "last" layer; or of its "bias" alone.
-    regularization: at least 0.
+    regularization: at least 0. Theirs leaves the weight of the first chosen out of it until a second is there, which
+    can change the second.
     """
 
     gradients: str

@@ -20,6 +20,8 @@ class HardBatches:
     first batches, and goes through them in the order of the data. No re-weighting: biased to hard on purpose.
     Source: the code of Sahayam et al. 2023 (DyBAT), where the rounds go on until there are as many updates as in the
     full training run; here, until the budget is spent. delta 1 is its baseline: plain SGD on batches in a fixed order.
+    Theirs never leaves training mode: BatchNorm normalises test images by their own batch, and learns from them, in the
+    accuracies of its README; here they are evaluated in evaluation mode.
     The `n - B b` examples that fill no batch are never trained on, as published.
     Cost of an update: `b (F + B)`.
 

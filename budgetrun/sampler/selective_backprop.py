@@ -23,7 +23,11 @@ class SelectiveBackprop:
     purpose.
     Source: Jiang et al. 2019, algorithm 1, and their code (history 1024; beta 2 keeps the 33% of their CIFAR-10
     runs; Arazo et al. 2021 use beta 3). A candidate is trained on in the very view that was looked at. Candidates are
-    looked at as many batches at a time as are expected to fill the queue, theirs one batch at a time.
+    looked at as many batches at a time as are expected to fill the queue, theirs one batch at a time; and theirs ends
+    each epoch with an update on what is left in the queue, here it waits for the next.
+    In the code of Arazo et al., selective backprop with their option `ricap`, spelled as documented, trains without
+    RICAP, and its mixup folds lambda to `max(lambda, 1 - lambda)`, unlike that of their other methods: neither is done
+    here, and both bear on how rows of theirs compare.
     Cost of an update: about `(beta + 1) b / stale F` of looks, then `b (F + B)`.
 
     prime: epochs at the start in which every candidate is kept without a look (their code: 1); they leave the
