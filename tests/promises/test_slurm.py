@@ -172,7 +172,7 @@ def test_a_sweep_that_does_not_wait_leaves_at_once_and_submits_only_what_is_miss
     assert not list(cwd.glob("outputs/*/result.json"))
     again = sweep(f"{line} seed=0,1", cwd)
     assert again.code == 0, again.err
-    assert "2 runs are in the queue already" in again.out
+    assert "2 runs are already in the queue" in again.out
     assert "submitted" not in again.out
     assert number(first) in again.out
     more = sweep(f"{line} seed=0,1,2", cwd)
@@ -201,7 +201,7 @@ def test_a_failed_run_is_a_failed_job_and_the_other_runs_of_its_job_go_on(cwd: P
 
 
 def test_what_slurm_refuses_is_said_in_its_words_and_nothing_is_written(cwd: Path) -> None:
-    refused(sweep("hydra.launcher.partition=nowhere seed=0,1", cwd), "Slurm takes no job", "partition")
+    refused(sweep("hydra.launcher.partition=nowhere seed=0,1", cwd), "Slurm rejected the job", "partition")
     assert not [path for path in (cwd / "outputs" / ".submitit").rglob("*") if path.is_file()]
 
 

@@ -113,7 +113,7 @@ def test_a_grid_of_one_s_own_is_a_yaml_file(tmp_path: Path) -> None:
         ("--config-dir mine grid=half", ["half.yaml", "line 3"]),
         ("--config-dir mine grid=launcher", ["hydra/launcher=joblib", "type it beside grid="]),
         ("grid=[smoke]", ["grid=[smoke] is not the name of a grid's file"]),
-        ("grid=smoke +aug.crop.padding=2", ["aug.crop.padding is there already", "without the +"]),
+        ("grid=smoke +aug.crop.padding=2", ["aug.crop.padding already exists", "without the +"]),
         ("grid=smoke ~seed sampler=uniform aug=none budget=0.5", ["seed has no value", "no job was started"]),
         ("grid=chitta2020 dataset=digits model=cnn", ["sampler.file", "chitta2020_scores/*-ensemble-*", "scores="]),
     ],
