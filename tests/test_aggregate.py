@@ -468,7 +468,7 @@ def test_a_name_that_no_run_has_is_refused_with_the_nearest(
 
 def test_a_name_that_nothing_is_near_is_refused_with_all_there_are(tmp_path: Path) -> None:
     write(tmp_path)
-    refused(aggregate(tmp_path, "--rows", "xyzzy"), "xyzzy", "there are ", "sampler", "aug.crop.padding", "seconds")
+    refused(aggregate(tmp_path, "--rows", "xyzzy"), "xyzzy", "runs have ", "sampler", "aug.crop.padding", "seconds")
 
 
 @pytest.mark.parametrize("option", ["--rows", "--cols"])

@@ -242,8 +242,8 @@ def test_a_run_that_differs_in_another_setting_has_no_partner_and_it_is_said(oth
     assert line[3:6] == ["+20.00", "—", "2 of 4"], "the lonely runs of both sides are possible pairs"
     (note,) = (line for line in done.err.splitlines() if "partner" in line)
     assert note == (
-        "note: 1 run has no partner with sampler=uniform and counts in no difference; from that of "
-        f"{lonely / 'result.json'} the nearest differs in {', '.join(other)}"
+        "note: 1 run has no partner with sampler=uniform and no place in any difference; the baseline's run nearest to "
+        f"{lonely / 'result.json'} differs in {', '.join(other)}"
     )
 
 
@@ -265,7 +265,7 @@ def test_several_runs_of_one_side_of_a_pair_are_averaged_and_it_is_said(tmp_path
     line = next(line for line in csv.DictReader(io.StringIO(done.out)) if line["pairs"])
     assert (line["n"], line["pairs"]) == ("2", "1")
     assert float(line["difference"]) == pytest.approx(0.2)
-    assert "note: several runs of the same settings and seed are averaged to one of a pair" in done.err
+    assert "note: several runs with the same settings and seed are averaged into one of a pair" in done.err
 
 
 def test_pairs_of_two_machines_are_said(tmp_path: Path) -> None:
@@ -429,7 +429,7 @@ def test_latex_has_the_same_two_tables(tmp_path: Path) -> None:
         ("sampler", ["--baseline sampler is not of the form setting=value"]),
         ("", ["--baseline names no setting"]),
         (" , ", ["--baseline names no setting"]),
-        ("budget=0.3", ["is all 2 runs; there is none to compare with it"]),
+        ("budget=0.3", ["matches all 2 runs; there is none to compare with it"]),
         ("test_accuracy=0.5", ["test_accuracy is not a setting"]),
         ("seed=0", ["seed is not a setting"]),
         ("device=cpu (x86_64)", ["device is not a setting"]),

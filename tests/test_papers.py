@@ -162,7 +162,7 @@ def test_runs_of_other_settings_are_not_set_beside_the_paper(other: dict[str, An
     write_hu(tmp_path, **other)
     refused(
         aggregate(tmp_path, "--metric", "test_error", "--paper", "hu2021"),
-        "--paper hu2021: no cell is of the settings",
+        "--paper hu2021: no cell has the settings",
         "test_error, speedup_examples",
     )
 
@@ -172,7 +172,7 @@ def test_a_cell_that_mixes_settings_is_not_set_beside_the_paper() -> None:
     table = tabulate([whole], ["sampler"], ["budget"], "test_error")
     assert len(fitting([whole, whole], [table], of_paper("hu2021"))) == 1
     for runs in ([whole, {**whole, "epochs": 10.0}], [{**whole, "epochs": 10.0}, whole]):
-        with pytest.raises(UserError, match="no cell is of the settings"):
+        with pytest.raises(UserError, match="no cell has the settings"):
             fitting(runs, [table], of_paper("hu2021"))
 
 

@@ -604,13 +604,13 @@ def test_a_paper_s_numbers_are_set_beside_those_panels_that_have_its_settings(tm
     write_hu(tmp_path, noise="shuffle_pixels", epochs=10.0)
     results = page_of(tmp_path, "--metric", "test_error", "--paper", "hu2021").section("results")
     assert len(results.all("table")) == 3
-    assert "not answered: --paper hu2021: no cell is of the settings" in results.text
+    assert "not answered: --paper hu2021: no cell has the settings" in results.text
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--paper hu2021", "--paper hu2021: no cell is of the settings"),
+        ("--paper hu2021", "--paper hu2021: no cell has the settings"),
         ("--baseline sampler=is", "--baseline sampler=is leaves no run"),
         ("--metric test_accuracy_at_best_validation", "its evaluations have no val_accuracy"),
         ("--metric speedup_examples", "speedup_examples is a ratio to a baseline"),
@@ -720,7 +720,7 @@ def test_every_picture_has_a_text_and_every_table_headings(tmp_path: Path) -> No
         ("runs --rows smapler", ["no run has smapler", "sampler"]),
         ("runs --metric device", ["device is not a number"]),
         ("runs --cols ,", ["--cols names no setting"]),
-        ("runs --baseline sampler=uniform", ["--baseline sampler=uniform is all 1 runs"]),
+        ("runs --baseline sampler=uniform", ["--baseline sampler=uniform matches all 1 runs"]),
         ("runs --baseline sampler", ["is not of the form setting=value"]),
     ],
 )
