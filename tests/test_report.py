@@ -1,4 +1,4 @@
-"""The page about a folder of runs: its numbers are those of the runs, it stands alone, and it is whole or not there."""
+"""The page about a folder of runs: its numbers are those of the runs, it stands alone, and it is complete or absent."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ MEASURED: dict[str, Any] = {
 
 
 def write(folder: Path, lines: list[dict[str, Any]] | None = None, **changes: Any) -> Path:
-    """A finished run's folder below `folder`, see tables.write; by default with an evaluation halfway and one at the
-    end. Its path."""
+    """Write a finished run's folder below `folder`, see tables.write; by default with an evaluation halfway and one at
+    the end. Returns its path."""
     changes = {**MEASURED, **changes}
     end = {"progress": 1.0, **{n: v for n, v in result(**changes).items() if isinstance(v, int | float)}}
     half = {**end, "progress": 0.5, **{name: end[name] / 2 for name in ("updates", "test_accuracy")}}
@@ -69,7 +69,7 @@ class Element:
     content: list[Element | str] = field(default_factory=list)
 
     def all(self, name: str, **attributes: str) -> list[Element]:
-        """Those below it of that name, in order."""
+        """All elements of that name below it, in order."""
         found = []
         for child in self.content:
             if isinstance(child, Element):
@@ -84,7 +84,7 @@ class Element:
 
     @property
     def text(self) -> str:
-        """In words, with single spaces."""
+        """Its text, with single spaces."""
         parts = (child if isinstance(child, str) else child.text for child in self.content)
         return " ".join(" ".join(parts).split())
 
@@ -122,7 +122,7 @@ class Page(HTMLParser):
         return self.root.one("section", id=name)
 
     def fact(self, about: str) -> list[str]:
-        """What the head of the page says of something."""
+        """What the head of the page says about something."""
         facts = self.root.one("dl", **{"class": "facts"})
         names = [element.text for element in facts.all("dt")]
         return [element.text for element in facts.all("dd")[names.index(about)].all("p")]
@@ -139,14 +139,14 @@ def report(*arguments: Any, cwd: Path | None = None) -> Done:
 
 
 def page_of(folder: Path, *options: Any) -> Page:
-    """The page about a folder, of a command that has nothing to complain of."""
+    """The page about a folder, from a command that reports no problems."""
     done = report(folder, *options)
     assert (done.code, done.err) == (0, "")
     return Page((folder / "report.html").read_text())
 
 
 def refused(done: Done, *words: str) -> None:
-    """Check that it failed with one sentence that has these words."""
+    """Check that it failed with one sentence that contains these words."""
     assert (done.code, done.out) == (1, "")
     (line,) = done.err.splitlines()
     assert line.startswith("report: ")
@@ -156,7 +156,7 @@ def refused(done: Done, *words: str) -> None:
 
 @pytest.fixture
 def charts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What every picture of a page is drawn of: lines, title, x, y, limits, factor; and the figure."""
+    """What every picture of a page is drawn from: lines, title, x, y, limits, factor; and the figure."""
     drawn = []
 
     def spy(*arguments: Any) -> Any:
@@ -249,7 +249,7 @@ def test_a_chart_draws_its_points_bands_and_gaps() -> None:
     corners = {(round(x), round(y)) for path in band.get_paths() for x, y in path.vertices if not math.isnan(y)}
     assert {(10, 40), (10, 60), (20, 40), (20, 80)} <= corners
     alone = [segment.tolist() for segment in bars.get_segments() if len(segment)]
-    assert alone == [[pytest.approx([40, 75]), pytest.approx([40, 85])]]  # what has no neighbour has a bar
+    assert alone == [[pytest.approx([40, 75]), pytest.approx([40, 85])]]  # a point without neighbours has a bar
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title(loc="left")) == (
         "FLOPs (in\N{NO-BREAK SPACE}10³)",
         "accuracy, %",
@@ -344,7 +344,7 @@ def test_clean_runs_have_no_column_and_no_picture_of_corrupted_examples(tmp_path
 
 
 def test_the_command_on_the_page_prints_the_table_on_the_page(tmp_path: Path) -> None:
-    """With panels, a metric that is derived, a condition and a baseline: every word is the same."""
+    """With panels, a derived metric, a condition and a baseline: every word is the same."""
     for sampler in ("uniform", "is"):
         for noise in (
             {"noise": "none"},
@@ -405,7 +405,7 @@ def test_nothing_but_seeds_is_averaged_over(runs: list[dict[str, Any]], rows: An
 
 
 def test_the_task_makes_panels_the_method_rows_and_the_budget_columns(tmp_path: Path) -> None:
-    """What a data set brings along is no row: it does not tell more runs apart."""
+    """What the data set chooses is not in the rows: it does not tell more runs apart."""
     for dataset, lr in [("digits", 0.1), ("svhn", 0.2)]:
         for sampler in ("is", "sb"):
             write(tmp_path, dataset=dataset, lr=lr, sampler=sampler)
@@ -551,7 +551,7 @@ def test_results_of_other_versions_have_a_page_of_what_they_hold(tmp_path: Path)
     assert dict(zip(head, line, strict=True))["flops (in 10⁹)"] == "1"
 
 
-def test_a_number_that_is_not_finite_is_shown_and_said(tmp_path: Path) -> None:
+def test_a_number_that_is_not_finite_is_shown_and_reported(tmp_path: Path) -> None:
     write(tmp_path, test_accuracy=float("nan"), seconds=float("inf"))
     write(tmp_path, sampler="is")
     page = page_of(tmp_path)
@@ -559,7 +559,7 @@ def test_a_number_that_is_not_finite_is_shown_and_said(tmp_path: Path) -> None:
     assert "test_accuracy is nan in" in page.section("results").text
 
 
-def test_dirty_code_several_commits_and_machines_are_said_plainly(tmp_path: Path) -> None:
+def test_dirty_code_several_commits_and_machines_are_reported_plainly(tmp_path: Path) -> None:
     write(tmp_path, sampler="is")
     write(tmp_path, sampler="sb", commit="deadbeefdeadbeef", dirty=True, device="NVIDIA H100")
     write(tmp_path, sampler="uniform", commit=None, dirty=None)
@@ -575,7 +575,7 @@ def test_dirty_code_several_commits_and_machines_are_said_plainly(tmp_path: Path
     assert ["versions.torch", "2.15.0", "3"] in lines
 
 
-def test_clean_code_of_one_commit_needs_no_word(tmp_path: Path) -> None:
+def test_clean_code_of_one_commit_needs_no_remark(tmp_path: Path) -> None:
     write(tmp_path)
     assert not page_of(tmp_path).root.one("header").all("div", role="note")
 
@@ -643,7 +643,7 @@ def test_speed_ups_follow_the_threshold_and_what_generalised_follows_the_share(t
     assert shown("--share", "0.8") == "1 / 1"
 
 
-def test_what_a_sweep_planned_and_is_not_there_is_named(tmp_path: Path) -> None:
+def test_what_a_sweep_planned_and_is_missing_is_named(tmp_path: Path) -> None:
     there = write(tmp_path)
     write_plan({there: ["sampler=uniform"], tmp_path / "is-s0-0": ["sampler=is", "budget=0.3"]})
     assert page_of(tmp_path).fact("Planned") == [
@@ -724,7 +724,7 @@ def test_every_picture_has_a_text_and_every_table_headings(tmp_path: Path) -> No
         ("runs --baseline sampler", ["is not of the form setting=value"]),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence_and_writes_nothing(
+def test_what_cannot_be_done_gives_one_sentence_and_writes_nothing(
     arguments: str, words: list[str], tmp_path: Path
 ) -> None:
     write(tmp_path / "runs")
