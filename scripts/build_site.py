@@ -1,4 +1,4 @@
-"""Hooks of the documentation's site: what is made in the build, and links out of docs/."""
+"""Hooks for the documentation site: pages that the build generates, and links out of docs/."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parent.parent
 
 GROUPS = ("sampler", "coreset", "aug", "noise", "loss", "scores", "dataset", "model", "optimizer", "schedule")
-# pages that lie at the root of the repository, where GitHub looks for them
+# pages at the root of the repository, where GitHub looks for them
 AT_ROOT = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 
 
 def on_pre_build(**_: Any) -> None:
-    """Write the page of methods anew, which is made of conf/ and the docstrings."""
+    """Regenerate the page of methods from conf/ and the docstrings."""
     sys.path.append(str(ROOT / "scripts"))
     import methods
 
@@ -38,7 +38,7 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Files of the repository that are no pages are named, not linked."""
+    """Name files of the repository that are not pages instead of linking to them."""
     if page.file.src_uri in AT_ROOT:
         return re.sub(r"\[([^\]]+)\]\((?![\w-]+\.md|https?:|#)[^)]*\)", r"\1", markdown)
     return re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", markdown)

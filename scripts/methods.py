@@ -1,4 +1,4 @@
-"""Write docs/methods.md, made of conf/ and of the docstrings of the components: `python scripts/methods.py`."""
+"""Write docs/methods.md from conf/ and the docstrings of the components: `python scripts/methods.py`."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ HEAD = """\
 
 <!-- made by scripts/methods.py from conf/ and the docstrings: change those, and run it again -->
 
-What every option does, what it costs, where it is from, and what is done here that is not as published. How a method
-fits the one loop is in [contract.md](contract.md), the papers are in [references.md](references.md). Where a table says
-that a formula was checked, the code of its authors (or another's, where it says so) was run beside ours on the same
-losses, logits or features; the date is that of the check.
+What every option does, what it costs, where it comes from, and where it differs from what was published. How a method
+fits into the one loop is in [contract.md](contract.md), the papers are in [references.md](references.md).
+
+Where a table says that a formula was checked, the code of its authors (or the code that it names) was run beside ours
+on the same losses, logits or features, on that date.
 
 In formulas, `n` is the number of training examples, `b` the batch size, `F` and `B` the forward and the backward pass
-of one image. An image has K sources with shares that sum to 1: one, or several where the augmentation mixes. A
-parameter is set on the command line by the name in its table, as in `sampler=is sampler.pool=5`.
+of one image. An image has K sources with shares that sum to 1: one, or several if the augmentation mixes images. Set a
+parameter on the command line by the name in its table, as in `sampler=is sampler.pool=5`.
 """
 
 
@@ -51,9 +52,9 @@ parameter is set on the command line by the name in its table, as in `sampler=is
 
 @dataclass
 class Description:
-    """What a docstring says: text, what is labelled Source, Published or Cost, and what is said of parameters.
+    """What a docstring says: its text, the parts labelled Source, Published or Cost, and the parameters' descriptions.
 
-    A name in `parameters` may be several, as in "mean, std".
+    A key of `parameters` may hold several names, as in "mean, std".
     """
 
     text: str
@@ -62,14 +63,14 @@ class Description:
 
 
 def described(kind: Any) -> Description:
-    """The docstring of a component or a function. Its labels begin a line or a sentence; indented lines go on with
-    what is above."""
+    """The docstring of a component or a function. Its labels begin a line or a sentence. Indented lines continue the
+    line above."""
     names = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
     one = rf"(?:{'|'.join(map(re.escape, names))})" if names else "(?!)"
     label = rf"(?:^|(?<=\n)|(?<=[.)] ))(Source|Published|Cost[\w ]*|{one}(?:, {one})*): "
     found = Description("", {}, {})
     for paragraph in (inspect.getdoc(kind) or "").split("\n\n"):
-        # \0 for the spaces of indented lines: no label is found there
+        # \0 stands for the spaces of indented lines, so that no label is found there
         lines = re.sub(r"\n +.*", lambda line: f"\0{line[0].strip()}".replace(" ", "\0"), tabular(paragraph))
         text, *rest = re.split(label, lines)
         found.text += f"\n\n{text}" if text.strip() else ""
@@ -84,25 +85,25 @@ def described(kind: Any) -> Description:
 
 
 def tabular(paragraph: str) -> str:
-    """A paragraph with its columns, lines from the first to the last that have two spaces in them, as a code block."""
+    """A paragraph with its columns as a code block: the lines from the first to the last that contain two spaces."""
     lines = paragraph.split("\n")
     spaced = [number for number, line in enumerate(lines) if re.search(r"\S  +\S", line)]
     if not spaced:
         return paragraph
     first, last = spaced[0], spaced[-1] + 1
-    block = "\1".join(["```", *lines[first:last], "```"])  # its lines stay lines when the text is made to flow
+    block = "\1".join(["```", *lines[first:last], "```"])  # keeps its lines apart when the text is joined
     return "\n".join([*lines[:first], block, *lines[last:]])
 
 
 def flowing(text: str) -> str:
-    """Text as Markdown in one line, with its code blocks."""
+    """Text as one line of Markdown, with its code blocks."""
     parts = re.split(r"(```.*?```)", " ".join(text.replace("\0", " ").split("\n")))
     blocks = (part.replace("\1", "\n") if part.startswith("```") else escaped(part.strip()) for part in parts)
     return "\n".join(block for block in blocks if block)
 
 
 def escaped(text: str) -> str:
-    """Prose, with code in backticks, without the characters that mean something to Markdown."""
+    """Prose with code in backticks, with the characters escaped that mean something to Markdown."""
     prose, *rest = re.split(r"(`[^`]*`)", text)
     safe = re.sub(r"([*~])", r"\\\1", prose).replace("<", "&lt;")
     safe = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", safe)
@@ -114,9 +115,9 @@ def escaped(text: str) -> str:
 
 @dataclass
 class Component:
-    """A class and the options that it is behind.
+    """A class and the options that use it.
 
-    where: the path of its values on a command line. options: the values of each. comments: what the files say of them.
+    where: the path of its values on a command line. options: the values of each. comments: those in the files.
     """
 
     kind: Any
@@ -126,7 +127,7 @@ class Component:
 
     @property
     def heading(self) -> str:
-        """As it is typed: sampler=is; or a step of several options, aug.crop."""
+        """As typed on a command line: sampler=is, or aug.crop for a step that several options share."""
         return self.where if "." in self.where else f"{self.where}={', '.join(self.options)}"
 
 
@@ -167,7 +168,7 @@ def files(group: str) -> list[Path]:
 
 
 def page() -> str:
-    """All of docs/methods.md."""
+    """The whole text of docs/methods.md."""
     sections = [chapter(group, title) for group, title in METHODS.items()]
     sections += [f"## {title}\n\n{short_table(group)}" for group, title in OTHERS.items()]
     sections.append(f"## Recipes\n\n{recipes()}")
@@ -205,7 +206,7 @@ def section(component: Component) -> str:
     summary = (inspect.getdoc(inspect.getmodule(component.kind)) or "").split("\n\n")[0]
     blocks = [f"### {component.heading}", f"*{escaped(' '.join(summary.split()))}*", says.text]
     blocks += [f"**{label}:** {said}" for label, said in sorted(says.labelled.items())]
-    # of a step that several options have, the values are those of the first
+    # a step that several options share has the values of the first
     options = dict(list(component.options.items())[: 1 if "." in component.where else None])
     rows = []
     for name in (field.name for field in dataclasses.fields(component.kind)):
@@ -221,8 +222,8 @@ def section(component: Component) -> str:
 
 
 def within(component: Component) -> list[str]:
-    """The classes that are values of a component and in no group of their own, with the function that each begins
-    its docstring with."""
+    """The classes that are values of a component but have no group of their own, each with the function that its
+    docstring names first."""
     targets = [v["_target_"] for o in component.options.values() for v in o.values() if isinstance(v, dict)]
     blocks = []
     for kind in (get_object(target) for target in dict.fromkeys(targets)):
@@ -266,7 +267,7 @@ def checked(file: Path) -> str:
 
 
 def cost(kind: Any) -> str:
-    """What a docstring says of the cost of an update, wherever it says it."""
+    """What a docstring says about the cost of an update, wherever it says so."""
     text = " ".join((inspect.getdoc(kind) or "").split())
     found = re.findall(r"Cost(?: of an update)?([\w ]*): (.*?)\.(?= |$)", text)
     return "; or ".join(escaped(f"{case.strip()}: {said}".removeprefix(": ")) for case, said in found)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A real Slurm on this machine alone, of Debian's packages, to test with and to try things out; it needs no systemd.
+# A real Slurm on this machine alone, from Debian's packages, for tests and experiments. It needs no systemd.
 #   scripts/one_node_slurm.sh start   installs what is missing, writes a configuration, starts the daemons
 #   scripts/one_node_slurm.sh stop    cancels all jobs, ends the daemons that it started, removes what it wrote
-# Both may be called again. A Slurm that is not ours is left alone. Tried on Debian 12 (Slurm 22.05), as root.
+# Both may be repeated. A Slurm that is not ours is left alone. Tested on Debian 12 (Slurm 22.05), as root.
 set -euo pipefail
 state=/var/lib/one_node_slurm # daemons' state, logs and process ids
 conf=/etc/slurm/slurm.conf
@@ -15,7 +15,7 @@ fail() {
 answers() { command -v sinfo >/dev/null && timeout 20 sinfo >/dev/null 2>&1; }
 ours() { [ -f "$conf" ] && grep -qxF "$mark" "$conf"; }
 
-# end the daemon of this name that wrote this file, if it is running
+# end the daemon of this name that wrote this pid file, if it is running
 end() {
   local pid
   pid=$(cat "$2" 2>/dev/null) || return 0
@@ -39,12 +39,12 @@ install_packages() {
 
 configure() {
   local name memory
-  cpus=$(env -u OMP_NUM_THREADS nproc) # which takes it for the number of CPUs
+  cpus=$(env -u OMP_NUM_THREADS nproc) # nproc would return OMP_NUM_THREADS
   [ "$cpus" -ge 2 ] || cpus=2          # the tests run two jobs at a time
   name=$(hostname -s)
   memory=$(awk '/^MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
   mkdir -p "$state/ctld" "$state/d" /etc/slurm
-  # requeued jobs wait as long as a credential lives, 120 s unless told otherwise; the two partitions are for preemption
+  # requeued jobs wait for the lifetime of a credential, by default 120 s; two of the partitions are for preemption
   cat >"$conf" <<END
 $mark
 ClusterName=one_node
@@ -88,7 +88,7 @@ start() {
   [ ! -e "$conf" ] || ours || fail "$conf is of another Slurm; start that one, or use another machine"
   install_packages
   configure
-  end slurmctld "$state/slurmctld.pid" # one that does not answer
+  end slurmctld "$state/slurmctld.pid" # it may be running without answering
   end slurmd "$state/slurmd.pid"
   if ! munge -n 2>/dev/null | unmunge >/dev/null 2>&1; then
     install -d -o munge -g munge -m 755 /run/munge

@@ -1,4 +1,4 @@
-"""What became of the runs of a sweep: `python scripts/status.py outputs/smoke`."""
+"""Print the state of a sweep's runs: `python scripts/status.py outputs/smoke`."""
 
 import sys
 from pathlib import Path

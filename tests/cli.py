@@ -1,4 +1,4 @@
-"""The command line as the tests use it: `here` in this process (cheap), `process` in one of its own."""
+"""The command line as the tests use it: `here` in this process (cheap), `process` in a separate process."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def here(line: str, cwd: Path) -> Done:
         mock.patch.object(sys, "argv", ["budgetrun", *shlex.split(line)]),
         warnings.catch_warnings(),
     ):
-        warnings.simplefilter("default")  # as in a process of its own; what is printed is what is tested
+        warnings.simplefilter("default")  # as in a separate process; the tests check what is printed
         try:
             code = main()
         except SystemExit as leaving:
@@ -83,7 +83,7 @@ def here(line: str, cwd: Path) -> Done:
 
 @contextlib.contextmanager
 def hydra_at_work(folder: Path | None = None) -> Iterator[Any]:
-    """Hydra itself, as its main makes it for our configuration and a folder of the user's own."""
+    """Hydra itself, as its main makes it for our configuration and a user's own folder."""
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
@@ -99,7 +99,7 @@ def hydra_at_work(folder: Path | None = None) -> Iterator[Any]:
 
 
 def composed(*overrides: str) -> tuple[Any, dict[str, Any]]:
-    """The configuration that Hydra composes of a command line, without Hydra's part, and the chosen options."""
+    """The configuration that Hydra composes from a command line, without the `hydra` node, and the chosen options."""
     from hydra import compose
     from omegaconf import open_dict
 
@@ -130,7 +130,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def finished_in(folder: Path, line: str) -> Done:
-    """A run that ends well."""
+    """Run a command line that must succeed."""
     done = here(line, folder)
     assert done.code == 0, done.err
     return done
@@ -143,7 +143,7 @@ def copied(done: Done, folder: Path) -> Done:
 
 
 def started(line: str, cwd: Path, first: Callable[[], object] = lambda: None) -> subprocess.Popen[str]:
-    """A command line in a process of its own, which does `first` first; its output in pipes."""
+    """Start a command line in a separate process, which does `first` first; its output goes to pipes."""
 
     return subprocess.Popen(
         [sys.executable, "-m", "budgetrun", *shlex.split(line)],
@@ -157,7 +157,7 @@ def started(line: str, cwd: Path, first: Callable[[], object] = lambda: None) ->
 
 
 def process(line: str, cwd: Path, first: Callable[[], object] = lambda: None) -> Done:
-    """The same, to its end."""
+    """The same, run to its end."""
     running = started(line, cwd, first)
     out, err = running.communicate(timeout=300)
     return Done(running.returncode, out, err, cwd)
@@ -181,7 +181,7 @@ def human_file(path: Path, content: dict[str, Any], numpy_core: str = "numpy.cor
 
 
 def refused(done: Done, *words: str) -> str:
-    """Check that a command failed with one sentence on stderr that has these words in it; the sentence."""
+    """Check that a command failed with one sentence on stderr that contains these words; returns the sentence."""
     assert done.code not in (0, None), f"it did not fail; it said {done.out}{done.err}"
     lines = done.err.strip().splitlines()
     assert "Traceback" not in done.err + done.out, done.err[-2000:]
@@ -193,7 +193,7 @@ def refused(done: Done, *words: str) -> str:
 
 
 def values_of(group: str, option: str) -> dict[str, Any]:
-    """The values of an option as Hydra composes them, which may take some from another option's file."""
+    """The values of an option as Hydra composes them, possibly with some from another option's file."""
     from omegaconf import OmegaConf
 
     values: Any = OmegaConf.to_container(composed(f"{group}={option}")[0][group], resolve=True)
@@ -204,7 +204,7 @@ FROM_FILES = ("subset", "rho")  # samplers that read a file of scores
 
 
 def needed(sampler: str, folder: Path, line: str = "") -> str:
-    """What a sampler needs besides its name on this command line: held-out examples, or a file, made in `folder`."""
+    """What a sampler needs on this command line besides its name: held-out examples, or a file, made in `folder`."""
     if sampler == "glister" and "validation=" not in line:
         return " validation=0.02"  # leaves 1,408 examples: as many updates per epoch as all of them
     if sampler not in FROM_FILES:

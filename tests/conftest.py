@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-# one test process per core, one thread each: threads that wait for each other slow every test down several times
+# one test process per core, one thread each: threads that wait for each other make every test several times slower
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("BUDGETRUN_DATA", None)  # the data sets of whoever runs the tests are none of theirs
 
@@ -48,7 +48,7 @@ def refuses_to_look(*_: Any, **__: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def context_for() -> Callable[..., Context]:
-    """Contexts over `n` random 8x8 images whose labels go round the classes; aug: steps that `view` applies.
+    """Contexts over `n` random 8x8 images whose labels cycle through the classes; aug: steps that `view` applies.
 
     others: values for the rest of Context.
     """
@@ -115,7 +115,7 @@ def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Done:
 
 @pytest.fixture
 def finished(finished_once: Done, tmp_path: Path) -> Done:
-    """The same run in a folder of the test's own, tmp_path."""
+    """The same run in the test's own folder, tmp_path."""
     return copied(finished_once, tmp_path)
 
 
@@ -132,7 +132,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def coded_batch() -> Callable[..., Batch]:
-    """Batches whose pixels say where they are from: channel 0 is the row, 1 the y and 2 the x of the pixel.
+    """Batches whose pixels encode where they come from: channel 0 is the row, 1 the y and 2 the x of the pixel.
 
     The example in row i is number 1000 + 7 i, of class 3 i mod 5.
     """

@@ -1,4 +1,4 @@
-"""What the tests of samplers share: samplers, batches, and what they look at."""
+"""Shared by the tests of samplers: samplers, batches, and what they look at."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def importance(**changes: Any) -> ImportanceSampling:
 
 
 def opened(sampler: ImportanceSampling) -> None:
-    """Put the gate's average far above any threshold."""
+    """Set the gate's average far above any threshold."""
     sampler.load_state_dict({**sampler.state_dict(), "tau": torch.tensor(9.0)})
 
 
@@ -73,7 +73,7 @@ def logits_with(probability: list[float], label: list[int], classes: int) -> Ten
 
 
 class Looking:
-    """Losses and logits an example, to look up; what was looked at, in order, and in which mode."""
+    """Losses and logits per example, to look up; records what was looked at, in order, and in which mode."""
 
     def __init__(self, losses: Tensor, logits: Tensor | None = None) -> None:
         self.losses = losses
@@ -99,7 +99,7 @@ RICAPPED = (RICAP(beta=0.3, draw="image"),)
 
 
 def clock(progress: float = 0.0) -> SimpleNamespace:
-    """A progress through the budget that a test moves by hand."""
+    """A progress through the budget that a test sets by hand."""
     return SimpleNamespace(at=progress)
 
 
@@ -122,7 +122,7 @@ TINY = ("model.width=2", "epochs=1", "evaluations=1")
 
 
 class Stamp:
-    """Writes into every image which view it is, counted from 1, so that a test can tell two views of an example."""
+    """Writes into each image which view it is, counted from 1, to tell two views of an example apart."""
 
     image_wise = True
 
@@ -177,7 +177,7 @@ def subset(context: Any, keep: float | None, order: str = "highest", balanced: b
 
 
 def ran(line: str, cwd: Path) -> tuple[Done, dict[str, Any]]:
-    """A command that ends well in a folder of many runs, and its result."""
+    """Run a command that must succeed in a folder of many runs; returns it and its result."""
     before = set(cwd.glob("outputs/*/result.json"))
     done = here(line, cwd)
     assert done.code == 0, done.err

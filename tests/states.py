@@ -1,4 +1,4 @@
-"""What tests ask of the states and results of runs: whether two are the same to the bit, and what stops one."""
+"""Helpers for the states and results of runs: whether two are bit-identical, and what stops a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from budgetrun import status
 
-# all that may differ: times, and the code's commit, which may be made while the tests run
+# everything that may differ: times, and the code's commit, which may be made while the tests run
 CLOCKS = (
     "seconds",
     "selection_seconds",
@@ -27,7 +27,7 @@ CLOCKS = (
 
 
 class Killed(BaseException):
-    """Stops a run as abruptly as it goes inside one process: nothing of ours catches it."""
+    """Stops a run as abruptly as possible inside one process: none of our code catches it."""
 
 
 def kill() -> None:
@@ -75,7 +75,7 @@ def assert_ends_alike(one: Path, other: Path) -> None:
     assert len(lines[0]) >= 5
 
 
-# options that bring a method to work within the few updates of a test
+# options that make a method act within the few updates of a test
 AT_WORK = {
     "is": "sampler.threshold=0",  # the gate is open, so that it looks
     "vr": "sampler.threshold=0",
@@ -103,7 +103,7 @@ def times(outputs: Path) -> dict[Path, int]:
 
 
 def assert_as_quiet(outputs: Path, quiet: Path, finished: dict[Path, int]) -> None:
-    """Results and states are bit for bit those of the quiet sweep, and what was finished before was not made again."""
+    """Results and states are bit for bit those of the quiet sweep, and no finished run was run again."""
     assert finished.items() <= times(outputs).items()
     assert results(outputs) == results(quiet)
     for path in quiet.glob("*/checkpoint.pt"):

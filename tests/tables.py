@@ -23,7 +23,7 @@ from budgetrun.identity import ELSEWHERE
 
 
 def result(**changes: Any) -> dict[str, Any]:
-    """A whole result: an option as in sampler="is", a value as in **{"sampler.pool": 3}, else a number measured."""
+    """A complete result. Arguments: an option (sampler="is"), a value (**{"sampler.pool": 3}), or a measured number."""
     names = {"dataset": "digits", "model": "cnn", "sampler": "uniform", "aug": "standard", "noise": "none"}
     config: dict[str, Any] = {
         "dataset": {"_target_": "a.Digits", "mean": [0.305], "system": "/usr"},
@@ -76,7 +76,7 @@ def result(**changes: Any) -> dict[str, Any]:
 
 
 def write(folder: Path, lines: Sequence[dict[str, Any]] = ({},), **changes: Any) -> Path:
-    """A finished run's folder below `folder`; its path. lines: of its metrics.jsonl, an evaluation each."""
+    """Write a finished run's folder below `folder`; returns its path. lines: its metrics.jsonl, one per evaluation."""
     content = result(**changes)
     path = folder / content["run_id"]
     path.mkdir(parents=True)
@@ -92,7 +92,7 @@ def aggregate(*arguments: Any, cwd: Path | None = None) -> Done:
 
 
 def called(main: Callable[[list[str]], int], *arguments: Any, cwd: Path | None = None) -> Done:
-    """A command's main with these arguments, and what it printed."""
+    """Call a command's main with these arguments; returns what it printed too."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(out))
@@ -104,14 +104,14 @@ def called(main: Callable[[list[str]], int], *arguments: Any, cwd: Path | None =
 
 
 def table_of(*arguments: Any) -> list[dict[str, str]]:
-    """The rows of the CSV form, of a command that has nothing to remark on."""
+    """The rows in CSV format, from a command that makes no remarks."""
     done = aggregate(*arguments, "--format", "csv")
     assert (done.code, done.err) == (0, "")
     return list(csv.DictReader(io.StringIO(done.out)))
 
 
 def refused(done: Done, *words: str) -> str:
-    """Check that it failed with one sentence that has these words; the sentence."""
+    """Check that it failed with one sentence that contains these words; returns the sentence."""
     assert done.code == 1, done.out
     assert done.out == ""
     (line,) = done.err.splitlines()
@@ -122,7 +122,7 @@ def refused(done: Done, *words: str) -> str:
 
 
 def split_cells(line: str, mark: str) -> list[str]:
-    """A line cut at every mark that no backslash stands before."""
+    """A line split at every mark that has no backslash before it."""
     return [part.strip() for part in re.split(rf"(?<!\\){re.escape(mark)}", line)]
 
 
@@ -155,7 +155,7 @@ LATEX = {
 
 
 def unescape(text: str) -> str:
-    """LaTeX as the text that it is set as; nothing but what is known here may be special in it."""
+    """LaTeX as the text that it is typeset as; only what is known here may be special in it."""
     read, rest = "", text
     while rest:
         known = next((k for k in LATEX if rest.startswith(k)), None)
@@ -171,7 +171,7 @@ def unescape(text: str) -> str:
 
 
 def read_latex(text: str) -> tuple[list[list[str]], str]:
-    """The lines of cells, headings first, and the caption, of a table whose structure is sound."""
+    """The lines of cells, headings first, and the caption, of a table whose structure is valid."""
     open_environments: list[str] = []
     for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
         if kind == "begin":

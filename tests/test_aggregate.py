@@ -1,4 +1,4 @@
-"""Tables of runs: the numbers are right, every run is in once, and what is left out or mixed is said."""
+"""Tables of runs: the numbers are right, each run counts once, and what is left out or mixed is reported."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_several_metrics_are_in_one_table_and_shares_in_per_cent(tmp_path: Path)
     assert float(rows[1]["mean"]) == pytest.approx(0.45, rel=1e-15)
 
 
-def test_a_further_metric_that_is_not_finite_or_that_no_run_has_is_said(tmp_path: Path) -> None:
+def test_a_further_metric_that_is_not_finite_or_that_no_run_has_is_reported(tmp_path: Path) -> None:
     write(tmp_path, test_accuracy=0.5, keep_rate=float("nan"))
     done = aggregate(tmp_path, "--metric", "test_accuracy,keep_rate")
     assert "keep_rate is nan" in done.err
@@ -215,7 +215,7 @@ def ns(done: Done) -> list[int]:
     return [int(line["n"]) for line in csv.DictReader(io.StringIO(done.out))]
 
 
-def test_a_tree_given_twice_nested_or_linked_counts_once_and_without_a_word(tmp_path: Path) -> None:
+def test_a_tree_given_twice_nested_or_linked_counts_once_silently(tmp_path: Path) -> None:
     for seed in range(2):
         write(tmp_path / "outputs" / "more", seed=seed)
     (tmp_path / "link").symlink_to(tmp_path / "outputs")
@@ -233,7 +233,7 @@ def test_a_run_that_is_linked_into_the_folder_is_found(tmp_path: Path) -> None:
     assert ns(aggregate(tmp_path / "outputs", "--format", "csv")) == [1]
 
 
-def test_a_copy_of_a_run_counts_once_and_is_said(tmp_path: Path) -> None:
+def test_a_copy_of_a_run_counts_once_and_is_reported(tmp_path: Path) -> None:
     path = write(tmp_path / "a" / "first", test_accuracy=0.25)
     copy = shutil.copytree(path, tmp_path / "a" / "second" / "copy")
     shutil.copytree(path, tmp_path / "b" / "copy")
@@ -306,7 +306,7 @@ def without(key: str) -> str:
         (json.dumps({**result(), "config": [1]}).encode(), "config"),
     ],
 )
-def test_what_is_no_result_is_skipped_with_its_reason(content: bytes, why: str, tmp_path: Path) -> None:
+def test_an_invalid_result_is_skipped_with_its_reason(content: bytes, why: str, tmp_path: Path) -> None:
     write(tmp_path, seed=0)
     path = write(tmp_path, seed=1) / "result.json"
     path.write_bytes(content)
@@ -319,7 +319,7 @@ def test_what_is_no_result_is_skipped_with_its_reason(content: bytes, why: str, 
 
 @contextlib.contextmanager
 def nobody() -> Iterator[None]:
-    """As a user without rights to others' files, where the tests are run by root."""
+    """Act as a user without rights to others' files if root runs the tests."""
     if os.geteuid() != 0:
         yield
         return
@@ -378,12 +378,12 @@ def test_infinities_of_both_signs_have_no_mean(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("metric", "shown"), [("commit", "c0ffee"), ("dirty", "false"), ("sampler", "uniform")])
-def test_a_metric_that_is_no_number_is_refused(metric: str, shown: str, tmp_path: Path) -> None:
+def test_a_metric_that_is_not_a_number_is_refused(metric: str, shown: str, tmp_path: Path) -> None:
     write(tmp_path)
     refused(aggregate(tmp_path, "--metric", metric), f"{metric} is not a number but {shown}")
 
 
-def test_an_empty_folder_is_one_sentence_that_names_it(tmp_path: Path) -> None:
+def test_an_empty_folder_gives_one_sentence_that_names_it(tmp_path: Path) -> None:
     sentence = refused(aggregate(tmp_path))
     assert sentence == f"aggregate: there is no finished run in {tmp_path}"
     refused(aggregate(tmp_path / "nowhere"), "nowhere", "not a folder")
@@ -443,7 +443,9 @@ def test_where_keeps_exactly_the_runs_with_these_settings(where: str, count: int
         ("sampler", ["--where sampler", "setting=value"]),
     ],
 )
-def test_a_condition_that_nothing_meets_is_refused_with_what_there_is(where: str, words: list[str], grid: Path) -> None:
+def test_a_condition_that_nothing_meets_is_refused_with_the_values_there_are(
+    where: str, words: list[str], grid: Path
+) -> None:
     refused(aggregate(grid, "--where", where), *words)
 
 
@@ -466,9 +468,9 @@ def test_a_name_that_no_run_has_is_refused_with_the_nearest(
     refused(aggregate(tmp_path, option, typed), typed.split(",")[-1], f"did you mean {nearest}?")
 
 
-def test_a_name_that_nothing_is_near_is_refused_with_all_there_are(tmp_path: Path) -> None:
+def test_a_name_without_a_close_match_is_refused_with_all_names(tmp_path: Path) -> None:
     write(tmp_path)
-    refused(aggregate(tmp_path, "--rows", "xyzzy"), "xyzzy", "there are ", "sampler", "aug.crop.padding", "seconds")
+    refused(aggregate(tmp_path, "--rows", "xyzzy"), "xyzzy", "runs have ", "sampler", "aug.crop.padding", "seconds")
 
 
 @pytest.mark.parametrize("option", ["--rows", "--cols"])
@@ -503,7 +505,7 @@ def test_a_setting_may_be_row_and_column_and_the_metric_a_row(tmp_path: Path) ->
         ("dirty", [False, True]),
     ],
 )
-def test_runs_of_one_cell_that_differ_in_more_than_the_seed_are_said(
+def test_runs_of_one_cell_that_differ_in_more_than_the_seed_are_reported(
     key: str, values: list[Any], tmp_path: Path
 ) -> None:
     for seed, value in enumerate(values):
@@ -517,13 +519,13 @@ def test_runs_of_one_cell_that_differ_in_more_than_the_seed_are_said(
         assert aggregate(tmp_path, "--where", f"{key}={word(values[0])}").err == ""
 
 
-def test_a_setting_that_one_of_the_runs_does_not_have_is_said(tmp_path: Path) -> None:
+def test_a_setting_that_one_of_the_runs_does_not_have_is_reported(tmp_path: Path) -> None:
     write(tmp_path, seed=0, **{"aug.flip": True})
     write(tmp_path, seed=1)
     assert "average over aug.flip (, true)" in aggregate(tmp_path).err
 
 
-def test_an_option_that_is_averaged_over_is_said_without_all_its_values(tmp_path: Path) -> None:
+def test_an_option_that_is_averaged_over_is_reported_without_all_its_values(tmp_path: Path) -> None:
     write(tmp_path, sampler="is", **{"sampler.pool": 3, "sampler._target_": "a.IS"})
     write(tmp_path, sampler="sb", **{"sampler.beta": 1, "sampler._target_": "a.SB"})
     write(
@@ -537,21 +539,21 @@ def test_an_option_that_is_averaged_over_is_said_without_all_its_values(tmp_path
     assert [re.search(r"over (\S+) ", note)[1] for note in notes] == ["dataset", "sampler"]
 
 
-def test_what_differs_between_cells_and_not_within_one_is_not_said(tmp_path: Path) -> None:
+def test_what_differs_between_cells_and_not_within_one_is_not_reported(tmp_path: Path) -> None:
     for seed, (sampler, epochs) in itertools.product(range(2), [("is", 10.0), ("sb", 40.0)]):
         write(tmp_path, sampler=sampler, epochs=epochs, seed=seed)
     assert ns(done := aggregate(tmp_path, "--format", "csv")) == [2, 2]
     assert done.err == ""
 
 
-def test_seeds_and_places_are_averaged_over_without_a_word(tmp_path: Path) -> None:
+def test_seeds_and_places_are_averaged_over_silently(tmp_path: Path) -> None:
     for seed in range(3):
         places = {"data_dir": f"d{seed}", "output_dir": f"o{seed}", "checkpoint_every": seed, "force": seed > 0}
         write(tmp_path, seed=seed, **places, **{"dataset.system": f"/{seed}"})
     assert table_of(tmp_path)[0]["n"] == "3"
 
 
-def test_everything_that_is_no_part_of_a_run_s_identity_may_differ_or_is_said() -> None:
+def test_everything_that_is_not_part_of_a_run_s_identity_may_differ_or_is_reported() -> None:
     assert {*REPEATS, *CIRCUMSTANCES} >= set(ELSEWHERE)
     assert set(REPEATS) - set(ELSEWHERE) == {"seed", "dataset.system"}
 
@@ -770,7 +772,7 @@ def test_it_works_as_a_module_and_fails_with_1(tmp_path: Path) -> None:
     refused(Done(done.returncode, done.stdout, done.stderr, tmp_path), "nowhere")
 
 
-def test_who_reads_only_the_head_gets_no_traceback(tmp_path: Path) -> None:
+def test_a_reader_of_only_the_head_gets_no_traceback(tmp_path: Path) -> None:
     for seed in range(300):  # more than a pipe holds
         write(tmp_path, seed=seed)
     command = f"{sys.executable} -m budgetrun.aggregate {tmp_path} --format runs | head -1"
@@ -779,7 +781,7 @@ def test_who_reads_only_the_head_gets_no_traceback(tmp_path: Path) -> None:
     assert done.stdout.startswith("dataset._target_,")
 
 
-def test_the_form_runs_gives_a_line_a_run_with_settings_and_numbers(tmp_path: Path) -> None:
+def test_the_format_runs_has_one_line_per_run_with_settings_and_numbers(tmp_path: Path) -> None:
     for seed, accuracy in enumerate((0.5, 0.625)):
         write(tmp_path, seed=seed, test_accuracy=accuracy)
     done = aggregate(tmp_path, "--format", "runs")

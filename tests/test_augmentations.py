@@ -63,7 +63,7 @@ def test_crop_is_a_window_of_the_padded_image_at_a_uniform_place_of_each_image_s
     for seed in range(8):
         batch = coded_batch(250, 6, 8)
         original = np.pad(batch.images.numpy() + 1, [(0, 0), (0, 0), (padding, padding), (padding, padding)])
-        batch.images = batch.images + 1  # so that 0 is padding and nothing else
+        batch.images = batch.images + 1  # so that only padding is 0
         cropped = Crop(padding)(batch, seeded(seed)).images.numpy()
         for i in range(250):
             assert cropped[i, 0].max() == i + 1
@@ -316,7 +316,7 @@ def test_the_operations_of_arazo_at_magnitude_4_are_those_of_the_facts() -> None
         "posterize": (1, False),
     }
     for name, (value, signed) in expected.items():
-        # a shift is whole pixels in the end, and may be so from the start
+        # a shift is rounded to whole pixels in the end, and may be whole from the start
         tolerance = 0.5 if name.startswith("translate") else 1e-9
         assert table[name] == (pytest.approx(value, abs=tolerance), signed), name
     assert set(table) - set(expected) == {"autocontrast", "equalize", "invert"}
@@ -451,7 +451,7 @@ def test_an_operation_changes_pixels_as_torchvision_does_for_its_own_table(magni
                 continue
             title = titles[name.replace("_", "")]
             ours = randaugment.apply(name, images, sign * value, 1 + sign * value, seeded())
-            # rotate turns the other way round from affine's angle
+            # rotate turns in the opposite direction from affine's angle
             turn = -1 if name == "rotate" else 1
             theirs = _apply_op(images, title, turn * sign * value, InterpolationMode.NEAREST, fill=None)
             difference = (ours.int() - theirs.int()).abs()

@@ -1,4 +1,4 @@
-"""The benchmarks say in a sentence what they cannot do."""
+"""The benchmarks say in one sentence what they cannot do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cli import CHECKOUT
 @pytest.mark.parametrize(
     ("device", "why"), [("cuda:99", "device=cuda:99 is not on this machine"), ("gpu", "device=gpu must be one of")]
 )
-def test_a_device_that_is_not_there_is_a_sentence(device: str, why: str) -> None:
+def test_a_missing_device_gives_one_sentence(device: str, why: str) -> None:
     command = [sys.executable, "-m", "benchmarks", "--smoke", "--device", device]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -23,7 +23,7 @@ def test_a_device_that_is_not_there_is_a_sentence(device: str, why: str) -> None
     assert done.stdout == ""
 
 
-def test_data_that_are_not_there_are_a_sentence(
+def test_missing_data_give_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(CHECKOUT))

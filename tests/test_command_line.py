@@ -1,4 +1,4 @@
-"""What a user types: every option, every combination, one folder an experiment, help, sweeps."""
+"""What a user types: every option, every combination, one folder per experiment, help, sweeps."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_every_option_composes_into_a_checked_experiment_gives_exactly_its_class
     assert group == "recipe" or built.names[group] == option
     text = description(CONF / group / f"{option}.yaml")
     assert 8 <= len(text) <= 100, text
-    if group == "recipe":  # which has no class
+    if group == "recipe":  # a recipe has no class
         return
     parts = OmegaConf.to_container(cfg[group], resolve=True)
     assert isinstance(parts, dict)
@@ -141,7 +141,7 @@ RECIPES = [option for group, option in OPTIONS if group == "recipe"]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_what_is_typed_wins_over_every_recipe(recipe: str) -> None:
+def test_command_line_values_take_precedence_over_every_recipe(recipe: str) -> None:
     from budgetrun.config import experiment
 
     typed = {"model": "wrn_28_2", "aug": "mixup", "optimizer": "adamw", "schedule": "cosine"}
@@ -298,7 +298,7 @@ def test_the_examples_of_the_help_page_are_valid() -> None:
         values = [
             [f"{key}={v}" for v in value.split(",")] for key, _, value in (w.partition("=") for w in line.split())
         ]
-        for job in itertools.product(*values) if "grid=" not in line else ():  # grids have tests of their own
+        for job in itertools.product(*values) if "grid=" not in line else ():  # grids have their own tests
             assert experiment(*composed(*job)).run_id
 
 
@@ -382,7 +382,7 @@ class Buggy(Scan):
     ("error", "words"),
     [("open('nowhere')", ["nowhere cannot be used (No such file or directory)"]), ("1 / 0", ["ZeroDivisionError"])],
 )
-def test_an_error_in_a_component_is_one_sentence_or_a_traceback_without_hydra_s_line(
+def test_an_error_in_a_component_gives_one_sentence_or_a_traceback_without_hydra_s_line(
     error: str, words: list[str], sweep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = f"buggy_{error[0]}_of_this_test"
@@ -399,7 +399,7 @@ def test_an_error_in_a_component_is_one_sentence_or_a_traceback_without_hydra_s_
     assert (f"sampler._target_={module}.Buggy epochs=0.1: " in done.out) == bool(sweep), "the log names the job"
 
 
-def test_hydra_s_own_account_of_an_error_is_there_for_who_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hydra_s_own_report_of_an_error_is_shown_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.delenv("BUDGETRUN_EXPLAINS", raising=False)
     done = here("lr=1e30 epochs=1", tmp_path)

@@ -1,4 +1,4 @@
-"""Comparisons with a baseline: what is a pair, the numbers, what they cost, and what may be said of them."""
+"""Comparisons with a baseline: what is a pair, the numbers, what they cost, and what may be said about them."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_p_and_interval_are_what_slow_calculations_give(whole: list[int]) -> Non
     assert effect.difference == float(sum(map(Fraction, differences)) / len(differences))
     assert effect.p == pytest.approx(slow_t_test(differences), abs=1e-6)
     assert effect.p_signs == slow_sign_flips(whole)
-    # the interval is of the means that are not rejected at its level: at its ends p is 0.05
+    # the interval holds the means that are not rejected at its level: at its ends p is 0.05
     assert effect.low is not None
     assert effect.high is not None
     for end in (effect.low, effect.high):
@@ -111,7 +111,7 @@ def test_p_and_interval_are_what_slow_calculations_give(whole: list[int]) -> Non
 
 @settings(deadline=None, max_examples=40)
 @given(whole=DIFFERENCES, order=st.randoms(use_true_random=False))
-def test_swapping_method_and_baseline_flips_the_sign_and_the_order_of_runs_is_nothing(
+def test_swapping_method_and_baseline_flips_the_sign_and_the_order_of_runs_does_not_matter(
     whole: list[int], order: Any
 ) -> None:
     runs = paired([d / 128 for d in whole], flops=150)
@@ -163,7 +163,7 @@ def test_equal_differences_leave_t_undefined_and_signs_decide(difference: float,
 
 
 def test_differences_that_rounding_alone_makes_unequal_are_equal() -> None:
-    """0.4 - 0.3 is more than 0.3 - 0.2 in floats, in the last place: no t of 10^16."""
+    """In floats, 0.4 - 0.3 exceeds 0.3 - 0.2 in the last place. That must not give a t of 10^16."""
     runs = [
         one
         for seed, (mine, its) in enumerate([(0.3, 0.2), (0.4, 0.3), (0.2, 0.1)])
@@ -233,7 +233,7 @@ def test_pairs_share_every_setting_but_what_the_baseline_fixes_and_its_option_s_
 @pytest.mark.parametrize(
     "other", [{"seed": 5}, {"budget_unit": "flops"}, {"epochs": 10.0}, {"noise": "symmetric"}, {"aug.flip": True}]
 )
-def test_a_run_that_differs_in_another_setting_has_no_partner_and_it_is_said(other: Any, tmp_path: Path) -> None:
+def test_a_run_that_differs_in_another_setting_has_no_partner_and_is_reported(other: Any, tmp_path: Path) -> None:
     for seed in range(2):
         write(tmp_path, sampler="is", seed=seed, test_accuracy=0.7)
         write(tmp_path, sampler="uniform", seed=seed, test_accuracy=0.5)
@@ -244,8 +244,8 @@ def test_a_run_that_differs_in_another_setting_has_no_partner_and_it_is_said(oth
     assert line[3:6] == ["+20.00", "—", "2 of 4"], "the lonely runs of both sides are possible pairs"
     (note,) = (line for line in done.err.splitlines() if "partner" in line)
     assert note == (
-        "note: 1 run has no partner with sampler=uniform and counts in no difference; from that of "
-        f"{lonely / 'result.json'} the nearest differs in {', '.join(other)}"
+        "note: 1 run has no partner with sampler=uniform and no place in any difference; the baseline's run nearest to "
+        f"{lonely / 'result.json'} differs in {', '.join(other)}"
     )
 
 
@@ -259,7 +259,7 @@ def test_a_baseline_of_two_settings_is_compared_with_the_runs_that_differ_in_bot
     assert float(line["cheapest"]) == 0.75
 
 
-def test_several_runs_of_one_side_of_a_pair_are_averaged_and_it_is_said(tmp_path: Path) -> None:
+def test_several_runs_of_one_side_of_a_pair_are_averaged_and_reported(tmp_path: Path) -> None:
     write(tmp_path, sampler="uniform", test_accuracy=0.5)
     for pool, accuracy in ((2, 0.6), (3, 0.8)):
         write(tmp_path, sampler="is", test_accuracy=accuracy, **{"sampler.pool": pool})
@@ -267,10 +267,10 @@ def test_several_runs_of_one_side_of_a_pair_are_averaged_and_it_is_said(tmp_path
     line = next(line for line in csv.DictReader(io.StringIO(done.out)) if line["pairs"])
     assert (line["n"], line["pairs"]) == ("2", "1")
     assert float(line["difference"]) == pytest.approx(0.2)
-    assert "note: several runs of the same settings and seed are averaged to one of a pair" in done.err
+    assert "note: several runs with the same settings and seed are averaged into one of a pair" in done.err
 
 
-def test_pairs_of_two_machines_are_said(tmp_path: Path) -> None:
+def test_pairs_of_two_machines_are_reported(tmp_path: Path) -> None:
     write(tmp_path, sampler="uniform", device="cuda (NVIDIA H100)")
     write(tmp_path, sampler="is")
     assert "note: the runs of a pair differ in device" in aggregate(tmp_path, *UNIFORM).err
@@ -336,7 +336,7 @@ def test_a_cell_that_mixes_the_baseline_with_others_is_compared_and_not_bold(tmp
 
 
 def test_the_best_is_bold_where_its_difference_from_the_baseline_is_supported(tmp_path: Path) -> None:
-    """Of sb, the best, 0.2 more with little spread; is is supported too, and not the best; scan is worse."""
+    """sb is the best, with 0.2 more and little spread; `is` is supported too, but not the best; scan is worse."""
     shifts = {"sb": 0.2, "is": 0.1, "uniform": 0.0, "scan": -0.1}
     for (sampler, shift), seed in itertools.product(shifts.items(), range(3)):
         write(tmp_path, sampler=sampler, seed=seed, test_accuracy=0.5 + shift + 0.001 * seed * (sampler != "uniform"))
@@ -375,7 +375,7 @@ def test_otherwise_nothing_is_bold(changes: dict[str, Any], why: str, tmp_path: 
     assert "**" not in aggregate(tmp_path, *UNIFORM, "--metric", metric).out, why
 
 
-def test_of_a_loss_less_is_better(tmp_path: Path) -> None:
+def test_a_lower_loss_is_better(tmp_path: Path) -> None:
     for sampler, seed in itertools.product(["is", "uniform"], range(3)):
         write(tmp_path, sampler=sampler, seed=seed, test_loss=1 - (0.5 + 0.001 * seed) * (sampler == "is"))
     out = aggregate(tmp_path, *UNIFORM, "--metric", "test_loss").out
@@ -383,7 +383,7 @@ def test_of_a_loss_less_is_better(tmp_path: Path) -> None:
     assert second(out)[0][1][-1] == "better"
 
 
-def test_what_is_better_of_each_kind_of_metric() -> None:
+def test_which_direction_is_better_for_each_kind_of_metric() -> None:
     more = ["test_accuracy", "val_accuracy", "test_accuracy_at_best_validation", "speedup_seconds"]
     less = ["test_loss", "test_error", "seconds", "seconds_total", "flops", "epochs_to_generalise"]
     neither = ["visits_entropy", "keep_rate", "selection_seconds", "selection_flops", "updates", "n_training"]
@@ -431,13 +431,13 @@ def test_latex_has_the_same_two_tables(tmp_path: Path) -> None:
         ("sampler", ["--baseline sampler is not of the form setting=value"]),
         ("", ["--baseline names no setting"]),
         (" , ", ["--baseline names no setting"]),
-        ("budget=0.3", ["is all 2 runs; there is none to compare with it"]),
+        ("budget=0.3", ["matches all 2 runs; there is none to compare with it"]),
         ("test_accuracy=0.5", ["test_accuracy is not a setting"]),
         ("seed=0", ["seed is not a setting"]),
         ("device=cpu (x86_64)", ["device is not a setting"]),
     ],
 )
-def test_a_baseline_that_is_none_is_refused_in_one_sentence(typed: str, words: list[str], tmp_path: Path) -> None:
+def test_an_invalid_baseline_is_refused_in_one_sentence(typed: str, words: list[str], tmp_path: Path) -> None:
     write(tmp_path, sampler="is")
     write(tmp_path, sampler="uniform")
     refused(aggregate(tmp_path, "--baseline", typed), *words)

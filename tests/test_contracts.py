@@ -1,4 +1,4 @@
-"""What the shared types say of parts that are not what they are for, or do not go together."""
+"""What the shared types say about parts that are used for the wrong purpose, or do not go together."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_every_component_fits_its_own_group_and_no_other() -> None:
 
 
 class Mine:
-    """Parts as somebody writes them."""
+    """Parts as a user might write them."""
 
     def __call__(self, lr: Any, progress: Any) -> Any:
         return lr
@@ -95,7 +95,7 @@ class Rounding:
         (RICAP, "sampler", "it has no method start"),
     ],
 )
-def test_what_a_part_lacks_is_said(part: Any, group: str, why: str | None) -> None:
+def test_what_a_part_lacks_is_reported(part: Any, group: str, why: str | None) -> None:
     assert fits(part, PROTOCOLS[group]) == why
 
 
@@ -131,7 +131,7 @@ def test_learning_rates_are_numbers_that_do_not_end_above_the_first(schedule: Sc
 
 
 @pytest.mark.parametrize("text", ["", "  ", "a\0b", "~nobody_of_this_name"])
-def test_what_is_no_path_is_refused(text: str) -> None:
+def test_a_value_that_is_not_a_path_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^file="):
         path("file", text)
 
@@ -191,7 +191,7 @@ RANGES = [
 
 
 @pytest.mark.parametrize(("kind", "others", "field", "least", "most"), RANGES)
-def test_values_that_no_float32_or_loop_can_do_with_are_refused(
+def test_values_that_float32_or_a_loop_cannot_handle_are_refused(
     kind: str, others: dict[str, Any], field: str, least: float, most: float
 ) -> None:
     make = get_object(f"budgetrun.{kind}")
@@ -206,7 +206,7 @@ def test_values_that_no_float32_or_loop_can_do_with_are_refused(
 def test_the_pre_check_starts_a_method_at_the_beginning_of_the_budget(
     experiment_for: Callable[..., Experiment],
 ) -> None:
-    """A method may ask how far the run is; what follows in its `start` is checked too."""
+    """A method may ask how far the run has come; what follows in its `start` is checked too."""
 
     class Asking(Uniform):
         def start(self, context: Context) -> None:

@@ -204,8 +204,8 @@ def test_gradmatch_goes_on_as_defined_after_it_has_dropped_some(monkeypatch: pyt
     chosen, expected = pursuit((errors[:, :, None] * inputs[:, None, :]).flatten(1).numpy(), 80, 0.5)
     assert index.tolist() == chosen
     np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-3, atol=1e-5)
-    assert len(solved) == 3  # those that were dropped
-    assert solved[0] < len(chosen)  # and after the first there were more to choose
+    assert len(solved) == 3  # one for each that was dropped
+    assert solved[0] < len(chosen)  # and more were chosen after the first of them
 
 
 def test_craig_in_parts_is_craig(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,7 +390,7 @@ def test_the_gradients_of_the_last_layer_are_autograd_s() -> None:
 
 
 def context_that_sees(context_for: Any, n: int, batch_size: int, **others: Any) -> tuple[Context, dict[str, Any]]:
-    """A context whose network says fixed things; the same of validation example i as of training example i + 3."""
+    """A context whose network has fixed outputs, for validation example i the same as for training example i + 3."""
     generator = torch.Generator().manual_seed(0)
     says = {what: torch.randn(n + 10, d, generator=generator) for what, d in (("features", 5), ("logits", 4))}
     looked: list[Tensor] = []
@@ -589,7 +589,7 @@ def test_a_sampler_goes_on_choosing_as_if_it_had_not_stopped(context_for: Callab
             assert (one.weight is None and other.weight is None) or torch.equal(one.weight, other.weight)
 
 
-def test_choosing_none_is_a_sentence(context_for: Callable[..., Context]) -> None:
+def test_choosing_none_gives_one_sentence(context_for: Callable[..., Context]) -> None:
     context, _ = context_that_sees(context_for, 40, 4)
     for part in (core_set(fraction=0.01), CoreSetScores(method=Herding(), keep=0.01, balanced=True, counts="round")):
         with pytest.raises(UserError, match="not even one"):
@@ -615,7 +615,7 @@ def test_glister_looks_at_the_held_out_examples_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["sampler=glister", "scores=glister"])
-def test_glister_without_held_out_examples_is_a_sentence(line: str, tmp_path: Path) -> None:
+def test_glister_without_held_out_examples_gives_one_sentence(line: str, tmp_path: Path) -> None:
     refused(here(line, tmp_path), line, "set validation=")
     assert not list(tmp_path.iterdir())
 
@@ -636,7 +636,7 @@ def test_a_core_set_in_a_file_is_the_one_that_another_run_trains_on(scores: str,
     visited = set(visits.nonzero()[:, 0].tolist())
     if "weight" not in table:
         assert visited == set(table["index"])
-    else:  # an image of weight 0 is no visit
+    else:  # an image of weight 0 does not count as a visit
         assert visited == set(table["index"][table["weight"] > 0])
     assert json.loads(result.read_text())["flops_before"] > first.result["flops"]
 

@@ -87,7 +87,7 @@ def test_every_seed_holds_out_the_same_examples(experiment_for: Callable[..., Ex
         assert int((first.val_labels == c).sum()) == round(0.1 * int((whole.labels == c).sum()))
 
 
-def test_a_batch_larger_than_the_data_is_a_sentence(experiment_for: Callable[..., Experiment]) -> None:
+def test_a_batch_larger_than_the_data_gives_one_sentence(experiment_for: Callable[..., Experiment]) -> None:
     with pytest.raises(UserError, match=r"batch_size=2000 is more than the 14\d\d training examples"):
         prepare(experiment_for("batch_size=2000"))
 

@@ -1,4 +1,4 @@
-"""Data sets in their true formats: small archives that the tests write, really downloaded from a local server."""
+"""Data sets in their true formats: small archives that the tests write, and really download from a local server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Published:
     images: list[np.ndarray] = field(default_factory=list)  # train, test: uint8 [N, C, H, W]
     labels: list[np.ndarray] = field(default_factory=list)
     requests: Counter[str] = field(default_factory=Counter)
-    sends: Callable[[bytes], bytes] = bytes  # what arrives of a file, for bad servers
+    sends: Callable[[bytes], bytes] = bytes  # what arrives of a file from a bad server
 
 
 def patched_cifar(made: Published, classes: int, url: str, patch: pytest.MonkeyPatch) -> None:
@@ -359,7 +359,7 @@ def test_a_truncated_archive_stops_the_command_in_one_sentence(offline: tuple[st
 
 
 @pytest.mark.parametrize("online", ["stl10"], indirect=True)
-def test_of_stl10_only_the_labelled_part_is_kept(online: tuple[str, Published], tmp_path: Path) -> None:
+def test_only_the_labelled_part_of_stl10_is_kept(online: tuple[str, Published], tmp_path: Path) -> None:
     load("stl10", tmp_path)
     names = ["test_X.bin", "test_y.bin", "train_X.bin", "train_y.bin"]
     assert sorted(leftovers(tmp_path)) == [str(tmp_path / "stl10_binary" / name) for name in names]

@@ -1,4 +1,4 @@
-"""Metrics made of a run's evaluations: every number by hand, and what is not known is said."""
+"""Metrics derived from a run's evaluations: every number is worked out by hand, and unknown values are reported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HU = ("--baseline", "sampler=scan", "--metric", "speedup_examples")
 
 
 def evaluations(accuracies: list[float], a_step: int = 100, **more: list[Any]) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl: an evaluation every a_step images, ten of them an update, half a second each."""
+    """Lines of metrics.jsonl: one evaluation every a_step images; an update of ten images takes half a second."""
     return [
         {
             "test_accuracy": accuracy,
@@ -37,7 +37,7 @@ def run(folder: Path, accuracies: list[float], a_step: int = 100, lines: Any = N
 
 
 def value(folder: Path, metric: str, *options: str) -> float:
-    """Of the one cell."""
+    """The value of the only cell."""
     ((line),) = table_of(folder, "--metric", metric, *options)
     return float(line["mean"])
 
@@ -100,7 +100,7 @@ def test_epochs_until_0_99_of_the_last_accuracy_by_hand(tmp_path: Path) -> None:
 
 
 def test_a_later_higher_accuracy_is_not_what_is_reached(tmp_path: Path) -> None:
-    """Of the run's own last accuracy, not of its best: the first evaluation has reached it already."""
+    """0.99 of the run's own final accuracy, not of its best: the first evaluation already reaches it."""
     run(tmp_path, [0.6, 0.9, 0.6], n_training=64)
     assert value(tmp_path, "epochs_to_generalise") == 10
 
@@ -130,7 +130,7 @@ def test_the_updates_of_an_epoch_are_those_of_the_data_also_where_the_result_has
 
 
 def test_the_speedup_is_the_ratio_of_what_is_spent_until_the_threshold_by_hand(tmp_path: Path) -> None:
-    """Scan ends at an error of 0.10, so 0.12 is to be reached: by scan after 400 images, by sb after 150 of its own."""
+    """Scan ends at an error of 0.10, so 0.12 has to be reached: scan does after 400 images, sb after 150 of its own."""
     run(tmp_path, [0.5, 0.7, 0.87, 0.88, 0.9], sampler="scan")
     run(tmp_path, [0.5, 0.8, 0.89, 0.91, 0.85], a_step=50, sampler="sb")
     lines = {line["sampler"]: line for line in table_of(tmp_path, *HU)}
@@ -150,7 +150,7 @@ def test_seconds_are_counted_as_seconds(tmp_path: Path) -> None:
     assert "our definition, inferred from Hu et al. 2021" in caption
 
 
-def test_who_never_reaches_the_threshold_has_no_speedup_and_is_named(tmp_path: Path) -> None:
+def test_a_run_that_never_reaches_the_threshold_has_no_speedup_and_is_named(tmp_path: Path) -> None:
     run(tmp_path, [0.5, 0.9], sampler="scan")
     path = run(tmp_path, [0.5, 0.879], sampler="sb")
     done = aggregate(tmp_path, *HU)
@@ -169,7 +169,7 @@ def test_each_seed_has_its_own_partner_and_threshold(tmp_path: Path) -> None:
 
 
 def test_an_error_of_exactly_the_threshold_is_reached_whatever_rounding_says(tmp_path: Path) -> None:
-    """The baseline's own last error, at a factor of 1: 1 - 0.9 and 1.0 x (1 - 0.9) are the same."""
+    """The baseline's own final error, at a factor of 1: 1 - 0.9 and 1.0 x (1 - 0.9) are the same."""
     for place in range(40):
         accuracy = 0.5 + place / 100
         run(tmp_path / str(place), [0.1, accuracy], sampler="scan")

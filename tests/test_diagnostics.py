@@ -33,7 +33,7 @@ FORWARD, UPDATE = 3, 10  # FLOPs of an image
 def observed(
     labels: list[int], corrupted: list[bool] | None = None, device: str = "cpu", sampler: Any = None
 ) -> Diagnostics:
-    """Diagnostics of a run over examples with these labels, that has done nothing yet."""
+    """Diagnostics of a run over examples with these labels that has done nothing yet."""
     y, there = torch.tensor(labels, device=device), torch.device(device)
     images = torch.zeros(len(y), 1, 2, 2, dtype=torch.uint8, device=device)
     mask = None if corrupted is None else torch.tensor(corrupted, device=device)
@@ -63,7 +63,7 @@ def update(
 
 
 def h(*counts: float) -> float:
-    """Entropy in nats of what is counted so often."""
+    """Entropy in nats of these counts."""
     return -sum(c / sum(counts) * math.log(c / sum(counts)) for c in counts if c)
 
 
@@ -101,13 +101,13 @@ def test_an_image_of_four_sources_is_a_visit_of_each_by_its_share() -> None:
     diagnostics = observed([0, 1, 2, 3, 4], corrupted=[True, False, False, False, False])
     update(diagnostics, [[0, 1, 2, 3], [1, 1, 0, 2]], share=[[0.5, 0.25, 0.125, 0.125], [0.5, 0.25, 0.25, 0.0]])
     line = diagnostics.line()
-    # example 0: 0.5 + 0.25; 1: 0.25 + 0.75; 2: 0.125; 3: 0.125; every image is one visit in all
+    # example 0: 0.5 + 0.25; 1: 0.25 + 0.75; 2: 0.125; 3: 0.125; every image is one visit in total
     assert line["visits_entropy"] == pytest.approx(h(0.75, 1, 0.125, 0.125), abs=1e-6)
     assert line["selected_class_entropy"] == pytest.approx(h(0.75, 1, 0.125, 0.125) / math.log(5), abs=1e-6)
     assert line["selected_corrupted"] == pytest.approx(0.75 / 2, abs=1e-6)
 
 
-def test_an_image_of_weight_0_is_no_visit_and_one_of_another_weight_is_one() -> None:
+def test_an_image_of_weight_0_is_not_a_visit_and_one_of_any_other_weight_is() -> None:
     diagnostics = observed([0, 1, 2], corrupted=[False, False, True])
     update(diagnostics, [0, 1, 2, 2], weight=[0.25, 7.0, 0.0, 0.0])
     line = diagnostics.line()
@@ -166,7 +166,7 @@ def test_what_a_sampler_drops_without_a_look_is_among_the_candidates() -> None:
 
 
 def test_what_is_spent_outside_of_the_draw_is_not_spent_on_choosing() -> None:
-    """A scorer looks after it."""
+    """A scorer looks after the draw."""
     diagnostics = observed([0, 1, 0, 1])
     for _ in range(2):
         update(diagnostics, [0, 1], looked=5)
@@ -295,7 +295,7 @@ OF_NOISE = {"corrupted", "selected_corrupted", "selected_corrupted_lately"}
 
 @pytest.fixture
 def lines_of(experiment_for: Callable[..., Experiment], tmp_path: Path) -> Any:
-    """The lines of metrics.jsonl of a run, whose last one is in result.json too."""
+    """The lines of a run's metrics.jsonl, the last of which is in result.json too."""
 
     def lines(*overrides: str) -> list[dict[str, float]]:
         result = run(experiment_for("evaluations=4", *overrides))
@@ -343,7 +343,7 @@ def test_selective_backprop_selects_more_corrupted_examples_than_there_are(lines
     assert last["looking_updates"] == pytest.approx(1 - primed, abs=0.001)
 
 
-def test_the_looks_of_a_scorer_are_none_of_the_samplers(lines_of: Any) -> None:
+def test_the_looks_of_a_scorer_do_not_count_as_the_sampler_s(lines_of: Any) -> None:
     without = lines_of("sampler=sb", "sampler.prime=0", "epochs=2", "model.width=2")
     scored = lines_of("sampler=sb", "sampler.prime=0", "epochs=2", "model.width=2", "scores=ensemble")
     for one, other in zip(without, scored, strict=True):
@@ -359,7 +359,7 @@ def test_the_keep_rate_of_infobatch_is_that_of_its_epochs(experiment_for: Callab
     result = run(experiment)
     candidates = result["examples_backward"] + experiment.sampler.dropped
     assert result["keep_rate"] == result["examples_backward"] / candidates
-    # nothing in the first epoch and in the last eighth; in between half of the easy ones, which are most
+    # it drops nothing in the first epoch and the last eighth, and in between half of the easy examples, which are most
     assert 0.55 < result["keep_rate"] < 0.85
     assert (result["looking_updates"], result["selection_flops"]) == (0, 0)
 
@@ -445,7 +445,7 @@ GATED, LOOKING = {"threshold": None, "looks": "eval"}, {"looks": "eval"}
         ),
     ],
 )
-def test_a_result_says_in_a_line_what_the_method_did(
+def test_a_result_says_in_one_line_what_the_method_did(
     sampler: dict[str, Any], values: dict[str, Any], words: str
 ) -> None:
     assert in_words({"config": {"sampler": sampler}, **values}) == words

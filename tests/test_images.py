@@ -38,7 +38,7 @@ def pictures(root: Path, test: str = "test") -> Path:
         for c in ("cat", "dog", "emu"):
             for k in range(each):
                 number += 1
-                shape = (20 + number, 30 - number, 3) if k else (25, 25)  # one grey one per class
+                shape = (20 + number, 30 - number, 3) if k else (25, 25)  # one grey image per class
                 suffix = ("png", "jpg", "JPEG", "bmp")[k]
                 save(root / part / c / f"{c}{number}.{suffix}", random_pixels(*shape, seed=number))
     return root
@@ -86,7 +86,7 @@ def test_val_is_left_alone_where_there_is_a_test_part(tmp_path: Path) -> None:
     assert len(folder().load(str(tmp_path)).test_labels) == 6
 
 
-def test_hidden_files_and_files_that_are_no_images_are_left_out(tmp_path: Path) -> None:
+def test_hidden_files_and_files_that_are_not_images_are_left_out(tmp_path: Path) -> None:
     root = pictures(tmp_path / "pictures")
     whole = folder().load(str(tmp_path))
     for name in ("train/cat/._cat1.png", "train/cat/Thumbs.db", "train/notes.txt", "train/.cache/x.png"):
@@ -142,7 +142,7 @@ def to_a_part_of_itself(root: Path) -> None:
 
 
 @pytest.mark.parametrize("link", [circle, two_that_never_end, to_the_other_part, to_a_part_of_itself])
-def test_links_to_what_is_read_anyway_add_nothing_and_are_said(
+def test_links_to_what_is_read_anyway_add_nothing_and_are_reported(
     link: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = pictures(tmp_path / "pictures")
@@ -188,7 +188,7 @@ def same_file(root: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", [same_class, same_part, same_folder, same_file])
-def test_what_is_of_two_classes_or_parts_is_refused(fault: Any, tmp_path: Path) -> None:
+def test_images_of_two_classes_or_parts_are_refused(fault: Any, tmp_path: Path) -> None:
     fault(pictures(tmp_path / "data" / "image_folder"))
     refused(here("dataset=image_folder", tmp_path), "data/image_folder/train/", "are the same", str(tmp_path))
     assert not list(tmp_path.rglob("*.bin"))
@@ -219,7 +219,7 @@ def test_an_image_is_turned_and_mirrored_as_its_camera_says(suffix: str, channel
     assert len(found.unique(dim=0)) == 8, "eight ways to hold a camera"
 
 
-def test_metadata_that_cannot_be_read_say_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_metadata_that_cannot_be_read_are_ignored(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     for number, exif in enumerate((b"", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"Exif\0\0garbage")):
         photograph().save(tmp_path / f"{number}.jpg", exif=exif)
     plain, *others = images.read(tmp_path, ["0.jpg", "1.jpg", "2.jpg"], 12, 3, tmp_path / "kept")
@@ -242,7 +242,9 @@ def test_every_kind_of_pixel_is_seen_as_on_a_white_page(mode: str, tmp_path: Pat
     assert np.array_equal(found.permute(1, 2, 0), np.asarray(opaque))
 
 
-def test_of_an_animated_image_the_first_is_read_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_of_an_animated_image_the_first_frame_is_read_and_it_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     frames = [Image.new("L", (8, 8), value) for value in (255, 0, 255)]
     for suffix in ("gif", "png", "tif", "webp"):
         frames[0].save(tmp_path / f"x.{suffix}", save_all=True, append_images=frames[1:])
@@ -251,7 +253,7 @@ def test_of_an_animated_image_the_first_is_read_and_said(tmp_path: Path, caplog:
     assert "of these 4 the first is read" in caplog.text
 
 
-def test_what_is_not_read_is_said_with_its_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_not_read_is_reported_with_its_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = pictures(tmp_path / "pictures")
     for name in (
         "train/cat/a.heic",
@@ -343,7 +345,7 @@ def bomb(root: Path) -> None:
 
 
 def larger_bomb(root: Path) -> None:
-    """An image of 30,000 x 30,000 pixels by its header."""
+    """An image that has 30,000 x 30,000 pixels according to its header."""
     Image.new("1", (8, 8)).save(root / "train" / "dog" / "bad.bmp")
     content = bytearray((root / "train" / "dog" / "bad.bmp").read_bytes())
     content[18:26] = 2 * (30_000).to_bytes(4, "little")
@@ -404,7 +406,7 @@ def test_a_folder_that_is_no_data_set_is_refused_in_one_sentence(fault: Any, wor
 
 
 @pytest.mark.parametrize("size", [10**7, 10**9])
-def test_a_size_that_no_memory_holds_is_refused(size: int, tmp_path: Path) -> None:
+def test_a_size_that_does_not_fit_into_memory_is_refused(size: int, tmp_path: Path) -> None:
     pictures(tmp_path / "data" / "image_folder")
     refused(here(f"dataset=image_folder dataset.size={size}", tmp_path), f"dataset.size={size}", "do not fit")
 
@@ -463,7 +465,7 @@ def repaint(path: Path, later: int = 1) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda root: repaint(next((root / "train" / "cat").glob("*.bmp"))),  # the size of the file stays
+        lambda root: repaint(next((root / "train" / "cat").glob("*.bmp"))),  # the size of the file stays the same
         lambda root: save(root / "test" / "dog" / "new.png", random_pixels(9, 9, 3)),
         lambda root: next((root / "train" / "emu").iterdir()).unlink(),
         lambda root: (
@@ -599,7 +601,7 @@ def test_without_files_the_sentence_says_where_they_must_be_put(tmp_path: Path) 
     ],
     ids=["no table", "no image", "other columns", "no text", "too few", "no label", "twice"],
 )
-def test_tables_that_are_not_whole_are_named(change: Any, words: list[str], tmp_path: Path) -> None:
+def test_incomplete_tables_are_named(change: Any, words: list[str], tmp_path: Path) -> None:
     mini(True, tmp_path)
     change(tmp_path / "mini-imagenet")
     with pytest.raises(UserError) as raised:

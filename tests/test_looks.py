@@ -44,7 +44,7 @@ NAMES = ["cnn", "cnn in colour", "resnet18", "wrn"]
 
 @dataclass
 class Bench:
-    """A network with BatchNorm statistics of its own, and everything that looks at it."""
+    """A network with its own BatchNorm statistics, and everything that a look involves."""
 
     experiment: Experiment
     data: Data
@@ -89,7 +89,7 @@ def bench(model: Any, shape: tuple[int, int, int], loss: Loss = PLAIN, count: in
 
 @contextlib.contextmanager
 def untouched(net: nn.Module) -> Iterator[None]:
-    """Check that weights, statistics, gradients, modes, hooks and global randomness are afterwards as before."""
+    """Check that weights, statistics, gradients, modes, hooks and global randomness are unchanged afterwards."""
     state, modes = copy.deepcopy(net.state_dict()), [layer.training for layer in net.modules()]
     gradients, random = [p.grad for p in net.parameters()], torch.get_rng_state()
     yield
@@ -102,7 +102,7 @@ def untouched(net: nn.Module) -> Iterator[None]:
 
 
 def in_evaluation_mode(b: Bench, images: Tensor) -> Tensor:
-    """Logits of a copy of the network that is in evaluation mode, one image after the other."""
+    """Logits of a copy of the network in evaluation mode, one image at a time."""
     twin = copy.deepcopy(b.net).eval()
     with torch.no_grad():
         return torch.cat([b.network.forward(image[None], twin) for image in images])
@@ -227,7 +227,7 @@ def norms_one_by_one(b: Bench, loss: Loss) -> Tensor:
 @pytest.mark.parametrize("sources", [1, 2, 4])
 @pytest.mark.parametrize("loss", [PLAIN, CrossEntropy(smoothing=0.1), Focal(gamma=2.0)], ids=repr)
 @pytest.mark.parametrize("shape", [GREY, COLOUR], ids=["grey", "colour"])
-def test_gradient_norms_are_those_of_a_backward_pass_an_image(
+def test_gradient_norms_are_those_of_a_backward_pass_per_image(
     shape: tuple[int, int, int], loss: CrossEntropy | Focal, sources: int
 ) -> None:
     b = bench(CNN(width=4), shape, loss, sources=sources)
@@ -239,7 +239,7 @@ def test_gradient_norms_are_those_of_a_backward_pass_an_image(
 
 
 @pytest.mark.parametrize(("model", "shape"), MODELS[2:], ids=NAMES[2:])
-def test_gradient_norms_of_the_large_models_are_those_of_a_backward_pass_an_image(
+def test_gradient_norms_of_the_large_models_are_those_of_a_backward_pass_per_image(
     model: ResNet | WideResNet, shape: tuple[int, int, int]
 ) -> None:
     b = bench(model, shape, count=3)
@@ -249,7 +249,7 @@ def test_gradient_norms_of_the_large_models_are_those_of_a_backward_pass_an_imag
 
 
 def test_gradient_norms_of_many_images_and_inside_no_grad_are_the_same() -> None:
-    """More than are differentiated at once; a method may call it from anywhere."""
+    """More images than are differentiated at once; a method may call it from anywhere."""
     b = bench(CNN(width=2), GREY, count=70)
     with torch.no_grad():
         norms = b.looks.gradient_norms(b.batch)
@@ -370,7 +370,7 @@ def test_a_second_network_goes_on_from_a_saved_file_bit_for_bit() -> None:
 
 @dataclass
 class Probe:
-    """Uniform sampling that uses everything the context offers, and writes down what it meant to cost."""
+    """Uniform sampling that uses everything the context offers, and records what that should cost."""
 
     second: bool = True
     rates: list[float] = field(default_factory=list)
@@ -427,7 +427,7 @@ def test_what_a_run_offers_is_charged_exactly_and_the_second_network_follows_the
     assert context.validation is None
 
 
-def test_looking_changes_nothing_of_what_is_trained(experiment_for: Callable[..., Experiment]) -> None:
+def test_looking_does_not_change_the_training(experiment_for: Callable[..., Experiment]) -> None:
     """The same draws with and without looks end at the same weights: nothing of a look leaks into the training."""
 
     @dataclass

@@ -1,4 +1,4 @@
-"""The losses, against their formulas in float64 and torch's own, and what a run reports of them."""
+"""The losses, against their formulas in float64 and torch's own, and what a run reports about them."""
 
 from __future__ import annotations
 
@@ -94,12 +94,12 @@ def test_an_image_made_of_itself_several_times_has_the_loss_of_the_plain_image(l
     logits = torch.randn(3, CLASSES, generator=torch.Generator().manual_seed(0))
     plain = loss(logits, labelled([[0], [4], [2]], [[1.0]] * 3))
     torch.testing.assert_close(loss(logits, labelled([[0] * 3, [4] * 3, [2] * 3], [[0.5, 0.25, 0.25]] * 3)), plain)
-    other = loss(logits, labelled([[0, 1], [4, 4], [2, 1]], [[1.0, 0.0]] * 3))  # a source that is not seen
+    other = loss(logits, labelled([[0, 1], [4, 4], [2, 1]], [[1.0, 0.0]] * 3))  # a source with a share of 0
     torch.testing.assert_close(other, plain)
 
 
 def test_focal_loss_of_a_solved_image_is_small_and_its_numbers_are_known() -> None:
-    """At p = 0.9 it is 100 times less than the cross-entropy, as in the paper's section 3.2."""
+    """At p = 0.9 it is 100 times smaller than the cross-entropy, as in the paper's section 3.2."""
     p = torch.tensor([[0.9, *[0.02] * 5]])
     batch = labelled([[0]], [[1.0]])
     ratio = CrossEntropy(0.0)(p.log(), batch) / Focal(2.0)(p.log(), batch)

@@ -78,7 +78,7 @@ def test_the_logits_of_an_image_depend_on_every_corner_of_it(name: str, channels
 def test_with_the_stem_for_imagenet_they_have_the_size_and_flops_of_sahayam_et_al(
     name: str, millions: float, gflops: float | None
 ) -> None:
-    """Their table's numbers, cut to two places: 10 classes, images of 128 pixels."""
+    """Their table's numbers, truncated to two decimal places: 10 classes, images of 128 pixels."""
     net = network(name, stem="imagenet")
     assert 0 <= sum(p.numel() for p in net.parameters()) / 1e6 - millions < 0.01
     if gflops is not None:
@@ -95,7 +95,7 @@ def test_resnet101_and_densenet121_have_as_many_parameters_as_published() -> Non
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet101", "densenet121"])
 def test_the_small_stem_does_at_32_pixels_what_the_other_does_at_128(name: str) -> None:
-    """But for the stem itself: 3x3 on 32 x 32 places in place of 7x7 on 64 x 64, each to 64 channels."""
+    """Except for the stem itself: 3x3 at 32 x 32 positions instead of 7x7 at 64 x 64, each to 64 channels."""
     small, _ = model_flops(network(name, stem="small"), torch.Size((3, 32, 32)))
     large, _ = model_flops(network(name, stem="imagenet"), torch.Size((3, 128, 128)))
     assert small - 2 * 9 * 3 * 64 * 32**2 == large - 2 * 49 * 3 * 64 * 64**2
@@ -108,7 +108,7 @@ def test_the_small_stem_does_at_32_pixels_what_the_other_does_at_64(name: str) -
     assert small == large
 
 
-def test_a_network_that_does_not_fit_small_images_is_a_sentence() -> None:
+def test_a_network_that_does_not_fit_small_images_gives_one_sentence() -> None:
     with pytest.raises(UserError, match="does not fit images of 1x8x8"):
         model_flops(network("densenet121", 1, stem="imagenet"), torch.Size((1, 8, 8)))
 
@@ -137,7 +137,7 @@ def test_resnets_begin_as_torch_s_layers_or_as_torchvision_s(stem: str) -> None:
         ("mobilenet_v3_small", {"dropout": 0}, {"dropout": 0.5}),
     ],
 )
-def test_dropout_and_stochastic_depth_are_all_that_is_random_and_of_the_generator_that_checkpoints_hold(
+def test_only_dropout_and_stochastic_depth_are_random_and_they_use_the_generator_in_checkpoints(
     name: str, off: dict[str, float], on: dict[str, float]
 ) -> None:
     batch = images(4, 3, 16)

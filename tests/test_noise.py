@@ -58,7 +58,7 @@ def noise(seed: int) -> Random:
 
 
 def data_of(labels: list[int] | Tensor, classes: int, images: Tensor | None = None) -> Data:
-    """Training examples with these labels, and images of random pixels where none are given."""
+    """Training examples with these labels, and images of random pixels if none are given."""
     labels = torch.as_tensor(labels)
     generator = torch.Generator().manual_seed(0)
     if images is None:
@@ -77,7 +77,7 @@ def data_of(labels: list[int] | Tensor, classes: int, images: Tensor | None = No
 
 
 def flips(clean: Data, noisy: Data) -> Counter[tuple[int, int]]:
-    """How often each (true label, wrong label) is in the data."""
+    """How often each (true label, wrong label) occurs in the data."""
     wrong = clean.labels != noisy.labels
     return Counter(zip(clean.labels[wrong].tolist(), noisy.labels[wrong].tolist(), strict=True))
 
@@ -174,7 +174,7 @@ def test_noise_takes_nothing_from_the_randomness_of_the_sampler() -> None:
     )
 
 
-def test_more_noise_than_examples_is_a_sentence(experiment_for: Callable[..., Experiment]) -> None:
+def test_more_noise_than_examples_gives_one_sentence(experiment_for: Callable[..., Experiment]) -> None:
     with pytest.raises(UserError, match=r"noise\.rate=1\.5"):
         experiment_for("noise=symmetric", "noise.rate=1.5")
 
@@ -228,7 +228,7 @@ def test_two_classes_are_swapped() -> None:
 # ---- asymmetric
 
 CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-# the superclass of every CIFAR-100 class, as the data set's own coarse labels have it
+# the superclass of every CIFAR-100 class, from the data set's own coarse labels
 COARSE = [
     4,
     1,
@@ -408,7 +408,7 @@ def test_equal_images_of_a_class_are_mistaken_for_the_same_class_and_different_o
         assert len(set.union(*(became[c, k] for k in range(8)))) > 1
     for k in range(8):  # nor the picture alone
         assert len(set.union(*(became[c, k] for c in range(5)))) > 1
-    # the same test does not hold where labels are flipped without a look at the image
+    # the same test fails if labels are flipped without looking at the image
     assert all(len(targets) == 4 for targets in transitions(AT_A_RATE["symmetric"]).values())
 
 
@@ -454,7 +454,7 @@ def test_one_permutation_of_the_places_is_recovered_from_every_corrupted_image_a
     height: int, width: int
 ) -> None:
     places = torch.arange(height * width, dtype=torch.uint8).view(height, width)
-    images = torch.stack([places, places + 100, places + 150]).expand(40, 3, height, width)  # one memory for all
+    images = torch.stack([places, places + 100, places + 150]).expand(40, 3, height, width)  # all share one memory
     noisy = ShufflePixels(0.5).apply(data_of([0] * 40, 2, images), noise(2))
     shuffled = noisy.images[noisy.corrupted] - torch.tensor([0, 100, 150], dtype=torch.uint8)[:, None, None]
     orders = {tuple(order) for order in shuffled.flatten(0, 1).flatten(1).tolist()}
@@ -493,7 +493,7 @@ def grey_levels() -> Tensor:
 
 
 def viewed(data: Data, seed: int) -> Tensor:
-    """The training images as a view of all examples has them."""
+    """The training images as they are in a view of all examples."""
     if data.each_access is None:
         return data.images
     index = torch.arange(len(data.labels))
@@ -609,7 +609,7 @@ def test_augmentations_are_handed_fresh_noise_as_uint8_images(experiment_for: Ca
     noisy, _ = prepare(experiment)
     assert len(handed) == 2
     for drawn, images in handed:
-        assert images.dtype == torch.uint8  # RandAugment takes nothing else
+        assert images.dtype == torch.uint8  # RandAugment accepts nothing else
         changed = (images != clean.images[drawn]).flatten(1).any(1)
         assert torch.equal(changed, noisy.corrupted[drawn])
 
@@ -716,13 +716,13 @@ def test_a_file_of_something_else_is_refused_in_a_sentence_and_no_code_in_it_is_
         Human(str(path), "worse_label").apply(data, noise(0))
 
 
-def test_a_missing_file_is_a_sentence_that_says_where_to_get_it_and_where_to_put_it(tmp_path: Path) -> None:
+def test_a_missing_file_gives_one_sentence_that_says_where_to_get_it_and_where_to_put_it(tmp_path: Path) -> None:
     path = tmp_path / "CIFAR-10_human.pt"
     with pytest.raises(UserError, match=rf"noise\.file={path} is not there; get it from https://github\.com/"):
         Human(str(path), "worse_label").apply(data_of([0, 1], 10), noise(0))
 
 
-def test_where_the_file_lies_is_no_part_of_the_experiment_and_which_labels_are_is(
+def test_the_file_s_place_is_not_part_of_the_experiment_but_the_choice_of_labels_is(
     experiment_for: Callable[..., Experiment],
 ) -> None:
     reference = experiment_for("noise=cifar10n").run_id

@@ -1,4 +1,4 @@
-"""The papers' numbers: the file is sound, copied without a slip, and shown beside the right runs only."""
+"""The papers' numbers: the file is valid, copied without a mistake, and shown beside the right runs only."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_every_line_of_the_file_keeps_to_its_columns() -> None:
 
 
 def test_every_setting_is_one_that_a_run_can_have() -> None:
-    """Options are files of conf/, values are in one of them; no two numbers of a metric are of the same settings."""
+    """Options are files of conf/, values are in one of them; no two numbers of a metric have the same settings."""
     root = (CONF / "config.yaml").read_text()
     for one in EVERY:
         for name, values in one.settings.items():
@@ -162,7 +162,7 @@ def test_runs_of_other_settings_are_not_set_beside_the_paper(other: dict[str, An
     write_hu(tmp_path, **other)
     refused(
         aggregate(tmp_path, "--metric", "test_error", "--paper", "hu2021"),
-        "--paper hu2021: no cell is of the settings",
+        "--paper hu2021: no cell has the settings",
         "test_error, speedup_examples",
     )
 
@@ -172,11 +172,11 @@ def test_a_cell_that_mixes_settings_is_not_set_beside_the_paper() -> None:
     table = tabulate([whole], ["sampler"], ["budget"], "test_error")
     assert len(fitting([whole, whole], [table], of_paper("hu2021"))) == 1
     for runs in ([whole, {**whole, "epochs": 10.0}], [{**whole, "epochs": 10.0}, whole]):
-        with pytest.raises(UserError, match="no cell is of the settings"):
+        with pytest.raises(UserError, match="no cell has the settings"):
             fitting(runs, [table], of_paper("hu2021"))
 
 
-def test_what_was_read_off_a_figure_says_so(tmp_path: Path) -> None:
+def test_numbers_read_off_a_figure_say_so(tmp_path: Path) -> None:
     write(tmp_path, dataset="cifar100", model="resnet18", epochs=200.0, batch_size=128, test_accuracy=0.7)
     out = aggregate(tmp_path, "--paper", "arazo2021").out
     assert "digitised from a figure, ± 0.2" in out

@@ -1,4 +1,4 @@
-"""The page about a folder of runs: its numbers are those of the runs, it stands alone, and it is whole or not there."""
+"""The page about a folder of runs: its numbers are those of the runs, it stands alone, and it is complete or absent."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ MEASURED: dict[str, Any] = {
 
 
 def write(folder: Path, lines: list[dict[str, Any]] | None = None, **changes: Any) -> Path:
-    """A finished run's folder below `folder`, see tables.write; by default with an evaluation halfway and one at the
-    end. Its path."""
+    """Write a finished run's folder below `folder`, see tables.write; by default with an evaluation halfway and one at
+    the end. Returns its path."""
     changes = {**MEASURED, **changes}
     end = {"progress": 1.0, **{n: v for n, v in result(**changes).items() if isinstance(v, int | float)}}
     half = {**end, "progress": 0.5, **{name: end[name] / 2 for name in ("updates", "test_accuracy")}}
@@ -69,7 +69,7 @@ class Element:
     content: list[Element | str] = field(default_factory=list)
 
     def all(self, name: str, **attributes: str) -> list[Element]:
-        """Those below it of that name, in order."""
+        """All elements of that name below it, in order."""
         found = []
         for child in self.content:
             if isinstance(child, Element):
@@ -84,7 +84,7 @@ class Element:
 
     @property
     def text(self) -> str:
-        """In words, with single spaces."""
+        """Its text, with single spaces."""
         parts = (child if isinstance(child, str) else child.text for child in self.content)
         return " ".join(" ".join(parts).split())
 
@@ -122,7 +122,7 @@ class Page(HTMLParser):
         return self.root.one("section", id=name)
 
     def fact(self, about: str) -> list[str]:
-        """What the head of the page says of something."""
+        """What the head of the page says about something."""
         facts = self.root.one("dl", **{"class": "facts"})
         names = [element.text for element in facts.all("dt")]
         return [element.text for element in facts.all("dd")[names.index(about)].all("p")]
@@ -139,14 +139,14 @@ def report(*arguments: Any, cwd: Path | None = None) -> Done:
 
 
 def page_of(folder: Path, *options: Any) -> Page:
-    """The page about a folder, of a command that has nothing to complain of."""
+    """The page about a folder, from a command that reports no problems."""
     done = report(folder, *options)
     assert (done.code, done.err) == (0, "")
     return Page((folder / "report.html").read_text())
 
 
 def refused(done: Done, *words: str) -> None:
-    """Check that it failed with one sentence that has these words."""
+    """Check that it failed with one sentence that contains these words."""
     assert (done.code, done.out) == (1, "")
     (line,) = done.err.splitlines()
     assert line.startswith("report: ")
@@ -156,7 +156,7 @@ def refused(done: Done, *words: str) -> None:
 
 @pytest.fixture
 def charts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What every picture of a page is drawn of: lines, title, x, y, limits, factor; and the figure."""
+    """What every picture of a page is drawn from: lines, title, x, y, limits, factor; and the figure."""
     drawn = []
 
     def spy(*arguments: Any) -> Any:
@@ -249,7 +249,7 @@ def test_a_chart_draws_its_points_bands_and_gaps() -> None:
     corners = {(round(x), round(y)) for path in band.get_paths() for x, y in path.vertices if not math.isnan(y)}
     assert {(10, 40), (10, 60), (20, 40), (20, 80)} <= corners
     alone = [segment.tolist() for segment in bars.get_segments() if len(segment)]
-    assert alone == [[pytest.approx([40, 75]), pytest.approx([40, 85])]]  # what has no neighbour has a bar
+    assert alone == [[pytest.approx([40, 75]), pytest.approx([40, 85])]]  # a point without neighbours has a bar
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title(loc="left")) == (
         "FLOPs (in\N{NO-BREAK SPACE}10³)",
         "accuracy, %",
@@ -435,7 +435,7 @@ def test_nothing_but_seeds_is_averaged_over(runs: list[dict[str, Any]], rows: An
 
 
 def test_the_task_makes_panels_the_method_rows_and_the_budget_columns(tmp_path: Path) -> None:
-    """What a data set brings along is no row: it does not tell more runs apart."""
+    """What the data set chooses is not in the rows: it does not tell more runs apart."""
     for dataset, lr in [("digits", 0.1), ("svhn", 0.2)]:
         for sampler in ("is", "sb"):
             write(tmp_path, dataset=dataset, lr=lr, sampler=sampler)
@@ -581,7 +581,7 @@ def test_results_of_other_versions_have_a_page_of_what_they_hold(tmp_path: Path)
     assert dict(zip(head, line, strict=True))["flops (in 10⁹)"] == "1"
 
 
-def test_a_number_that_is_not_finite_is_shown_and_said(tmp_path: Path) -> None:
+def test_a_number_that_is_not_finite_is_shown_and_reported(tmp_path: Path) -> None:
     write(tmp_path, test_accuracy=float("nan"), seconds=float("inf"))
     write(tmp_path, sampler="is")
     page = page_of(tmp_path)
@@ -589,7 +589,7 @@ def test_a_number_that_is_not_finite_is_shown_and_said(tmp_path: Path) -> None:
     assert "test_accuracy is nan in" in page.section("results").text
 
 
-def test_dirty_code_several_commits_and_machines_are_said_plainly(tmp_path: Path) -> None:
+def test_dirty_code_several_commits_and_machines_are_reported_plainly(tmp_path: Path) -> None:
     write(tmp_path, sampler="is")
     write(tmp_path, sampler="sb", commit="deadbeefdeadbeef", dirty=True, device="NVIDIA H100")
     write(tmp_path, sampler="uniform", commit=None, dirty=None)
@@ -605,7 +605,7 @@ def test_dirty_code_several_commits_and_machines_are_said_plainly(tmp_path: Path
     assert ["versions.torch", "2.15.0", "3"] in lines
 
 
-def test_clean_code_of_one_commit_needs_no_word(tmp_path: Path) -> None:
+def test_clean_code_of_one_commit_needs_no_remark(tmp_path: Path) -> None:
     write(tmp_path)
     assert not page_of(tmp_path).root.one("header").all("div", role="note")
 
@@ -634,13 +634,13 @@ def test_a_paper_s_numbers_are_set_beside_those_panels_that_have_its_settings(tm
     write_hu(tmp_path, noise="shuffle_pixels", epochs=10.0)
     results = page_of(tmp_path, "--metric", "test_error", "--paper", "hu2021").section("results")
     assert len(results.all("table")) == 3
-    assert "not answered: --paper hu2021: no cell is of the settings" in results.text
+    assert "not answered: --paper hu2021: no cell has the settings" in results.text
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--paper hu2021", "--paper hu2021: no cell is of the settings"),
+        ("--paper hu2021", "--paper hu2021: no cell has the settings"),
         ("--baseline sampler=is", "--baseline sampler=is leaves no run"),
         ("--metric test_accuracy_at_best_validation", "its evaluations have no val_accuracy"),
         ("--metric speedup_examples", "speedup_examples is a ratio to a baseline"),
@@ -673,7 +673,7 @@ def test_speed_ups_follow_the_threshold_and_what_generalised_follows_the_share(t
     assert shown("--share", "0.8") == "1 / 1"
 
 
-def test_what_a_sweep_planned_and_is_not_there_is_named(tmp_path: Path) -> None:
+def test_what_a_sweep_planned_and_is_missing_is_named(tmp_path: Path) -> None:
     there = write(tmp_path)
     write_plan({there: ["sampler=uniform"], tmp_path / "is-s0-0": ["sampler=is", "budget=0.3"]})
     assert page_of(tmp_path).fact("Planned") == [
@@ -750,11 +750,11 @@ def test_every_picture_has_a_text_and_every_table_headings(tmp_path: Path) -> No
         ("runs --rows smapler", ["no run has smapler", "sampler"]),
         ("runs --metric device", ["device is not a number"]),
         ("runs --cols ,", ["--cols names no setting"]),
-        ("runs --baseline sampler=uniform", ["--baseline sampler=uniform is all 1 runs"]),
+        ("runs --baseline sampler=uniform", ["--baseline sampler=uniform matches all 1 runs"]),
         ("runs --baseline sampler", ["is not of the form setting=value"]),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence_and_writes_nothing(
+def test_what_cannot_be_done_gives_one_sentence_and_writes_nothing(
     arguments: str, words: list[str], tmp_path: Path
 ) -> None:
     write(tmp_path / "runs")

@@ -60,7 +60,7 @@ def as_csv(folder: Path, path: Path) -> Path:
     return path
 
 
-def test_in_a_notebook_runs_are_a_row_each(tmp_path: Path) -> None:
+def test_in_a_notebook_each_run_is_one_row(tmp_path: Path) -> None:
     write_sweep(tmp_path)
     rows = frame([tmp_path])
     assert len(rows) == 12
@@ -109,7 +109,7 @@ def test_a_run_that_is_in_a_folder_and_in_a_csv_counts_once(tmp_path: Path) -> N
     assert done.err == f"skipped 12 of the runs in {path}, which {tmp_path / 'outputs'} has too\n"
 
 
-def test_evaluations_are_those_in_the_csv_and_not_of_where_the_run_once_lay(tmp_path: Path) -> None:
+def test_evaluations_are_those_in_the_csv_and_not_those_in_the_run_s_former_folder(tmp_path: Path) -> None:
     write_sweep(tmp_path / "outputs")
     path = as_csv(tmp_path / "outputs", tmp_path / "runs.csv")
     lines = list(csv.DictReader(path.open()))
@@ -193,12 +193,12 @@ def test_settings_vary_where_their_words_do() -> None:
 
 @pytest.fixture
 def worth(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache for three runs, as there is for hundreds."""
+    """Use a cache for three runs, as otherwise for hundreds."""
     monkeypatch.setattr(cache, "WORTH", 3)
 
 
 def opened(folder: Path) -> int:
-    """How many results a reading opens."""
+    """How many results one reading opens."""
     with mock.patch("budgetrun.tables.runs.read_result", wraps=read_result) as reading:
         read([folder])
     return int(reading.call_count)
@@ -230,7 +230,7 @@ def test_a_cache_is_written_again_only_when_something_changed(worth: None, tmp_p
     assert opened(tmp_path) == 0
 
 
-def test_a_cache_of_another_form_is_not_believed(worth: None, tmp_path: Path) -> None:
+def test_a_cache_of_another_format_is_ignored(worth: None, tmp_path: Path) -> None:
     write_three(tmp_path)
     read([tmp_path])
     content = json.loads((tmp_path / NAME).read_text())
@@ -238,14 +238,14 @@ def test_a_cache_of_another_form_is_not_believed(worth: None, tmp_path: Path) ->
     assert opened(tmp_path) == 3
 
 
-def test_few_runs_are_read_without_one(tmp_path: Path) -> None:
+def test_few_runs_are_read_without_a_cache(tmp_path: Path) -> None:
     write_three(tmp_path)
     read([tmp_path])
     assert not (tmp_path / NAME).exists()
 
 
 def test_a_result_that_changed_in_any_way_is_read_anew(worth: None, tmp_path: Path) -> None:
-    """Replaced by one of the same size and time, as with a clock set back; written over; gone; and a new one."""
+    """Replaced by one of the same size and time, as if the clock was set back; overwritten; removed; and added."""
     paths = [path / "result.json" for path in write_three(tmp_path)]
     read([tmp_path])
     stat = paths[0].stat()
@@ -279,7 +279,7 @@ def test_a_result_that_changed_in_any_way_is_read_anew(worth: None, tmp_path: Pa
         b'{"form": 1, "shapes": 3, "runs": {}}',
     ],
 )
-def test_a_cache_that_is_none_is_replaced_without_a_word(worth: None, content: bytes, tmp_path: Path) -> None:
+def test_an_invalid_cache_is_replaced_silently(worth: None, content: bytes, tmp_path: Path) -> None:
     write_three(tmp_path)
     (tmp_path / NAME).write_bytes(content)
     done = aggregate(tmp_path)

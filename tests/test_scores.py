@@ -1,4 +1,4 @@
-"""What each scorer says of an example, against numbers worked out by hand, and the files that carry it."""
+"""What each scorer says about an example, against numbers worked out by hand, and the files that store it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def predicting(classes: list[int]) -> Tensor:
 
 
 def presented(context_for: Callable[..., Any], never: str, n: int, sequence: list[dict[int, bool]]) -> list[float]:
-    """The scores after batches that have these examples right or wrong."""
+    """The scores after batches in which these examples are right or wrong."""
     scorer = Forgetting(never=never)
     scorer.start(context_for(n, 4))
     for right in sequence:
@@ -209,7 +209,7 @@ class Spent:
 
 @pytest.fixture
 def trained(context_for: Callable[..., Context]) -> Any:
-    """Of a loss: a context over 11 examples that looks with a real network, the network, and the looks' charges."""
+    """For a loss: a context over 11 examples that looks with a real network, the network, and the looks' charges."""
 
     def make(loss: Any) -> tuple[Any, nn.Module, Spent]:
         data = replace(context_for(11, 4).view.data, mean=[0.0] * 3, std=[1.0] * 3)

@@ -33,12 +33,12 @@ def labels_of(index: Tensor) -> Tensor:
 
 
 def coded(index: Tensor) -> Tensor:
-    """Images [B, 2, 4, 4] whose pixels say which example they are, beyond 255 too."""
+    """Images [B, 2, 4, 4] whose pixels encode the number of their example, beyond 255 too."""
     return torch.stack([index % 256, index // 256], 1).to(torch.uint8)[:, :, None, None].expand(-1, -1, 4, 4)
 
 
 def view_of(*steps: Augmentation, ahead: int | None = None, seed: int = 0) -> Views:
-    """Views of N coded images; ahead: how many are augmented at once, where it is not the default."""
+    """Views of N coded images; ahead: how many are augmented at once, if not the default."""
     index = torch.arange(N)
     images, labels = coded(index).contiguous(), labels_of(index)
     data = Data(images, labels, images[:1], labels[:1], [0.5] * 2, [0.5] * 2, flip=True, padding=1, classes=CLASSES)
@@ -68,7 +68,7 @@ class EachImage(Step):
 
 @dataclass
 class Noise:
-    """Adds to every image a random number of its own."""
+    """Adds a separate random number to every image."""
 
     image_wise: ClassVar[bool] = True
 
@@ -144,8 +144,8 @@ def test_steps_that_change_each_image_by_itself_are_applied_to_several_batches_a
         before = len(step.given)
         stream.take(10)
         takes.append(step.given[before:])
-    # whole batches up to 45 images and to the end of the draw; where that is in a batch, the next draw completes it
-    # and goes on with whole batches
+    # whole batches of up to 45 images until the draw ends; if it ends within a batch, the next draw completes that
+    # batch and goes on with whole batches
     assert takes == [[40], [], [], [], [30], [], [], [35], [], [], [45]]
 
 
@@ -190,7 +190,7 @@ def test_the_data_set_is_never_changed_by_a_step_that_works_in_place() -> None:
     assert torch.equal(view.data.images, coded(torch.arange(N)))
 
 
-def test_mixup_draws_one_lambda_a_batch_and_partners_within_it() -> None:
+def test_mixup_draws_one_lambda_per_batch_and_partners_within_it() -> None:
     stream = Stream(Draws([100]), view_of(EachImage(), Mixup(alpha=0.5, draw="batch"), ahead=1000))
     lambdas = []
     for count in (16, 16, 30, 16, 50):
@@ -208,7 +208,7 @@ def test_mixup_draws_one_lambda_a_batch_and_partners_within_it() -> None:
 
 @pytest.mark.parametrize("mix", [Mixup(0.5, "image"), CutMix(1.0, "image", 1.0), RICAP(0.3, "image")])
 def test_mixed_pixels_are_those_of_the_sources_that_the_batch_names(mix: CutMix | Mixup | RICAP) -> None:
-    """Mean pixels of an image: each source's own code, by its share."""
+    """The mean pixels of an image are the codes of its sources, weighted by their shares."""
     stream = Stream(Draws([90, 11]), view_of(EachImage(), mix, ahead=1000))
     for count in (16, 30, 16, 50):
         batch = stream.take(count)

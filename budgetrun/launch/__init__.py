@@ -1,1 +1,1 @@
-"""From a command line to runs: composing, sweeps, launchers. Hydra is imported here alone."""
+"""From a command line to runs: composing, sweeps, launchers. Apart from `__main__`, only this package imports Hydra."""

@@ -1,4 +1,4 @@
-"""The command line as it was typed: where its configuration is searched, and what its words compose. Free of torch."""
+"""The command line as typed: where its configuration is searched for, and what it composes. Does not import torch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from omegaconf import DictConfig
 
 from budgetrun.errors import UserError
 
-# in a checkout conf/ lies beside the package, in an installed wheel inside it
+# conf/ is beside the package in a checkout, and inside it in an installed wheel
 PACKAGE = Path(__file__).resolve().parent.parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 
 def command(arguments: list[str]) -> argparse.Namespace:
-    """What Hydra's own parser makes of a command line; raises UserError where that would print its usage."""
+    """Parse a command line with Hydra's own parser; raises UserError where that parser would print its usage."""
 
     def refuse(message: str) -> NoReturn:
         raise UserError(f"{message}; --help lists what is understood, and flags come before key=value")
@@ -31,15 +31,15 @@ def command(arguments: list[str]) -> argparse.Namespace:
 
 
 def at_home(argument: str) -> str:
-    """A key=value with ~/ in its values as the user's home; a shell does that for some keys, and Hydra reads no ~."""
+    """Expand ~/ in the values of a key=value. A shell does so only for some keys, and Hydra does not expand ~."""
     key, equals, values = argument.partition("=")
     return key + equals + re.sub(r"(?:^|(?<=,))~(?=/|,|$)", str(Path.home()), values) if equals else argument
 
 
 def composed(arguments: list[str], overrides: list[str]) -> DictConfig:
-    """What these overrides compose, with the configuration and the folders that a command line names.
+    """Compose these overrides with the configuration and the folders that a command line names.
 
-    Hydra's part is included. A Hydra that is at work is left as it was.
+    The `hydra` node is included. A running Hydra is left as it was.
     """
     typed = command(arguments)
     conf = Path(typed.config_path).resolve() if typed.config_path else CONF

@@ -1,4 +1,4 @@
-"""Errors of the command line in one sentence: what, where, and what to do."""
+"""Explains command-line errors in one sentence: what, where, and what to do."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from budgetrun.errors import UserError, one_line
 from budgetrun.launch.command import CONF, command, composed
 from budgetrun.terminal import shown
 
-# sweepers and launchers, and what they are made of
+# sweepers and launchers, and the packages that they build on
 PLUGINS = ("hydra_plugins", "optuna", "sqlalchemy", "joblib")
 
 
 def explain(error: BaseException, arguments: list[str]) -> str | None:
-    """The sentence for an error of this command line that the user can mend; None for one that is a bug."""
+    """The sentence for an error in this command line that the user can fix; None if the error is a bug."""
     sentence = in_words(error, arguments)
-    return None if sentence is None else shown(sentence)  # what was typed is in it
+    return None if sentence is None else shown(sentence)  # it quotes what was typed
 
 
 def in_words(error: BaseException, arguments: list[str]) -> str | None:
@@ -37,56 +37,56 @@ def in_words(error: BaseException, arguments: list[str]) -> str | None:
     typed = [o.partition("=") for o in command(arguments).overrides]
     for group, _, option in typed:
         if option.startswith("{") and options_of(group):
-            return f"{group}={option} is no option; type {group}=... for one, and values of it as in {group}.key=value"
-    if text.startswith("Config group override must be"):  # null or a number for an option
+            return f"{group}={option} is not an option; type {group}=... for one, and its values as {group}.key=value"
+    if text.startswith("Config group override must be"):  # null or a number instead of an option
         for group, _, option in typed:
             if (options := options_of(group)) and option not in options:
                 return no_option(group, option, options)
     if text.startswith("Ambiguous value for argument 'grid="):
-        return f"{text.split(chr(39))[1]} is more than one grid; run one after the other"
+        return f"{text.split(chr(39))[1]} is more than one grid; run them one after the other"
     if match := re.search(r"An item is already at '([^']+)'", text):
-        return f"{match[1]} is there already; type it without the +"
+        return f"{match[1]} already exists; type it without the +"
     if match := re.search(r"Could not (?:override|append.*?|find.*?) '([^']+)'", text):
         return unknown(match[1], keys(arguments))
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename} cannot be used ({error.strerror}); set output_dir or data_dir to another folder"
     if isinstance(error, (HydraException, OmegaConfBaseException)) or raised_by_hydra(error):
         return text
-    if (plugin := module_of(error)) in PLUGINS:  # what it was told to do cannot be done
+    if (plugin := module_of(error)) in PLUGINS:  # it cannot do what it was told
         return f"{plugin}: {type(error).__name__}: {text}"
     return None
 
 
 def no_option(group: str, option: str, options: list[str]) -> str:
-    """The sentence for an option that does not exist, with the nearest that does."""
+    """The sentence for an option that does not exist, with the closest match that does."""
     close = difflib.get_close_matches("none" if option == "null" else option, options, n=1)
     meant = f"did you mean {group}={close[0]}? " if close else ""
-    return f"{group}={option} is not an option of {group}; {meant}there are {', '.join(options)}"
+    return f"{group}={option} is not an option of {group}; {meant}the options are {', '.join(options)}"
 
 
 def raised_by_hydra(error: BaseException) -> bool:
-    """Whether the line that raised it is Hydra's own, or of what reads its files: it raises ValueError for some."""
+    """Whether Hydra, or a package that reads its files, raised the error, which may be a plain ValueError."""
     return module_of(error) in ("hydra", "omegaconf", "yaml")
 
 
 def module_of(error: BaseException) -> str:
-    """The package with the line that raised it."""
+    """The package that contains the line that raised the error."""
     frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     return frames[-1].partition(".")[0] if frames else ""
 
 
 def options_of(group: str) -> list[str]:
-    """The options of a group of ours; none of any other key."""
+    """The options of one of our groups; an empty list for any other key."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group.isidentifier() else []
 
 
 def keys(arguments: list[str]) -> list[str]:
-    """All keys that a command line can set, under the options that it chooses where they exist."""
+    """All keys that a command line can set, given the options that it chooses if those exist."""
     groups = [p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra"]
     chosen = [o for o in command(arguments).overrides if o.partition("=")[0] in [*groups, "hydra/launcher"]]
     try:
         cfg = composed(arguments, chosen)
-    except (HydraException, OmegaConfBaseException, ValueError):  # one of these is wrong too
+    except (HydraException, OmegaConfBaseException, ValueError):  # one of the chosen options is wrong too
         cfg = composed(arguments, [])
 
     def walk(node: DictConfig, path: str) -> list[str]:

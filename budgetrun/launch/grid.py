@@ -1,8 +1,8 @@
-"""From what is typed to the jobs of a sweep: every combination, as Hydra's own sweeper makes them, or a grid's.
+"""From the command line to the jobs of a sweep: every combination, as Hydra's own sweeper makes them, or a grid's.
 
 A grid is an option of the group `grid`: a YAML file with `sweeps`, a list of what would be typed after
-`python -m budgetrun -m`, and `common`, what all of them begin with. What is typed beside `grid=` takes the place of the
-grid's own words for the same keys. Interpolations are the jobs' own.
+`python -m budgetrun -m`, and `common`, what all of them begin with. Command-line values take precedence over the grid's
+values for the same keys. Interpolations are resolved in each job.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from budgetrun.launch.compose import Composed
 def jobs_of(typed: Sequence[str], composed: Composed) -> list[list[str]]:
     """The overrides of each job, each job once, in the order of the command line or of the grid's file.
 
-    typed: the key=value parts of a command line, without Hydra's own. Raises UserError where a grid's file is none, and
-    where there is no job at all.
+    typed: the key=value parts of a command line, without Hydra's own. Raises UserError if a grid's file is not a grid,
+    or if there is no job at all.
     """
     jobs: dict[tuple[str, ...], None] = {}
     for line in sweeps(typed, composed):
         jobs |= dict.fromkeys(combinations(map(composed.parse, line)))
     if not jobs:
         empty = [o for o in typed if not list(combinations([composed.parse(o)]))]
-        raise UserError(f"this is a sweep of no runs: {' '.join(empty)} has no value")
+        raise UserError(f"this sweep has no runs: {' '.join(empty)} has no value")
     return [list(job) for job in jobs]
 
 
 def combinations(overrides: Iterable[Override]) -> Iterable[tuple[str, ...]]:
-    """Every combination of the values of the overrides; a key's last values count."""
+    """Every combination of the values of the overrides; the last override of a key takes precedence."""
     values: dict[str, list[str]] = {}
     for override in overrides:
         key = override.get_key_element()
@@ -45,7 +45,7 @@ def combinations(overrides: Iterable[Override]) -> Iterable[tuple[str, ...]]:
             words = list(override.sweep_string_iterator())
         else:
             raise UserError(
-                f"{override.input_line} is for a sweeper that searches, as hydra/sweeper=optuna; "
+                f"{override.input_line} is for a sweeper that searches, such as hydra/sweeper=optuna; "
                 "without one, list the values: key=1,2,3 or key=range(1,4)"
             )
         values[key] = [f"{key}={word}" for word in words]
@@ -53,36 +53,39 @@ def combinations(overrides: Iterable[Override]) -> Iterable[tuple[str, ...]]:
 
 
 def sweeps(typed: Sequence[str], composed: Composed) -> list[list[str]]:
-    """What is typed, or each of a grid's sweeps with what is typed behind it."""
+    """The typed overrides alone, or each of a grid's sweeps followed by them."""
     grid = composed.whole.get("grid") and OmegaConf.to_container(composed.whole.grid, resolve=False)
     chosen = [composed.parse(o) for o in typed if o.startswith("grid=")]
     others = [o for o in typed if not o.startswith("grid=")]
     if any(override.is_sweep_override() for override in chosen):
-        raise UserError(f"{chosen[-1].input_line} is more than one grid; run one after the other")
+        raise UserError(f"{chosen[-1].input_line} is more than one grid; run them one after the other")
     if grid is None:
-        if chosen:  # of hydra.sweeper.params, which Hydra reads after it has composed the sweep
-            raise UserError(f"{chosen[-1].input_line} has no effect there; type it, or choose it in the defaults list")
+        if chosen:  # in hydra.sweeper.params, which Hydra reads after it has composed the sweep
+            raise UserError(
+                f"{chosen[-1].input_line} has no effect in hydra.sweeper.params; "
+                "type it, or choose it in the defaults list"
+            )
         return [others]
     name = composed.whole.hydra.runtime.choices.get("grid")
     if not isinstance(name, str):
         raise UserError(f"{chosen[-1].input_line} is not the name of a grid's file, without quotes and brackets")
     words = [[f"output_dir=outputs/{name}", *line, *others] for line in lines_of(grid, name)]
-    # of a grid that a configuration chooses, and not the command line, the jobs would be sweeps themselves
+    # where a configuration file and not the command line chooses the grid, each job would be a sweep itself
     return words if chosen else [[*line, "~grid"] for line in words]
 
 
 def lines_of(grid: Any, name: str) -> list[list[str]]:
-    """The words of each line of a grid's file, behind those that are common to all."""
+    """The words of each line of a grid's file, after the words that are common to all lines."""
     common, lines = (grid.get("common") or "", grid.get("sweeps")) if isinstance(grid, dict) else ("", None)
     if not isinstance(lines, list) or not lines or not all(isinstance(line, str) for line in [common, *lines]):
         raise UserError(
-            f"grid={name} has no sweeps, a list of what would be typed after python -m budgetrun -m, "
-            "and in common what all begin with"
+            f"grid={name} has no sweeps; list there what would be typed after python -m budgetrun -m, "
+            "and put into common what all of them begin with"
         )
     try:
         words = [[*shlex.split(common), *shlex.split(line)] for line in lines]
     except ValueError as error:
         raise UserError(f"grid={name} has a line that cannot be read ({error})") from error
     if whole := [word for line in words for word in line if word.startswith(("hydra", "grid="))]:
-        raise UserError(f"grid={name} has {whole[0]} in a line, which is of a whole sweep; type it beside grid=")
+        raise UserError(f"grid={name} has {whole[0]} in a line, but it is for a whole sweep; type it beside grid=")
     return words

@@ -1,4 +1,4 @@
-"""The help page, made of the comments in conf/."""
+"""The help page, built from the comments in conf/."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ then
   python scripts/report.py outputs/smoke
 
 An option's own values are set as in sampler.pool=5; --cfg job shows all of them. --config-dir DIR adds your own YAML
-files. A finished run is not run twice, an interrupted one goes on. Results: output_dir/<run>/result.json.
+files. A finished run is not run again, an interrupted one goes on. Results: output_dir/<run>/result.json.
 Exit codes: 0 done, 1 failed (one sentence on stderr says why), above 128 stopped by a signal
 (130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1, 140 SIGUSR2) and saved.
 """
@@ -40,7 +40,7 @@ def help_page(conf: Path) -> str:
     """Groups with their options, root values with their defaults and units, examples."""
     lines = [HEAD, "Groups"]
     root = (conf / "config.yaml").read_text()
-    default = dict(re.findall(r"^  - (\w+): (\w+)", root, flags=re.M)) | {"recipe": "brought by the data set"}
+    default = dict(re.findall(r"^  - (\w+): (\w+)", root, flags=re.M)) | {"recipe": "set by the data set"}
     for group in sorted(default, key=ORDER.index):
         lines.append(f"  {group} (default: {default[group]})")
         for option in sorted((conf / group).glob("*.yaml")):
@@ -48,12 +48,12 @@ def help_page(conf: Path) -> str:
     lines += ["", "Values at the root (a recipe may change them)"]
     for key, value, comment in re.findall(r"^(\w+): (\S+) # (.*)$", root, flags=re.M):
         lines.append(f"  {key + '=' + value:<22} {comment}" if "$" not in value else f"  {key:<22} {comment}")
-    # Hydra fills the page in as a template, in which a dollar sign is written twice
+    # Hydra uses the page as a template, in which a dollar sign is written twice
     return "\n".join([*lines, "", TAIL]).replace("$", "$$")
 
 
 def description(option: Path) -> str:
-    """The first comment of a YAML file that is not a directive of Hydra's."""
+    """The first comment of a YAML file that is not a Hydra directive."""
     comments = (
         line[2:] for line in option.read_text().splitlines() if line.startswith("# ") and "@package" not in line
     )

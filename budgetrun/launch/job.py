@@ -1,6 +1,6 @@
-"""One job, as Hydra's launchers call it: in this process, in a worker's, or on another node.
+"""One job, as Hydra's launchers call it: in this process, in a worker process, or on another node.
 
-A module of its own, so that what is sent to workers names it instead of carrying it. torch is imported in the job.
+It is a separate module so that the pickle for a worker refers to it instead of containing it. The job imports torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from budgetrun.training.summary import BEFORE, say
 
 
 def task(cfg: DictConfig) -> float | None:
-    """One run; its test accuracy, for sweepers that optimise. None of a dry run."""
+    """Run one job and return its test accuracy, for sweepers that optimise; None for a dry run."""
     if worker() is None:
         return ran(cfg)
     leave_with_the_first()
@@ -29,14 +29,14 @@ def task(cfg: DictConfig) -> float | None:
 
 
 def ran(cfg: DictConfig) -> float | None:
-    """The same, where stdout and stderr are lasting."""
+    """The same as `task`, for a process in which stdout and stderr are already `lasting`."""
     plugins.register_resolvers()
     log = logging.getLogger("budgetrun")
     log.setLevel(logging.INFO)
     hydra = HydraConfig.get()
-    in_sweep = not OmegaConf.is_missing(hydra.job, "num")  # of which Hydra goes on with the other jobs
+    in_sweep = not OmegaConf.is_missing(hydra.job, "num")  # in a sweep, Hydra goes on with the other jobs
     try:
-        # paths are as they were typed, wherever hydra.job.chdir has gone
+        # typed paths are relative to the original working directory, even with hydra.job.chdir
         with contextlib.chdir(hydra.runtime.cwd):
             again = in_sweep or cfg.get("force") or cfg.get("dry_run") or hydra.run.dir != "."
             record = None if again else known.record_of(cfg, hydra)
@@ -84,8 +84,8 @@ def ran(cfg: DictConfig) -> float | None:
 
 
 def no_run_dir(folder: str) -> UserError:
-    """The sentence for hydra.run.dir, in which no run would be."""
+    """The error for hydra.run.dir, a folder that no run would use."""
     return UserError(
         f"hydra.run.dir={folder} has no effect: a run's folder is named by its configuration; "
-        f"set output_dir={folder}, the folder that it is in"
+        f"set output_dir={folder}, the folder that contains it"
     )

@@ -1,8 +1,8 @@
-"""A finished run that is typed again, found without its parts, since to import torch for them takes 2 s of 2.6.
+"""Finds a finished run that is typed again without building its parts: importing torch for them takes 2 s of 2.6.
 
-The id of a run is a function of its configuration, of this package, and of the files and classes of the user's own that
-it names. Where it names none of those, the id is remembered by a hash of all the rest, the code itself included. What
-is not as it was has another hash, and the parts are built.
+The id of a run is a function of its configuration, of this package, and of the user's own files and classes that the
+configuration names. If it names none, the id is stored under a hash of all the rest, including the code itself. After
+any change the hash is different, and the parts are built.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ FOLDER = ".known"  # in an output_dir: one file per configuration, which holds t
 
 
 def record_of(cfg: DictConfig, hydra_part: HydraConf) -> Path | None:
-    """Where the id of this configuration is remembered; None where it depends on more than can be hashed."""
+    """The file that stores the id of this configuration; None if the id depends on more than can be hashed."""
     try:
         values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         choices: Any = OmegaConf.to_container(hydra_part.runtime.choices)
         if not all(is_ours(key, value) for key, value in words(values)):
             return None
-        typed = list(hydra_part.overrides.task)  # of an option that is typed as a list, Hydra keeps no choice
+        typed = list(hydra_part.overrides.task)  # Hydra keeps no choice for an option typed as a list
         decided = [sys.version, hydra.__version__, omegaconf.__version__, code(), values, choices, typed]
         digest = hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
         return Path(values["output_dir"]) / FOLDER / digest
-    except Exception:  # of anything that is wrong, building the parts says what
+    except Exception:  # building the parts then reports what is wrong
         return None
 
 
 def words(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """All words in a configuration, with their keys."""
+    """All strings in a configuration, with their keys."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from words(value)
@@ -56,7 +56,7 @@ def words(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def is_ours(key: str, value: str) -> bool:
-    """Whether a word means no more than its letters: no class of somebody else's, no file, and nobody's home."""
+    """Whether a string depends on nothing else: it names no class of another package, no file and no home folder."""
     if key == "_target_":
         return value.startswith("budgetrun.")
     return "~" not in value and all(content(path, {}) is None for path in files_of(key, value))
@@ -71,7 +71,7 @@ def code() -> str:
 
 
 def finished(record: Path) -> tuple[dict[str, Any], Path] | None:
-    """The result of the run that is remembered there, and its path; None where there is none, or not a whole one."""
+    """The result of the run that the file names, and its path; None if there is no complete result."""
     with contextlib.suppress(OSError, ValueError):
         name = record.read_text()
         if RUN.fullmatch(name):
@@ -81,7 +81,7 @@ def finished(record: Path) -> tuple[dict[str, Any], Path] | None:
 
 
 def remember(record: Path, run_id: str) -> None:
-    """It may fail: then the next time takes as long."""
+    """Store the id of a run. If that fails, the next call takes as long as this one."""
     with contextlib.suppress(OSError, UserError):
         record.parent.mkdir(exist_ok=True)
         write_text(record, run_id)

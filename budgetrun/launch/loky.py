@@ -10,7 +10,7 @@ from budgetrun.launch.workers import leave_with_the_first
 
 
 class Workers(LokyBackend):  # type: ignore[misc] # joblib has no types
-    """Processes that end with the one that started them, however that ended: also those that never got a job."""
+    """Processes that end when the one that started them ends, for whatever reason, even if they never got a job."""
 
     def configure(self, *args: Any, **options: Any) -> int:
         return super().configure(*args, **options, initializer=leave_with_the_first)

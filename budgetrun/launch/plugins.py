@@ -1,4 +1,4 @@
-"""What budgetrun adds to Hydra, through its public ways: a sweeper, a launcher, and two resolvers. Free of torch."""
+"""What budgetrun adds to Hydra through its public API: a sweeper, a launcher and two resolvers. Free of torch."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from budgetrun.launch import slurm
 from budgetrun.launch.command import CONF
 from budgetrun.launch.help import help_page
 
-# Hydra makes objects of classes in hydra_plugins alone. A file there would be imported by every other Hydra program of
-# the environment; so this module has a second name.
+# Hydra instantiates only classes in hydra_plugins. Every other Hydra program in the environment would import a file
+# there, so this module has a second name instead.
 PLACE = "hydra_plugins.budgetrun"
 
 
 @dataclass
 class SweeperOptions:
-    """What a configuration may say to the sweeper, with the types that Hydra checks."""
+    """The sweeper's options in a configuration, with the types that Hydra checks."""
 
     _target_: str = f"{PLACE}.BudgetSweeper"
     params: Any = None
@@ -34,10 +34,10 @@ class SweeperOptions:
 
 
 class BudgetSweeper(Sweeper):
-    """Every combination of what is typed, or a grid's, as hydra/sweeper=basic; but checked whole, and what is missing.
+    """Every combination, as in hydra/sweeper=basic, or a grid. Checks all jobs first, and runs only the missing ones.
 
-    params: overrides from a YAML file, before those of the command line. max_batch_size: jobs that the launcher gets at
-    a time; null for all.
+    params: overrides from a YAML file, before those of the command line. max_batch_size: how many jobs the launcher
+    gets at a time; null for all.
     """
 
     def __init__(self, params: DictConfig | None, max_batch_size: int | None) -> None:
@@ -48,13 +48,13 @@ class BudgetSweeper(Sweeper):
         self.of_hydra = config, hydra_context, task_function
 
     def sweep(self, arguments: list[str]) -> None:
-        from budgetrun.launch.sweep import sweep  # torch comes with it
+        from budgetrun.launch.sweep import sweep  # imports torch
 
         sweep([*self.params, *arguments], *self.of_hydra, self.max_batch_size)
 
 
 class SlurmQueue(Launcher):
-    """hydra/launcher=submitit_slurm: its name and its options. A sweep of ours gives them to slurm.SlurmLauncher."""
+    """The name and options of hydra/launcher=submitit_slurm. Our sweeper passes them to slurm.SlurmLauncher."""
 
     def __init__(self, **options: Any) -> None:
         pass
@@ -63,10 +63,10 @@ class SlurmQueue(Launcher):
         pass
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> NoReturn:
-        """Raises UserError: another sweeper waits for what its jobs return, and jobs of Slurm go back to the queue."""
+        """Raises UserError: another sweeper waits for its jobs' return values, but Slurm jobs go back to the queue."""
         raise UserError(
-            "hydra/launcher=submitit_slurm runs the sweeps of hydra/sweeper=budgetrun, which is the default; another "
-            "sweeper is itself a job for sbatch, and runs its own with hydra/launcher=joblib"
+            "hydra/launcher=submitit_slurm needs hydra/sweeper=budgetrun, which is the default; run another sweeper as "
+            "one sbatch job, with hydra/launcher=joblib for its own jobs"
         )
 
 
@@ -76,25 +76,25 @@ def mode(*, _root_: DictConfig) -> str | None:
 
 
 def register_resolvers() -> None:
-    """Those that conf/config.yaml asks; a worker's process needs them too."""
+    """Register the resolvers that conf/config.yaml uses; worker processes need them too."""
     OmegaConf.register_new_resolver("budgetrun.help", lambda: help_page(CONF), replace=True)
     OmegaConf.register_new_resolver("budgetrun.mode", mode, replace=True)
 
 
 def register() -> None:
-    """Make Hydra know all of it; it does not mind a second time."""
+    """Register everything with Hydra. A second call does no harm."""
     register_resolvers()
     store = ConfigStore.instance()
-    plugins = Plugins.instance()  # loads those that are installed, whose options are in the store then
+    plugins = Plugins.instance()  # loads the installed plugins and puts their options into the store
     sys.modules[PLACE] = sys.modules[__name__]
     for plugin in (BudgetSweeper, SlurmQueue):
         plugin.__module__ = PLACE
         plugins.register(plugin)
     store.store("budgetrun", SweeperOptions, group="hydra/sweeper", provider="budgetrun")
-    # in the place of hydra-submitit-launcher's
+    # replaces hydra-submitit-launcher's options
     options = OmegaConf.merge({"_target_": f"{PLACE}.SlurmQueue"}, slurm.OPTION)
     store.store("submitit_slurm", options, group="hydra/launcher", provider="budgetrun")
-    if "optuna.yaml" in store.list("hydra/sweeper"):  # which minimises what a job returns: ours return their accuracy
+    if "optuna.yaml" in store.list("hydra/sweeper"):  # it minimises what a job returns, and ours return the accuracy
         node = store.load("hydra/sweeper/optuna.yaml").node
         node.direction = "maximize"
         store.store("optuna", node, group="hydra/sweeper", provider="budgetrun")

@@ -1,4 +1,4 @@
-"""Whether experiments fit this machine and their data, and how long their updates take here."""
+"""Checks whether experiments fit this machine and their data, and times their updates here."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from budgetrun.training.machine import find_device, synchronize
 from budgetrun.training.network import Network
 from budgetrun.training.views import Views
 
-ENOUGH = 0.5  # seconds of updates that are timed
+ENOUGH = 0.5  # seconds of updates to time
 
 
 class NeedsAModel(Exception):
-    """A method asked for what only a run has."""
+    """A method asked for something that only a run has."""
 
 
 def needs_a_model(*_: Any, **__: Any) -> Any:
@@ -42,18 +42,18 @@ def needs_a_model(*_: Any, **__: Any) -> Any:
 
 
 class Preflight:
-    """Checks experiments one by one; data and models are read and built once for all that share them."""
+    """Checks experiments one by one. Data are read and models are built once for all experiments that share them."""
 
     def __init__(self) -> None:
         self.data: tuple[str, Data] | None = None
         self.models: set[str] = set()
-        self.flops: dict[str, tuple[int, int]] = {}  # of a model, forward and an update
+        self.flops: dict[str, tuple[int, int]] = {}  # per model, of a forward pass and of an update
         self.noises: set[str] = set()
         self.times: dict[str, float] = {}
         self.fingerprints: dict[str, str] = {}
 
     def __call__(self, experiment: Experiment) -> None:
-        """Raises UserError where the experiment does not fit."""
+        """Raises UserError if the experiment does not fit."""
         with memory.explained():
             self.check(experiment)
 
@@ -63,7 +63,7 @@ class Preflight:
         data = self.data_of(experiment)
         check_resized(data, settings)
         full_updates(settings, len(trained_on(data, settings).labels))
-        noise = json.dumps([self.source(experiment), resolved["noise"]])  # one seed says whether it fits
+        noise = json.dumps([self.source(experiment), resolved["noise"]])  # one seed shows whether it fits
         if noise not in self.noises:
             corrupt(data, experiment)
             self.noises.add(noise)
@@ -81,7 +81,7 @@ class Preflight:
             self.models.add(key)
 
     def rehearse(self, experiment: Experiment, data: Data, device: torch.device) -> None:
-        """Start the sampler and the scorer, without a model: they say whether the data and their files fit them."""
+        """Start the sampler and the scorer without a model, so that they check the data and their files."""
         settings, cpu = experiment.settings, torch.device("cpu")
         trained = trained_on(data, settings)
         random = Random.seeded(settings.seed, "sampler", cpu)
@@ -106,7 +106,7 @@ class Preflight:
                     method.start(context)
 
     def fingerprint(self, experiment: Experiment) -> str:
-        """That of the clean data, computed once for a source."""
+        """The fingerprint of the clean data, computed once per source."""
         if (source := self.source(experiment)) not in self.fingerprints:
             self.fingerprints[source] = fingerprint(self.data_of(experiment))
         return self.fingerprints[source]
@@ -121,12 +121,12 @@ class Preflight:
         return self.data[1]
 
     def updates(self, experiment: Experiment) -> int:
-        """How many uniform updates its budget is worth."""
+        """How many uniform updates the experiment's budget is worth."""
         examples = len(trained_on(self.data_of(experiment), experiment.settings).labels)
         return round(experiment.settings.budget * full_updates(experiment.settings, examples))
 
     def flops_of(self, model: Model, experiment: Experiment) -> tuple[int, int]:
-        """The FLOPs of an image, forward alone and in an update; raises UserError where it does not fit the model."""
+        """The FLOPs per image of a forward pass and of an update; raises UserError if images do not fit the model."""
         data = self.data_of(experiment)
         key = json.dumps([self.source(experiment), experiment.settings.image_size, repr(model)])
         if key not in self.flops:
@@ -134,7 +134,7 @@ class Preflight:
         return self.flops[key]
 
     def seconds(self, experiment: Experiment) -> float:
-        """How long it takes here without looks and evaluations, by the time of some updates on made-up images."""
+        """The run's time here without looks and evaluations, estimated by timing updates on made-up images."""
         data, settings = self.data_of(experiment), experiment.settings
         shape = trained_shape(data, settings)
         kind = [experiment.resolved["model"], shape, data.classes, settings.batch_size, settings.precision]
@@ -144,7 +144,7 @@ class Preflight:
 
 
 def seconds_per_update(experiment: Experiment, data: Data) -> float:
-    """On made-up images: the shortest of several updates, the first not counted; of one where that takes ENOUGH."""
+    """The shortest of several updates on made-up images, the first not counted. One is enough if it takes ENOUGH."""
     settings = experiment.settings
     device = find_device(settings.device)
     network = Network(experiment.model, experiment, data, device)

@@ -1,4 +1,4 @@
-"""What a command would run, before it does: its runs, what became of each, whether it can run, and what it costs."""
+"""Previews what a command would run: its runs, the state of each, whether it can run, and what it costs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from budgetrun.training.progress import duration
 def preview(
     runs: Sequence[tuple[Experiment, bool]], wrong: Sequence[tuple[str, str]] = (), preflight: Preflight | None = None
 ) -> None:
-    """Print a line for each run, and what those cost that the command would run.
+    """Print one line per run, and the cost of the runs that the command would start.
 
-    runs: each with whether it would. wrong: what was typed for those that cannot run, with the reason. preflight: what
-    checked them, None where this machine does not run them. Raises UserError where one cannot run.
+    runs: each experiment, and whether the command would run it. wrong: the overrides of each run that cannot run, and
+    why. preflight: what checked the runs; None if this machine does not run them. Raises UserError if one cannot run.
     """
     total = 0.0
     for experiment, is_wanted in runs:

@@ -1,4 +1,4 @@
-"""A sweep as jobs of Slurm, which save when they are stopped and go on when they start again.
+"""A sweep as Slurm jobs, which save when they are stopped and go on when they start again.
 
 Slurm's own commands (https://slurm.schedmd.com) and submitit do the work.
 """
@@ -28,7 +28,7 @@ from budgetrun.folder.run import commit
 
 log = logging.getLogger("budgetrun")
 
-# the states in which Slurm is through with a job; those of a job that it requeues are others
+# the states in which Slurm is done with a job; a requeued job has a different state
 ENDED = (
     "BOOT_FAIL",
     "CANCELLED",
@@ -41,27 +41,27 @@ ENDED = (
     "REVOKED",
     "TIMEOUT",
 )
-SLOWEST = 30.0  # seconds between two questions to Slurm while a sweep waits
+SLOWEST = 30.0  # longest time in seconds between two queries to Slurm while a sweep waits
 
 
 @dataclass
 class SlurmLauncher:
-    """Submits a sweep as a job array: what `hydra/launcher=submitit_slurm` is.
+    """Submits a sweep as a job array. It implements `hydra/launcher=submitit_slurm`.
 
     The options are those of sbatch, under the names that hydra-submitit-launcher gives them. `wait` and `runs_per_job`
-    are ours, and so are the meaning of a job's end (a failed run is a FAILED job) and what a signal does.
+    are our own, as are the final state of a job (a failed run makes a FAILED job) and the handling of signals.
     """
 
-    wait: bool = True  # stay until the last job has ended, and say what happens; false: submit and leave
-    runs_per_job: int = 1  # runs that share a job, one after another in one process, where they are small
-    array_parallelism: int = 256  # jobs that run at a time, at most
+    wait: bool = True  # wait until the last job has ended, and report what happens; false: submit and exit
+    runs_per_job: int = 1  # for small runs: how many share a job, one after another in one process
+    array_parallelism: int = 256  # how many jobs may run at a time
 
     partition: str | None = None  # None, here and below, is Slurm's default
     account: str | None = None
     qos: str | None = None
     timeout_min: int = 60  # a job's time limit in minutes
     signal_delay_s: int = 120  # seconds before the limit at which a job saves and goes back to the queue
-    max_num_timeout: int = 100  # times that a job may go back so; then it has failed
+    max_num_timeout: int = 100  # how often a job may go back like this before it fails
 
     cpus_per_task: int | None = None  # a job's CPUs, and the threads of torch
     gpus_per_node: int | None = None  # a job's GPUs; a run uses one
@@ -78,10 +78,10 @@ class SlurmLauncher:
 
     name: str = "budgetrun"  # in the queue
     comment: str | None = None
-    # any other option of sbatch; true is one without a value
+    # any other sbatch option; true stands for an option without a value
     additional_parameters: dict[str, Any] = field(default_factory=lambda: {"requeue": True})
-    setup: list[str] | None = None  # shell commands before the runs, as [module load cuda, source venv/bin/activate]
-    submitit_folder: str = "${hydra.sweep.dir}/.submitit/%j"  # of logs and submitit's files; %j is the job
+    setup: list[str] | None = None  # shell commands before the runs: [module load cuda, source venv/bin/activate]
+    submitit_folder: str = "${hydra.sweep.dir}/.submitit/%j"  # for logs and submitit's files; %j is the job number
     stderr_to_stdout: bool = True  # one log per job
 
     def __post_init__(self) -> None:
@@ -99,29 +99,29 @@ class SlurmLauncher:
             raise ValueError(f"signal_delay_s={self.signal_delay_s} leaves nothing of {limit}")
 
     def check(self) -> None:
-        """Raises UserError where Slurm or submitit is missing, before anything is written."""
+        """Raises UserError if Slurm or submitit is missing, before anything is written."""
         submitit_or_why()
         states()
 
     def queue(self, commands: Mapping[str, Sequence[str]], others: Collection[str] = ()) -> None:
         """Submit runs, each given by its folder and the command line that runs it alone, and `wait` for them.
 
-        Runs that a job in the queue has already are left to it. others: folders of runs that are not to be submitted,
-        but are waited for where a job has them. Raises UserError where Slurm refuses.
+        Runs that a job in the queue already has are not submitted again. others: folders of runs that are not
+        submitted, but are waited for if a job has them. Raises UserError if Slurm refuses.
         """
         asked = commands.keys() | set(others)
         there = {job: runs for job, runs in self.queued().items() if asked & set(runs)}
         taken = {run for runs in there.values() for run in runs}
         new = {run: list(command) for run, command in commands.items() if run not in taken}
         if there:
-            print(f"{len(asked & taken)} runs are in the queue already", flush=True)
+            print(f"{len(asked & taken)} runs are already in the queue", flush=True)
         jobs = there | (self.submit(new) if new else {})
         if not jobs:
             return
         numbers = " ".join(sorted({job.partition("_")[0] for job in jobs}, key=int))
         print(f"  to see them:    squeue --me\n  to cancel them: scancel {numbers}", flush=True)
         if not self.wait:
-            print("  the same command again submits what is missing then, and sums up what is finished")
+            print("  run the same command again to submit what is missing then, and to sum up what is finished")
             return
         try:
             self.watch(jobs)
@@ -130,7 +130,7 @@ class SlurmLauncher:
             raise Interrupted(how, getattr(interrupt, "signum", signal.SIGINT)) from None
 
     def queued(self) -> dict[str, list[str]]:
-        """The runs of every job submitted with this folder that Slurm is not through with, by the job's number."""
+        """The runs of every job submitted with this folder that Slurm is not done with, by job number."""
         submitit = submitit_or_why()
         active = [job for job, state in states().items() if state not in ENDED]
         jobs = [submitit.SlurmJob(self.submitit_folder, job) for job in active]
@@ -138,7 +138,7 @@ class SlurmLauncher:
         return {job: list(part.commands) for job, part in do.items() if isinstance(part, Allocation)}
 
     def submit(self, commands: Mapping[str, list[str]]) -> dict[str, list[str]]:
-        """Submit runs as one array of jobs; the runs of each job by its number."""
+        """Submit runs as one job array, and return the runs of each job by its number."""
         submitit = submitit_or_why()
         runs = list(commands.items())
         size = self.runs_per_job
@@ -147,7 +147,7 @@ class SlurmLauncher:
         if len(parts) > (most := longest_array()):
             enough = -(-len(runs) // most)
             raise UserError(
-                f"Slurm takes {most} jobs at a time here, and this sweep has {len(parts)}; "
+                f"Slurm accepts {most} jobs at a time here, and this sweep has {len(parts)}; "
                 f"set hydra.launcher.runs_per_job={enough} or more"
             )
         folder = Path(submitit.core.utils.JobPaths.get_first_id_independent_folder(self.submitit_folder))
@@ -156,39 +156,39 @@ class SlurmLauncher:
         try:
             executor = submitit.SlurmExecutor(self.submitit_folder, max_num_timeout=self.max_num_timeout)
             executor.update_parameters(**self.parameters())
-            with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats there what it raises
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit also prints there what it raises
                 jobs = executor.submit_array(parts)
         except submitit.core.utils.UncompletedJobError as error:  # what sbatch said
             for path in set(folder.iterdir()) - before:
                 path.unlink()
-            raise UserError(f"Slurm takes no job: {one_line(error)}") from error
+            raise UserError(f"Slurm rejected the job: {one_line(error)}") from error
         number = jobs[0].job_id.partition("_")[0]
         array = f", an array of {len(jobs)}" if len(jobs) > 1 else ""
         print(f"submitted {len(runs)} runs as job {number}{array}; the first log: {jobs[0].paths.stdout}")
         return {job.job_id: list(part.commands) for job, part in zip(jobs, parts, strict=True)}
 
     def parameters(self) -> dict[str, Any]:
-        """The options as submitit's, which are sbatch's."""
+        """The options under submitit's names, which are sbatch's."""
         ours = ("wait", "runs_per_job", "max_num_timeout", "submitit_folder")
         other = {"timeout_min": "time", "name": "job_name", "tasks_per_node": "ntasks_per_node"}
         values = {other.get(k, k): v for k, v in vars(self).items() if k not in (*ours, "mem_gb", "setup")}
         if self.mem_gb is not None:
             values["mem"] = f"{round(1024 * self.mem_gb)}MB"
-        # where Slurm does not confine a job to its CPUs, torch would start a thread for each of the machine's; srun
-        # does not take over the job's number of CPUs since Slurm 22.05
+        # where Slurm does not confine a job to its CPUs, torch would start a thread for each CPU of the machine; since
+        # Slurm 22.05, srun does not inherit the job's number of CPUs
         setup = [f"export OMP_NUM_THREADS={self.cpus_per_task or '${SLURM_CPUS_ON_NODE:-1}'}"]
         if self.cpus_per_task is not None:
             setup.append(f"export SRUN_CPUS_PER_TASK={self.cpus_per_task}")
         return values | {"setup": [*setup, *(self.setup or [])]}
 
     def watch(self, jobs: Mapping[str, list[str]]) -> None:
-        """Return when Slurm is through with these jobs; print how many run and wait, and which end badly."""
+        """Return when Slurm is done with these jobs; until then, print how many run and wait, and which end badly."""
         submitit = submitit_or_why()
         left, said, pause = dict(jobs), "", 1.0
         while True:
             try:
                 now = states()
-            except UserError as error:  # slurmctld restarts, or is busy; the jobs go on
+            except UserError as error:  # slurmctld is restarting or busy; the jobs go on
                 say = str(error)
             else:
                 for job in [job for job in left if now.get(job, "COMPLETED") in ENDED]:
@@ -207,17 +207,17 @@ class SlurmLauncher:
             time.sleep(pause)
 
 
-# the option as Hydra takes it, in which any other option of sbatch may be set
+# the option as Hydra stores it; additional_parameters accepts any other option of sbatch
 OPTION = OmegaConf.create(vars(SlurmLauncher()))
 OmegaConf.set_struct(OPTION.additional_parameters, False)
 
 
 @dataclass
 class Allocation:
-    """What one job does: its runs, one after another in one process. It travels to the job, and to the requeued job.
+    """What one job does: its runs, one after another in one process. It is sent to the job and to the requeued job.
 
-    commands: the command line of each run by its folder. submitted: the commit of the code at submission and whether it
-    was changed. failed: the runs that get no second try when the job is requeued.
+    commands: the command line of each run by its folder. submitted: the commit of the code at submission, and whether
+    there were changes since. failed: the runs that are not tried again when the job is requeued.
     """
 
     commands: dict[str, list[str]]
@@ -225,21 +225,21 @@ class Allocation:
     failed: list[str] = field(default_factory=list)
 
     def __call__(self) -> None:
-        """Run what is not finished; the job ends FAILED where a run failed."""
+        """Run what is not finished. The job ends as FAILED if a run failed."""
         if (now := commit()) != self.submitted:
             before, after = (f"{c}{' and changes' * bool(dirty)}" for c, dirty in (self.submitted, now))
-            log.warning("the code is not that of the submission: it was commit %s, now it is %s", before, after)
+            log.warning("the code has changed since the submission: it was commit %s, now it is %s", before, after)
         for folder, command in self.commands.items():
             if folder in self.failed:
                 continue
             code = run(command)
-            if code <= 128 or not (Path(folder) / "result.json").exists():  # it began: it is forced only once
+            if code <= 128 or not (Path(folder) / "result.json").exists():  # it has begun, and is forced only once
                 self.commands[folder] = [*command, "force=false"]
             if code > 128:
                 hand_back(code - 128)
             if code:
                 self.failed.append(folder)
-        for signum in STOPPING:  # Python takes its handlers away before it ends, and what is done would look killed
+        for signum in STOPPING:  # Python removes its handlers before it exits; a finished job would look killed
             signal.signal(signum, signal.SIG_IGN)
         if self.failed:
             sys.exit(f"{len(self.failed)} of {len(self.commands)} runs failed: {some(self.failed)}")
@@ -250,25 +250,25 @@ class Allocation:
 
 
 def run(command: Sequence[str]) -> int:
-    """The exit code of a command line that runs one experiment, here in this process."""
+    """Run the command line of one experiment in this process, and return its exit code."""
     sys.argv = ["budgetrun", *command, "hydra.mode=RUN"]
     code: Any = 0
     try:
         runpy.run_module("budgetrun", run_name="__main__")
     except SystemExit as end:
         code = end.code
-    except Exception:  # a bug, whose traceback belongs into the job's log; the other runs go on
+    except Exception:  # a bug: its traceback belongs in the job's log, and the other runs go on
         traceback.print_exc()
         code = 1
     return int(code or 0)
 
 
 def hand_back(signum: int) -> NoReturn:
-    """Leave a job that was asked to stop by this signal and has saved; see that it goes on later, where it should.
+    """Exit a job that has saved after this signal asked it to stop. Requeue it first if it should go on later.
 
-    Slurm sends SIGUSR2 ahead of the time limit, as submitit asks it to, and SIGTERM ahead of a preemption that leaves
-    time. The job is RUNNING then, and goes back to the queue. Where it is not, Slurm has decided already: scancel and
-    the time limit end it, a preemption and `scontrol requeue` requeue it.
+    Slurm sends SIGUSR2 before the time limit, as submitit asks it to, and SIGTERM before a preemption that leaves time.
+    The job is RUNNING then, and goes back to the queue. In any other state, Slurm has already decided: scancel and the
+    time limit end the job, a preemption and `scontrol requeue` requeue it.
     """
     here = submitit_or_why().JobEnvironment()
     if signum != signal.SIGINT and states(f"--jobs={here.job_id}").get(here.job_id) == "RUNNING":
@@ -277,9 +277,9 @@ def hand_back(signum: int) -> NoReturn:
 
 
 def states(*which: str) -> dict[str, str]:
-    """The state of each job of this user that Slurm remembers, by its number, as in 12 or 12_3 of an array.
+    """The state of each job of this user that Slurm remembers, by its number, such as 12, or 12_3 in an array.
 
-    which: options of squeue. Raises UserError where Slurm does not answer.
+    which: options of squeue. Raises UserError if Slurm does not answer.
     """
     if shutil.which("squeue") is None or shutil.which("sbatch") is None:
         raise UserError(
@@ -299,11 +299,11 @@ def longest_array() -> int:
     """How many jobs an array may have here."""
     answer = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=120).stdout
     found = [line.split("=")[1] for line in answer.splitlines() if line.startswith("MaxArraySize")]
-    return int(found[0]) if found else 1001  # which is Slurm's default
+    return int(found[0]) if found else 1001  # Slurm's default
 
 
 def submitit_or_why() -> Any:
-    """The module; raises UserError where it is not installed."""
+    """The submitit module; raises UserError if it is not installed."""
     try:
         import submitit
         import submitit.helpers
@@ -315,5 +315,5 @@ def submitit_or_why() -> Any:
 
 
 def some(names: Sequence[str]) -> str:
-    """The first of many."""
+    """The first three of the names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,6 +1,6 @@
-"""A sweep: all jobs are checked before the first one starts, only what is missing is run, and all is accounted for.
+"""A sweep: all jobs are checked before the first one starts, only missing runs are run, and every run is reported.
 
-Hydra's launchers launch the jobs. One that breaks because a worker was killed is started again for those that are left.
+Hydra's launchers launch the jobs. A launcher that breaks because a worker was killed is restarted for the jobs left.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from budgetrun.launch.preview import preview
 from budgetrun.launch.slurm import SlurmLauncher
 from budgetrun.training.progress import duration
 
-LOCAL = (".BasicLauncher", ".JoblibLauncher")  # those that run the jobs on this machine
-KILLED = 3  # times that a run's worker was killed while no other ran, after which the sweep goes on without it
+LOCAL = (".BasicLauncher", ".JoblibLauncher")  # the launchers that run jobs on this machine
+KILLED = 3  # the sweep goes on without a run whose worker was killed this often while no other ran
 Errors = dict[Path, BaseException]
 
 
 class Job:
-    """A checked job of a sweep: what was typed for it, and the run that it is."""
+    """A checked job of a sweep: its overrides and its run."""
 
     def __init__(self, overrides: list[str], experiment: Experiment) -> None:
         self.overrides, self.experiment = overrides, experiment
@@ -52,28 +52,28 @@ class Job:
         self.found = self.folder.state().word  # before the sweep
 
     def is_wanted(self) -> bool:
-        """Whether the sweep is to run it: not what another runs, nor what failed unless asked."""
+        """Whether the sweep should run it. Not if another process is running it, nor if it failed, unless asked."""
         settings = self.experiment.settings
         again = {FINISHED: settings.force, FAILED: settings.force or settings.retry_failed}
         return again.get(self.found, self.found in (MISSING, INTERRUPTED))
 
     def ends(self) -> list[int | None]:
-        """When its result and its failure were written: those from before the sweep are not what it is to make."""
+        """When its result and its failure were written, which tells new ones from those before the sweep."""
         paths = self.folder.result_path, self.folder.failed_path
         return [path.stat().st_mtime_ns if path.exists() else None for path in paths]
 
     def ended_since(self, before: list[int | None]) -> bool:
-        """Whether there is a result or a failure that was not; a forced run sets the old ones aside as it begins."""
+        """Whether there is a new result or failure. A forced run sets the old ones aside when it begins."""
         return any(now is not None and now != then for now, then in zip(self.ends(), before, strict=True))
 
 
 def sweep(
     words: Sequence[str], whole: DictConfig, context: HydraContext, task: TaskFunction, batch_size: int | None
 ) -> None:
-    """Check all jobs of the words that were typed, launch those that are wanted, and report.
+    """Check all jobs that the typed words describe, launch those that are wanted, and report.
 
-    whole: the configuration of the sweep. batch_size: the jobs that a launcher gets at a time, None for all. Raises
-    UserError where a job cannot run, before any is started, and where not all runs are finished in the end.
+    whole: the configuration of the sweep. batch_size: how many jobs a launcher gets at a time, None for all. Raises
+    UserError if a job cannot run, before any is started, and if not all runs are finished at the end.
     """
     check_asked(whole)
     composed = Composed(context.config_loader, whole)
@@ -87,7 +87,7 @@ def sweep(
         (job, sentence), more = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise UserError(f"no job was started, because this one cannot run: {' '.join(job)}: {sentence}{more}")
     with open_dict(whole):
-        whole.output_dir = jobs[0].experiment.settings.output_dir  # for files of the launchers' own
+        whole.output_dir = jobs[0].experiment.settings.output_dir  # for the launchers' own files
     cluster = slurm_launcher(whole)
     wanted = [job for job in jobs if job.is_wanted()]
     finished = [job for job in jobs if job.found == FINISHED]
@@ -107,24 +107,24 @@ def sweep(
 
 
 def check_asked(whole: DictConfig) -> None:
-    """Raises UserError where Hydra is asked for folders that no run would use, or for no workers or jobs at all."""
+    """Raises UserError if Hydra is asked for folders that no run would use, or for no workers or jobs at all."""
     asked: Any = OmegaConf.to_container(whole.hydra.sweep, resolve=False)
     for key, ours in (("dir", "${output_dir}"), ("subdir", ".")):
         if asked[key] != ours:
             raise UserError(
                 f"hydra.sweep.{key}={asked[key]} has no effect: a run's folder is named by its configuration; "
-                "set output_dir, the folder that all are in"
+                "set output_dir, the folder that contains them all"
             )
     if (size := whole.hydra.sweeper.max_batch_size) is not None and size < 1:
         raise UserError(
-            f"hydra.sweeper.max_batch_size={size} is no job at a time; set it to 1 or more, or null for all"
+            f"hydra.sweeper.max_batch_size={size} allows no jobs at all; set it to 1 or more, or null for all"
         )
     if whole.hydra.launcher.get("n_jobs") == 0:
-        raise UserError("hydra.launcher.n_jobs=0 is no worker at all; set how many there are, or -1 for one per core")
+        raise UserError("hydra.launcher.n_jobs=0 allows no workers at all; set how many, or -1 for one per core")
 
 
 def slurm_launcher(whole: DictConfig) -> SlurmLauncher | None:
-    """The launcher, where it is Slurm's; raises UserError where its options make no sense, or it is missing."""
+    """The launcher if it is Slurm's, else None; raises UserError if its options make no sense or Slurm is missing."""
     if not whole.hydra.launcher._target_.endswith(".SlurmQueue"):
         return None
     options: Any = OmegaConf.to_container(whole.hydra.launcher, resolve=True)
@@ -142,7 +142,7 @@ def by_itself(job: Job, whole: DictConfig) -> list[str]:
         flags += ["--config-dir", sources["command-line"]]
     of_the_sweep = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.mode")
     rest = [o for o in whole.hydra.overrides.hydra if not o.lstrip("+~").startswith(of_the_sweep)]
-    # where the sweep expects it, though ${now:...} is another time there
+    # the folder that the sweep expects, since ${now:...} gives a different time in the job
     place = job.experiment.settings.output_dir.replace("'", r"\'")
     return [*flags, *rest, *job.overrides, f"output_dir='{place}'"]
 
@@ -150,7 +150,7 @@ def by_itself(job: Job, whole: DictConfig) -> list[str]:
 def checked(
     jobs: Iterable[list[str]], composed: Composed, preflight: Preflight | None
 ) -> tuple[list[Job], list[tuple[list[str], str]]]:
-    """The jobs, each run once, and those that cannot run with the sentence that says why."""
+    """The jobs, one per run, and the overrides of those that cannot run, each with the sentence that says why."""
     known: dict[Path, Job] = {}
     wrong = []
     for overrides in jobs:
@@ -167,13 +167,13 @@ def checked(
 
 
 def counted(states: Iterable[str]) -> list[str]:
-    """How many runs are in which state, in words."""
+    """How many runs are in each state, in words."""
     counts = Counter(states)
     return [f"{counts[word]} {word}" for word in STATES if counts[word]]
 
 
 def expected(finished: list[Job], wanted: list[Job], preflight: Preflight | None) -> str:
-    """How long the wanted ones will take, in words: as long as the finished ones, or as their updates take here."""
+    """How long the wanted runs will take, in words, estimated from the finished ones or by timing updates here."""
     if not wanted:
         return ""
     said = [(job, (job.folder.finished() or {}).get("seconds_total")) for job in finished]
@@ -189,10 +189,10 @@ def expected(finished: list[Job], wanted: list[Job], preflight: Preflight | None
 
 
 def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: TaskFunction, batch_size: int) -> Errors:
-    """Run the jobs by Hydra's launcher; what those raised that did not finish, by folder.
+    """Run the jobs with Hydra's launcher, and return the errors of those that did not finish, by folder.
 
-    Killed workers take the others with them. Where none of the jobs ended before that, the halves are launched one
-    after the other, until the one that kills its worker is alone; the others finish.
+    A killed worker takes the others with it. If no job ended before that, the two halves of the jobs are launched one
+    after the other, until the job that kills its worker is alone. The others finish.
     """
 
     asked = whole.hydra.launcher.get("n_jobs")
@@ -203,9 +203,9 @@ def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: Ta
 
             from budgetrun.launch.loky import Workers
 
-            register_parallel_backend("loky", Workers)  # whose name Hydra's launcher asks for
+            register_parallel_backend("loky", Workers)  # the name that Hydra's launcher asks for
             with open_dict(whole):
-                # with one, joblib would run the jobs in this process, which a run then could take with it
+                # with one worker, joblib would run the jobs in this process, and a run that is killed would end it too
                 whole.hydra.launcher.n_jobs = min(effective_n_jobs(asked), max(2, len(batch)))
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=whole)
         return launcher.launch([job.overrides for job in batch], initial_job_idx=number)
@@ -223,7 +223,7 @@ def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: Ta
         except BrokenExecutor:
             states = {job: job.folder.state().word for job in batch}
         left = [job for job in batch if not job.ended_since(ends[job.folder.path])]
-        left.sort(key=lambda job: states[job] != MISSING)  # those that had begun last: one of them is to blame
+        left.sort(key=lambda job: states[job] != MISSING)  # jobs that had begun go last: one of them is to blame
         alone.update(job.folder.path for job in left if len(batch) == 1)
         if left and alone[path := left[0].folder.path] == KILLED:
             errors[path] = UserError(f"its worker was killed {KILLED} times; does the run need more memory?")
@@ -236,14 +236,14 @@ def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: Ta
 
 @contextlib.contextmanager
 def stopping(jobs: list[Job]) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and their like let the runs in this process's workers save, before its launcher kills those."""
+    """On Ctrl-C, SIGTERM and similar, let the runs in this process's workers save before its launcher kills them."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        signal.signal(signum, signal.default_int_handler)  # the second time stops at once
+        signal.signal(signum, signal.default_int_handler)  # a second signal stops at once
         asked: set[tuple[Path, int]] = set()
         until = time.monotonic() + 60
         while time.monotonic() < until and (running := workers()):
-            for _, pid in running - asked:  # also a worker that has saved one run and begun another
+            for _, pid in running - asked:  # including a worker that has saved one run and begun another
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
             asked |= running
@@ -260,7 +260,7 @@ def stopping(jobs: list[Job]) -> Iterator[None]:
 
 
 def report(jobs: list[Job], errors: Errors) -> None:
-    """Say what became of the runs; raises UserError where one is not finished, or its error where that is a bug."""
+    """Say what became of the runs; raises UserError if one is not finished, or its own error if that is a bug."""
     ended = {
         job.folder: State(FINISHED) if job.found == FINISHED and not job.is_wanted() else job.folder.state()
         for job in jobs

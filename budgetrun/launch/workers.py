@@ -1,4 +1,4 @@
-"""What a process is to a sweep: the first one, or a worker that a parallel launcher started."""
+"""The role of a process in a sweep: the first one, or a worker that a parallel launcher started."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def worker() -> int | None:
 
 @functools.cache  # once per process
 def leave_with_the_first() -> None:
-    """In a worker: see to it that it saves and ends when the process that started it is gone, however that ended."""
+    """Make a worker save and end when the process that started it has ended, for whatever reason."""
     first = multiprocessing.parent_process()
 
     def watch() -> None:
         while first is not None and os.getppid() == first.pid:
             time.sleep(1)
-        while True:  # a run saves at the first, and then nobody is there to hear the next, which ends the process
+        while True:  # a run saves at the first signal; the next one finds no handler and ends the process
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)
 

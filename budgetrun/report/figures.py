@@ -1,4 +1,4 @@
-"""The pictures of a report: small ones that share a legend, with few enough lines in each to be told apart."""
+"""The pictures of a report: small ones that share a legend, each with few enough lines to tell apart."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from budgetrun.tables.plot import (
 from budgetrun.tables.runs import Run
 from budgetrun.tables.table import MISSING, Key, order, word, words
 
-# a budget's units: the number of a run that counts each, and what it is called at an axis
+# per unit of the budget: the number of a run that counts it, and its label at an axis
 UNITS = {
     "updates": ("updates", "updates"),
     "examples": ("examples_backward", "examples backpropagated"),
     "flops": ("flops", "FLOPs"),
     "seconds": ("seconds", "seconds"),
 }
-# what a metric is drawn beside, in grey
+# the reference that a metric is drawn beside, in grey
 BESIDE = {"selected_corrupted_lately": "corrupted"}
 TOGETHER = 6  # lines in one picture, besides the baseline's
 
@@ -43,7 +43,7 @@ Cell = list[Run]
 
 @dataclass
 class Plot:
-    """A picture to draw: what is at its axes, points by the name of the line, and what these are drawn beside."""
+    """A picture to draw: the labels of its axes, the points of each line by name, and the reference beside them."""
 
     title: str
     x: str
@@ -64,8 +64,8 @@ class Gallery:
 class Figures:
     """Draws the pictures of a report. A method looks the same in all of them.
 
-    Of the settings in the rows, the one with the most values names a line and gives it its colour; every combination
-    of the others has a picture of its own. baseline: settings and their values.
+    Of the settings in the rows, the one with the most values names the lines and sets their colours. Every combination
+    of the others has its own picture. baseline: settings and their values.
     """
 
     def __init__(self, layout: Layout, curves: dict[str, Curve], baseline: Sequence[tuple[str, str]]) -> None:
@@ -77,10 +77,10 @@ class Figures:
         shown = [value or MISSING for (value,) in names]
         self.baseline = next((value for name, value in baseline if name == self.naming and value in shown), None)
         self.looks = looks(shown, self.baseline)
-        self.count = itertools.count()  # of SVG elements, whose ids may not clash on a page
+        self.count = itertools.count()  # numbers the SVG elements, whose ids must not clash on a page
 
     def against(self, part: Panel, metric: str) -> list[Gallery]:
-        """A metric against what was really spent, in each unit: a point is a cell of the table."""
+        """A metric against what was actually spent, in each unit. Each point is a cell of the table."""
         plots = []
         for title, lines in self.pictures(part, along="budget").items():
             for spent, axis in UNITS.values():
@@ -89,7 +89,7 @@ class Figures:
         return self.galleries(plots, len(UNITS))
 
     def learning(self, part: Panel, metrics: list[str]) -> list[Gallery]:
-        """Metrics as they were on the way, against what was spent in the unit of the budget."""
+        """Metrics during training, against what was spent in the unit of the budget."""
         plots = []
         for metric, (title, lines) in itertools.product(metrics, self.pictures(part).items()):
             every = [run for (cell,) in lines.values() for run in cell]
@@ -101,13 +101,13 @@ class Figures:
         return self.galleries(plots, len({words(run, self.layout.columns) for run in part.runs}))
 
     def curve(self, cell: Cell, x: str, y: str) -> list[Point]:
-        """The mean of a cell's runs on the way."""
+        """The mean curve of a cell's runs."""
         return mean_curve([self.curves[run["path"]] for run in cell if run["path"] in self.curves], x, y)
 
     def pictures(self, part: Panel, along: str | None = None) -> dict[str, dict[str, list[Cell]]]:
         """The cells of each line of each picture, by the pictures' titles and the lines' names.
 
-        along: the setting of the columns that goes from cell to cell of a line; a cell without runs is empty.
+        along: the column setting that changes from cell to cell along a line. A cell without runs is empty.
         """
         rows, columns = self.layout.rows, self.layout.columns
         titling = [name for name in (*rows, *columns) if name not in (self.naming, along)]
@@ -125,7 +125,7 @@ class Figures:
         }
 
     def galleries(self, plots: list[Plot], across: int) -> list[Gallery]:
-        """Draw the plots that have points, with the lines spread over several pictures where they are many."""
+        """Draw the plots that have points, with the lines spread over several pictures if there are many."""
         plots = [plot for plot in plots if any(filter(None, itertools.chain(*plot.lines.values())))]
         there = {name for plot in plots for name in plot.lines}
         names = [name for name in self.looks if name in there and name != self.baseline]
@@ -141,8 +141,8 @@ class Figures:
         return galleries
 
     def draw(self, plots: list[Plot], shown: dict[str, Style]) -> list[str]:
-        """Plots as SVG elements: the shown lines, which the limits of the axes fit, before the others."""
-        fills: dict[str, list[Point | None]] = {}  # what is to be compared has the same limits
+        """Plots as SVG elements: the shown lines, to which the axes are scaled, in front of the others."""
+        fills: dict[str, list[Point | None]] = {}  # pictures to be compared have the same limits
         for plot in plots:
             lines = [plot.beside, *(points for name, points in plot.lines.items() if name in shown)]
             fills.setdefault(plot.metric, []).extend(itertools.chain(*lines))

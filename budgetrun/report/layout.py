@@ -1,4 +1,4 @@
-"""What a set of runs is: which settings tell its runs apart, how they are laid out in tables, and what is missing."""
+"""The layout of a set of runs: which settings tell them apart, how tables show them, and what is missing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from budgetrun.tables.runs import CIRCUMSTANCES, REPEATS, Run
 from budgetrun.tables.table import Key, order, word, words
 
-# what is trained on what: runs that differ here are not compared, each has its own table
+# the task: runs that differ here are not compared, and are in different tables
 TASK = ("dataset", "model", "noise", "image_size", "validation", "train_on")
-# in which order settings are tried as what tells runs apart, and shown; the others follow as they appear
+# the order in which settings are tried to tell runs apart, and shown; the others follow in order of appearance
 ORDER = (*TASK, "sampler", "aug", "loss", "optimizer", "schedule", "scores")
 
 
@@ -23,16 +23,16 @@ class Panel:
 
     @property
     def title(self) -> str:
-        """In words; "" where there is no other panel."""
+        """In words; "" if there is no other panel."""
         return ", ".join(f"{name}={value}" for name, value in self.where.items() if value)
 
 
 @dataclass
 class Layout:
-    """rows, columns: settings. panels: the runs, apart by every other setting that varies.
+    """rows, columns: settings. panels: the runs, separated by every other setting that varies.
 
-    settings: all but those that say where a run lies. fixed: the ones that do not vary, with their values. options:
-    the values behind an option that varies, by `sampler=is`.
+    settings: all but those that say where a run is stored. fixed: the ones that do not vary, with their values.
+    options: the values of each option that varies, under keys such as `sampler=is`.
     """
 
     rows: list[str]
@@ -48,7 +48,7 @@ class Layout:
 
 
 def laid_out(runs: list[Run], settings: Iterable[str], rows: list[str] | None, columns: list[str] | None) -> Layout:
-    """Lay runs out. Rows or columns that are not given are made of what varies: nothing but seeds is averaged over."""
+    """Lay runs out. Rows or columns that are not given are chosen from what varies, to average over seeds only."""
     places = {name: number for number, name in enumerate(ORDER)}
     settings = sorted(
         (name for name in settings if name not in (*REPEATS, *CIRCUMSTANCES) and not name.endswith("_target_")),
@@ -72,7 +72,7 @@ def laid_out(runs: list[Run], settings: Iterable[str], rows: list[str] | None, c
 
 
 def apart(runs: list[Run], names: Iterable[str], chosen: list[str]) -> list[str]:
-    """Those of the names, from the first, that tell runs apart that the chosen and those before do not."""
+    """The names, in order, that tell runs apart which the chosen names and the earlier ones do not."""
     found: list[str] = []
     for name in names:
         cells: dict[Key, str] = {}
@@ -85,7 +85,7 @@ def apart(runs: list[Run], names: Iterable[str], chosen: list[str]) -> list[str]
 
 
 def options(runs: list[Run], varying: list[str]) -> dict[str, dict[str, str]]:
-    """The values behind each option of the groups that vary; several, where they vary too, beside each other."""
+    """The values of each option of the groups that vary. Where these vary too, several are listed."""
     behind: dict[str, dict[str, set[str]]] = {}
     groups = [name for name in varying if "." not in name]
     for run in runs:
@@ -101,7 +101,7 @@ def options(runs: list[Run], varying: list[str]) -> dict[str, dict[str, str]]:
 
 
 def missing(panel: Panel, rows: list[str], columns: list[str]) -> list[tuple[Key, list[str]]]:
-    """The cells of a panel's table, by the values of rows and columns, and the seeds that others have and they not."""
+    """The incomplete cells of a panel's table, by the values of rows and columns, and the seeds that they lack."""
     seeds: dict[Key, set[str]] = {}
     for run in panel.runs:
         seeds.setdefault(words(run, [*rows, *columns]), set()).add(word(run.get("seed", "")))

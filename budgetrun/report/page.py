@@ -1,6 +1,6 @@
 """One HTML file about finished runs: tables, pictures, what explains them, and what they were made with.
 
-The page is the Jinja template page.html, which escapes all that is written into it but the pictures.
+The page is the Jinja template page.html, which escapes everything written into it except the pictures.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ DIAGNOSTICS = (
     "selection_seconds",
     "selection_flops",
 )
-# of the configuration, what is named at the top where it does not vary
+# the settings that are named at the top if they do not vary
 MAIN = ("dataset", "model", "sampler", "aug", "noise", "budget", "budget_unit", "epochs", "batch_size", "lr")
 ENVIRONMENT = ("device", "threads", "versions", "commit", "dirty", "dataset_fingerprint")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; the exit code."""
+    """Run the command line and return the exit code."""
     any_encoding()
     typed = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(typed)
@@ -68,15 +68,15 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("folders", nargs="*", default=["outputs"], help="searched for runs; default: outputs")
     add("--out", type=Path, help="the file to write; default: report.html in the first folder")
-    add("--rows", help="settings; default: all that vary but the task and the budget")
+    add("--rows", help="settings; default: all that vary except the task and the budget")
     add("--cols", help="settings; default: budget, and budget_unit if it varies")
-    add_arguments(parser, baseline="; default: sampler=uniform, where there are other samplers")
+    add_arguments(parser, baseline="; default: sampler=uniform, if there are other samplers")
     return parser
 
 
 @dataclass
 class Section:
-    """What is said of one panel. title: "" where it is the only one."""
+    """What is said about one panel. title: "" if it is the only one."""
 
     title: str
     table: Sheet
@@ -94,7 +94,7 @@ class Section:
 
 @dataclass
 class Report:
-    """What is on the page. facts: sentences by what they are about. table_command: prints all results."""
+    """What is on the page. facts: sentences by topic. table_command: prints all results."""
 
     title: str
     facts: dict[str, list[str]]
@@ -109,7 +109,7 @@ class Report:
 
 
 def page(report: Report) -> str:
-    """The whole file."""
+    """The HTML of the whole file."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -123,11 +123,11 @@ def page(report: Report) -> str:
 
 
 def report_of(options: argparse.Namespace, command: str) -> Report:
-    """Read the runs and make all that is on the page."""
+    """Read the runs and make everything that is on the page."""
     rows, columns = (None if getattr(options, of) is None else named(options, of) for of in ("rows", "cols"))
     found = read(options.folders)
     if not found.runs:
-        unfinished = f"; {len(found.skipped)} were skipped, as {found.skipped[0]}" if found.skipped else ""
+        unfinished = f"; {len(found.skipped)} were skipped, such as {found.skipped[0]}" if found.skipped else ""
         raise UserError(f"there is no finished run in {', '.join(options.folders)}{unfinished}")
     need(found.runs, [*(rows or []), *(columns or [])])
     runs = select(found.runs, options.where)
@@ -158,7 +158,7 @@ def report_of(options: argparse.Namespace, command: str) -> Report:
 
 
 def default_baseline(layout: Layout) -> str | None:
-    """The baseline that is meant if none is named: uniform sampling, where there is something to compare with it."""
+    """The baseline if none is named: uniform sampling, if there is something to compare with it."""
     samplers = {word(run.get("sampler", "")) for panel in layout.panels for run in panel.runs}
     return "sampler=uniform" if "uniform" in samplers and len(samplers) > 1 else None
 
@@ -173,7 +173,7 @@ class SectionWriter:
     figures: Figures
 
     def section(self, panel: Panel, answer: Analysis) -> Section:
-        """All about a panel."""
+        """Everything about a panel."""
         first = self.asked.metrics[0]
         comparison = answer.differences() if answer.comparison and answer.comparison.effects else None
         return Section(
@@ -192,7 +192,7 @@ class SectionWriter:
         )
 
     def command(self) -> str:
-        """What prints the tables of all panels, in one."""
+        """The command that prints the tables of all panels, as one table."""
         chosen = {
             "--rows": ",".join([*self.layout.panels[0].where, *self.layout.rows]),
             "--cols": ",".join(self.layout.columns),
@@ -205,12 +205,12 @@ class SectionWriter:
         return shlex.join(["python", "-m", "budgetrun.aggregate", *self.options.folders, *typed])
 
     def numbers(self, panel: Panel, metrics: Sequence[str]) -> Sheet:
-        """One line per cell, one column per metric that some run has; large numbers divided by powers of 1000."""
+        """One line per cell, one column per metric that some run has. Large numbers are divided by powers of 1000."""
         names, head, tables = self.layout.shown, [], []
         measured = {metric: [run[metric] for run in panel.runs if run.get(metric) is not None] for metric in metrics}
         for metric in metrics:
             if any(measured[metric]) or (measured[metric] and metric in DIAGNOSTICS):
-                kind = metric.partition("_")[0]  # examples forward and backward are divided by the same
+                kind = metric.partition("_")[0]  # examples_forward and examples_backward share a divisor
                 by = thousands(chain(*(numbers for other, numbers in measured.items() if other.startswith(kind))))
                 divided = [
                     {**run, metric: run[metric] / 10**by} if by and run.get(metric) is not None else run
@@ -231,11 +231,11 @@ class SectionWriter:
         return Sheet([*names, "n", *head], lines, "; ".join(said), len(names))
 
 
-# ---- what is said of all runs
+# ---- what is said about all runs
 
 
 def title(layout: Layout, count: int) -> str:
-    """What was run, in a line."""
+    """What was run, in one line."""
     varied = [name for name in (*layout.rows, *layout.columns, *layout.panels[0].where) if name not in layout.fixed]
     runs = "1 run" if count == 1 else f"{count} runs"
     by = f" by {', '.join(varied)}" if varied else ""
@@ -244,7 +244,7 @@ def title(layout: Layout, count: int) -> str:
 
 
 def facts(runs: list[Run], layout: Layout, found: Runs) -> dict[str, list[str]]:
-    """What was run, when, on what, and what is not there."""
+    """What was run, when, on what, and what is missing."""
     names = [*layout.rows, *layout.columns, *layout.panels[0].where]
     main = [f"{name}={layout.fixed[name]}" for name in MAIN if name in layout.fixed]
     lost = [
@@ -268,7 +268,7 @@ def facts(runs: list[Run], layout: Layout, found: Runs) -> dict[str, list[str]]:
 
 
 def planned(folders: Iterable[str]) -> list[str]:
-    """How many runs sweeps were to make in each folder, and which of them are not there, by what was typed for them."""
+    """How many runs sweeps planned in each folder, and the overrides of those that are not finished."""
     said = []
     for folder in folders:
         runs, _ = plan(Path(folder))
@@ -284,7 +284,7 @@ def values(runs: Iterable[Run], name: str) -> list[str]:
 
 
 def seeds(runs: Iterable[Run]) -> str:
-    """Which seeds there are, in words."""
+    """The seeds of the runs, in words."""
     found = values(runs, "seed")
     return f"{'seed' if len(found) == 1 else 'seeds'} {', '.join(found)}"
 
@@ -296,14 +296,14 @@ def when(runs: Iterable[Run]) -> str:
         try:
             time = Path(str(run["path"])).stat().st_mtime
             times.append(datetime.datetime.fromtimestamp(time, datetime.UTC))
-        except (OSError, ValueError, OverflowError):  # it is not there, or has a date that is none
+        except (OSError, ValueError, OverflowError):  # it is not there, or its date is invalid
             return "not known"
     first, last = (f"{time:%Y-%m-%d %H:%M}" for time in (min(times), max(times)))
     return f"{first} UTC" if first == last else f"{first} to {last} UTC"
 
 
 def code(runs: list[Run]) -> list[str]:
-    """Plain sentences where the code of the runs is not one commit."""
+    """Plain sentences, if the code of the runs is not a single commit."""
     said = []
     commits = Counter(word(run.get("commit")) for run in runs)
     if unknown := commits.pop("null", 0):
@@ -320,7 +320,7 @@ def code(runs: list[Run]) -> list[str]:
 
 def configuration(runs: list[Run], layout: Layout) -> list[Sheet]:
     """What is the same in all runs, what is not, and the values that come with each option."""
-    # of an option that is not the same everywhere, the values come below
+    # the values of an option that varies come below
     differing = [n for n in layout.settings if n not in layout.fixed and ("." not in n or head(n) in layout.fixed)]
     varied = [[name, ", ".join(values(runs, name))] for name in differing]
     behind = [[option, name, value] for option, named in layout.options.items() for name, value in named.items()]
@@ -333,7 +333,7 @@ def configuration(runs: list[Run], layout: Layout) -> list[Sheet]:
 
 
 def environment(runs: list[Run]) -> Sheet:
-    """The machine, the versions, the code and the data of the runs, with how many runs had which."""
+    """The machine, the versions, the code and the data of the runs, with the number of runs that had each."""
     names = dict.fromkeys(name for run in runs for name in run if name.partition(".")[0] in ENVIRONMENT)
     lines = []
     for name in sorted(names, key=lambda name: ENVIRONMENT.index(name.partition(".")[0])):

@@ -1,4 +1,4 @@
-"""What is asked of a set of runs, and the tables that answer it: the same for the command and for the report."""
+"""What is asked about a set of runs, and the tables that answer it: the same for the command and for the report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from budgetrun.tables.table import Place, Sheet, Table, laid_out, tabulate
 
 @dataclass
 class Question:
-    """metrics: numbers of a run, or derived ones. baseline: settings, as typed. paper: whose numbers to set beside.
+    """metrics: numbers of a run, or derived ones. baseline: settings, as typed. paper: whose numbers to show too.
 
     threshold, share: see derived.Options. Raises UserError for what no runs can answer.
     """
@@ -35,46 +35,46 @@ class Question:
             raise UserError(f"{ratios[0]} is a ratio to a baseline; add one, as in --baseline sampler=uniform")
 
     def measured(self) -> list[str]:
-        """Those of the metrics that runs measure themselves."""
+        """The metrics that runs measure themselves."""
         return [metric for metric in self.metrics if metric not in DERIVED]
 
 
 def add_arguments(parser: argparse.ArgumentParser, baseline: str) -> None:
-    """The options of a command that are a question; baseline: what --baseline is if it is not given, in words."""
+    """Add the options of a command that make up a question; baseline: the default of --baseline, in words."""
     add = parser.add_argument
     add(
         "--metric",
         default="test_accuracy",
-        help=f"a number of result.json, or several: a,b; or one that is derived: {', '.join(DERIVED)}",
+        help=f"a number in result.json, or several: a,b; or a derived one: {', '.join(DERIVED)}",
     )
     add("--where", default="", help="only runs with these settings, as in dataset=digits,noise=none")
     add(
         "--baseline", help=f"compare all with the runs of these settings, as in sampler=uniform, pair by pair{baseline}"
     )
-    add("--paper", help="the numbers of a paper beside ours: hu2021, arazo2021 or sahayam2023")
-    add("--threshold", type=float, default=1.2, help="of a speed-up: times the baseline's final error (1.2)")
-    add("--share", type=float, default=0.99, help="of epochs_to_generalise: of a run's last test accuracy (0.99)")
+    add("--paper", help="show the numbers of a paper beside ours: hu2021, arazo2021 or sahayam2023")
+    add("--threshold", type=float, default=1.2, help="for a speed-up: multiple of the baseline's final error (1.2)")
+    add("--share", type=float, default=0.99, help="for epochs_to_generalise: part of the final test accuracy (0.99)")
 
 
 def named(options: argparse.Namespace, of: str) -> list[str]:
-    """What --rows, --cols or --metric names, each once."""
+    """The names in --rows, --cols or --metric, each once."""
     names = list(dict.fromkeys(name.strip() for name in getattr(options, of).split(",") if name.strip()))
     if not names:
         what, example = ("number", "test_accuracy") if of == "metric" else ("setting", "budget")
-        raise UserError(f"--{of} names no {what}; --{of} {example}, for one, does")
+        raise UserError(f"--{of} names no {what}; type for example --{of} {example}")
     return names
 
 
 def question(options: argparse.Namespace, baseline: str | None) -> Question:
-    """What a command line asks, with this baseline."""
+    """The question that a command line asks, with this baseline."""
     return Question(named(options, "metric"), baseline, options.paper, options.threshold, options.share)
 
 
 @dataclass
 class Analysis:
-    """tables: one per metric. measured: the runs that have the first. compared: the tables that `comparison` is of.
+    """tables: one per metric. measured: the runs that have the first one. compared: the tables in `comparison`.
 
-    problems: what these runs cannot answer, by the option that asked. remarks: what to know, in sentences.
+    problems: what these runs cannot answer, by the option that asked. remarks: notes, in sentences.
     """
 
     tables: list[Table]
@@ -86,25 +86,25 @@ class Analysis:
     remarks: list[str] = field(default_factory=list)
 
     def table(self) -> Sheet:
-        """All metrics, one line per row; what is supported to be best is bold."""
+        """All metrics, one line per row. A cell is bold if the comparison supports that it is the best."""
         best = self.comparison.best if self.comparison else set()
         sheet = laid_out(*self.tables, best=best)
         sheet.caption += f"; {BOLD}" if best else ""
         return sheet
 
     def differences(self) -> Sheet | None:
-        """From the baseline, where there is one."""
+        """The differences from the baseline, if there is one."""
         return None if self.comparison is None else differences(self.comparison, self.compared)
 
     def beside(self) -> Sheet | None:
-        """A paper's numbers, where there are some of these settings."""
+        """A paper's numbers, if there are any for these settings."""
         return beside(self.tables, self.published) if self.published else None
 
 
 def analyse(
     parts: Sequence[list[Run]], settings: Sequence[str], rows: list[str], columns: list[str], asked: Question
 ) -> list[Analysis]:
-    """The answers, one for each part of the runs. Runs get those of the metrics that are derived and that they have.
+    """The answers, one for each part of the runs. The derived metrics are added to the runs that have them.
 
     All comparisons are one family, in whatever parts the runs are shown.
     """
@@ -114,7 +114,7 @@ def analyse(
 
 
 def answer(runs: list[Run], settings: Sequence[str], rows: list[str], columns: list[str], asked: Question) -> Analysis:
-    """The answer for one part, whose comparison is not judged yet."""
+    """The answer for one part of the runs. Its comparison is not judged yet."""
     problems: dict[str, UserError] = {}
     baseline = None
     if asked.baseline is not None:
@@ -129,12 +129,12 @@ def answer(runs: list[Run], settings: Sequence[str], rows: list[str], columns: l
         because = why.get((asked.metrics[0], str(runs[0]["path"])), "")
         said = f"none of the {len(runs)} runs chosen has {asked.metrics[0]}"
         problems["metric"] = UserError(f"{said}: {because}" if because else said)
-    for metric in asked.metrics[1:]:  # what only some runs have, beside what all have
+    for metric in asked.metrics[1:]:  # it is no problem if only some runs have these
         remarks += [remark for remark in with_metric(runs, metric, why)[1] if remark.startswith("note")]
     tables = [tabulate(runs, rows, columns, metric, note(metric, runs, ways)) for metric in asked.metrics]
     result = Analysis(tables, measured, problems=problems, remarks=remarks)
     result.remarks += mixed(measured or runs, settings, [*rows, *columns])
-    result.compared = [table for table in tables if table.metric not in SPEEDUPS]  # which are comparisons already
+    result.compared = [table for table in tables if table.metric not in SPEEDUPS]  # those are comparisons already
     if baseline is not None and result.compared:
         result.comparison = compare(runs, result.compared, baseline)
         result.remarks += result.comparison.remarks

@@ -1,4 +1,4 @@
-"""What was read of a folder of runs, kept in it, so that reading it again opens only what has changed."""
+"""Caches the runs of a folder in the folder itself, so that reading it again opens only what has changed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 from budgetrun.folder.reading import content
 
 NAME = ".aggregate-cache.json"
-FORM = 3  # of the file; another one is not read
-WORTH = 200  # runs; fewer are read as fast without it
+FORM = 3  # version of the file's format; other versions are not read
+WORTH = 200  # runs; fewer are read just as fast without a cache
 
 
 def head(rest: bytes) -> bytes:
-    """How the file begins, by how it goes on: its form, and the digest without which the rest is not believed."""
+    """How the file begins, given the rest: its format, and the digest that the rest must match."""
     return f'{{"form":{FORM},"digest":"{hashlib.sha256(rest).hexdigest()}",'.encode()
 
 
@@ -28,14 +28,14 @@ HEAD = len(head(b""))
 class Cache:
     """The runs of a folder by the path of their result.json in it, and which file they were read from.
 
-    A file is the same while its inode, its time of change and its size are: results are replaced, not written over, so
-    a new one has another inode whatever the clock says. A cache that cannot be read or written, or is not as it was
-    written, is none, without a word: nothing is lost but time.
+    A file is unchanged while its inode, modification time and size are the same: results are replaced, not overwritten,
+    so a new one has another inode whatever the clock says. A cache that cannot be read or written, or that has been
+    altered, is silently ignored: only time is lost.
     """
 
     def __init__(self, folder: str) -> None:
         self.path = Path(folder, NAME)
-        self.root = len(os.path.join(folder, ""))  # noqa: PTH118 -- of strings, as os.walk makes them
+        self.root = len(os.path.join(folder, ""))  # noqa: PTH118 -- strings, as os.walk yields them
         self.shapes: list[tuple[int, list[str]]] = []  # how many names are settings, and all names
         self.known: dict[str, list[Any]] = {}
         self.seen: dict[str, list[Any]] = {}
@@ -56,7 +56,7 @@ class Cache:
         return names[:count], dict(zip(names, entry[4], strict=True))
 
     def keep(self, path: str, stat: os.stat_result, settings: list[str], run: dict[str, Any]) -> None:
-        """Remember a run, its settings first. stat: from before it was read, so that it is not of a newer file."""
+        """Remember a run, its settings first. stat: from before the file was read, so not a newer file's."""
         names = list(run)
         number = self.numbers.setdefault((len(settings), *names), len(self.shapes))
         if number == len(self.shapes):
@@ -64,12 +64,12 @@ class Cache:
         self.seen[path[self.root :]] = [stat.st_ino, stat.st_mtime_ns, stat.st_size, number, list(run.values())]
 
     def write(self) -> None:
-        """Write what was seen, in one step, where it is not what was known."""
+        """Write what was seen, in one step, if it differs from what was known."""
         if len(self.seen) < WORTH or self.seen == self.known:
             return
         known = json.dumps({"shapes": self.shapes, "runs": self.seen}, separators=(",", ":")).removeprefix("{").encode()
         with contextlib.suppress(OSError):
-            # a name of its own: two readers may write at once
+            # a unique name, since two readers may write at once
             handle, scratch = tempfile.mkstemp(prefix=NAME, dir=self.path.parent)
             try:
                 with open(handle, "wb") as file:  # noqa: PTH123 -- a handle

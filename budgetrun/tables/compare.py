@@ -1,4 +1,4 @@
-"""A method against a baseline, run by run: pairs of the same seed and settings, their difference, what both cost."""
+"""A method against a baseline, run by run: pairs with the same seed and settings, their difference, what both cost."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from budgetrun.errors import UserError
 from budgetrun.tables.runs import CIRCUMSTANCES, REPEATS, Run, conditions, select, varying
 from budgetrun.tables.table import MISSING, Key, Place, Sheet, Table, better, word, words
 
-LEVEL = 0.05  # of p, corrected, at which a difference is supported
-FEWEST = 3  # pairs; two know next to nothing of their spread
-EQUAL = 0.02  # part by which the FLOPs of a pair may differ at equal cost
+LEVEL = 0.05  # a difference is supported if its corrected p is at most this
+FEWEST = 3  # pairs; two say next to nothing about their spread
+EQUAL = 0.02  # fraction by which the FLOPs of a pair may differ at equal cost
 BOLD = (
     "bold: the best of those that have one baseline, if it is better than that "
     f"(p, Holm, at most {LEVEL}) at no higher cost"
 )
-EXACT = 14  # pairs up to which all 2^n flips of signs are made; beyond, as many at random
+EXACT = 14  # pairs up to which all 2^n sign flips are made; beyond that, as many at random
 
 
 class Baseline:
-    """The runs that have a baseline's settings, and the partners of all others among them.
+    """The runs that have a baseline's settings, and the partners among them of all other runs.
 
-    Partners agree in every setting but those that the baseline fixes and, of an option, its own values: with
-    `sampler=uniform`, all but sampler, sampler.pool and the like. Where a run lies, and what machine and code it ran
-    on, is no setting. Raises UserError for what is no setting, and where no run or every run has the settings.
+    Partners agree in every setting except those that the baseline fixes and, for an option, the option's own values:
+    with `sampler=uniform`, all but sampler, sampler.pool and the like. Where a run is stored, and what machine and code
+    it ran on, are not settings. Raises UserError for a name that is no setting, and if no run or every run matches.
     """
 
     def __init__(self, runs: list[Run], settings: Collection[str], typed: str) -> None:
         self.typed = typed
         self.fixed = [name for name, _ in conditions(typed, "--baseline")]
         if not self.fixed:
-            raise UserError("--baseline names no setting; --baseline sampler=uniform, for one, does")
+            raise UserError("--baseline names no setting; type for example --baseline sampler=uniform")
         self.runs = select(runs, typed, "--baseline")
         apart = {*REPEATS, *CIRCUMSTANCES}
         for name in self.fixed:
             if name not in settings or name in apart:
                 raise UserError(f"--baseline {typed}: {name} is not a setting of the training that methods differ in")
         if len(self.runs) == len(runs):
-            raise UserError(f"--baseline {typed} is all {len(runs)} runs; there is none to compare with it")
+            raise UserError(f"--baseline {typed} matches all {len(runs)} runs; there is none to compare with it")
         shared = [name for name in settings if name == "seed" or not (name in apart or self.fixes(name))]
         self.shared = varying(runs, shared)
         self.own = {id(run) for run in self.runs}
@@ -49,7 +49,7 @@ class Baseline:
             self.by_key.setdefault(self.key(run), []).append(run)
 
     def fixes(self, name: str) -> bool:
-        """Whether a setting is the baseline's, or a value of an option that is."""
+        """Whether the baseline fixes a setting, or the option that the setting is a value of."""
         return any(name == fixed or name.startswith(f"{fixed}.") for fixed in self.fixed)
 
     def holds(self, run: Run) -> bool:
@@ -57,15 +57,15 @@ class Baseline:
         return id(run) in self.own
 
     def key(self, run: Run) -> Key:
-        """What a run and its partners agree in."""
+        """What a run and its partners agree on."""
         return words(run, self.shared)
 
     def partners(self, run: Run) -> list[Run]:
-        """The baseline's runs that this one is compared with; of the baseline's own, itself and those like it."""
+        """The baseline's runs that this one is compared with; for a run of the baseline, itself and those like it."""
         return self.by_key.get(self.key(run), [])
 
     def differs(self, run: Run) -> list[str]:
-        """What keeps the nearest of the baseline's runs from being a partner: the settings that are others."""
+        """The settings that keep the nearest of the baseline's runs from being a partner, because they differ."""
         mine = self.key(run)
         return min(
             ([name for name, a, b in zip(self.shared, mine, key, strict=True) if a != b] for key in self.by_key),
@@ -79,11 +79,10 @@ class Effect:
 
     difference: the mean of differences, in the metric's own unit. possible: how many pairs there would be if no
     partner were missing. cheapest, dearest: the least and the greatest ratio of a pair's FLOPs, method over baseline;
-    the FLOPs of the runs that made a file of scores are among them. low, high: the 95% interval of the difference by
+    the FLOPs of the runs that made a file of scores are included. low, high: the 95% interval of the difference by
     Student's t with n - 1 degrees of freedom. p: two-sided, of the paired t-test. p_signs: two-sided, of the sign-flip
     permutation test of the mean. p_holm: p corrected by Holm's method over the whole family, see judge. One pair has
-    no interval and no p. Where all differences are equal, which leaves t undefined, there is no interval and p is
-    p_signs.
+    no interval and no p. If all differences are equal, t is undefined: there is no interval, and p is p_signs.
     """
 
     difference: float
@@ -114,9 +113,9 @@ class Effect:
 class Comparison:
     """Cells of tables against a baseline.
 
-    effects: by place; a cell of the baseline itself, and one without a pair, has none. leading: the places of the best
-    mean of the cells that are compared with one baseline. remarks: what to know about the pairs, in sentences. family:
-    how many comparisons p is corrected for, set by judge, as the intervals and all p are.
+    effects: by place; cells of the baseline itself and cells without a pair have none. leading: the places of the best
+    mean among the cells that share a baseline. remarks: what to know about the pairs, in sentences. family: the number
+    of comparisons that p is corrected for; `judge` sets it, with the intervals and all p-values.
     """
 
     baseline: str
@@ -138,10 +137,10 @@ def compare(runs: list[Run], tables: Sequence[Table], baseline: Baseline) -> Com
     alone: dict[int, Run] = {}
     for table in tables:
         free = [name for name in (*table.rows, *table.columns) if not baseline.fixes(name)]
-        # runs by what pairs agree in: of each cell, and of the baseline by what is shown of it and left free
+        # runs by what pairs agree on: of each cell, and of the baseline by the shown settings that it leaves free
         methods: dict[tuple[Key, Key], dict[Key, list[Run]]] = {}
         bases: dict[Key, dict[Key, list[Run]]] = {}
-        rivals: dict[Key, set[tuple[Key, Key]]] = {}  # the cells that have one baseline, its own included
+        rivals: dict[Key, set[tuple[Key, Key]]] = {}  # the cells that share a baseline, its own included
         for run in runs:
             if run.get(table.metric) is None:
                 continue
@@ -163,24 +162,24 @@ def compare(runs: list[Run], tables: Sequence[Table], baseline: Baseline) -> Com
 
 
 def effect(pairs: Sequence[tuple[list[Run], list[Run]]], metric: str, possible: int) -> Effect:
-    """The effect over pairs, each of the runs of the method and those of the baseline, which are averaged first."""
+    """The effect over pairs. A pair holds the runs of the method and of the baseline, which are averaged first."""
     values = [[statistics.fmean(run[metric] for run in side) for side in pair] for pair in pairs]
     differences = [mine - its for mine, its in values]
-    # what rounding leaves between differences that are equal
+    # rounding alone may separate equal differences by this much
     rounding = 1e-12 * max(abs(value) for pair in values for value in pair)
     if max(differences) - min(differences) <= rounding:
         differences = [0.0 if abs(differences[0]) <= rounding else differences[0]] * len(differences)
     costs = [[statistics.fmean(map(flops, side)) for side in pair] for pair in pairs]
-    known = all(cost > 0 for pair in costs for cost in pair)  # which nan is not
+    known = all(cost > 0 for pair in costs for cost in pair)  # nan is not > 0
     ratios = [mine / its if known else math.nan for mine, its in costs]
     return Effect(statistics.fmean(differences), differences, possible, min(ratios), max(ratios))
 
 
 def judge(comparisons: Collection[Comparison]) -> None:
-    """Set the intervals and all p. The comparisons are one family: p is corrected for all of them together.
+    """Set the intervals and all p-values. The comparisons are one family: p is corrected for all of them together.
 
-    A family is everything that one question compares, in however many tables it is shown: a table that holds few of the
-    comparisons would else find more differences than one that holds them all.
+    A family is everything that one question compares, however many tables show it. Otherwise a table with few of the
+    comparisons would find more differences than a table with all of them.
     """
     effects = [effect for comparison in comparisons for effect in comparison.effects.values()]
     by_n: dict[int, list[Effect]] = {}
@@ -192,9 +191,9 @@ def judge(comparisons: Collection[Comparison]) -> None:
             by_n.setdefault(effect.pairs, []).append(effect)
         else:
             effect.p = effect.p_signs = 2.0 ** (1 - effect.pairs) if differences[0] else 1.0
-    for alike in by_n.values():  # together: one call of scipy takes as long as a hundred
+    for alike in by_n.values():  # together: scipy takes as long for one as for a hundred
         import numpy as np
-        from scipy import stats  # 1 s, which a table without a baseline does not need
+        from scipy import stats  # takes 1 s, which a table without a baseline does not need
 
         differences_of = np.array([effect.differences for effect in alike])
         t = stats.ttest_1samp(differences_of, 0, axis=1)
@@ -213,7 +212,7 @@ def judge(comparisons: Collection[Comparison]) -> None:
 
 
 def flops(run: Run) -> float:
-    """What a run spent, and the runs that made the files which it reads."""
+    """The FLOPs of a run and of the runs that made the files that it reads."""
     spent = run["flops"], run.get("flops_before") or 0
     return float(sum(spent)) if all(isinstance(part, int | float) for part in spent) else math.nan
 
@@ -231,7 +230,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def leading(table: Table, cells: Iterable[tuple[Key, Key]]) -> list[tuple[Key, Key]]:
-    """The cell of the best mean of several; none where two share it, one is not finite, or no value is better."""
+    """The cell with the best mean of several; none if two share it, one is not finite, or the metric has no better."""
     means = {cell: table.cells[cell].mean for cell in cells}
     if len(means) < 2 or not (sign := better(table.metric)) or not all(map(math.isfinite, means.values())):
         return []
@@ -241,7 +240,7 @@ def leading(table: Table, cells: Iterable[tuple[Key, Key]]) -> list[tuple[Key, K
 
 
 def is_supported(place: Place, effect: Effect | None) -> bool:
-    """Whether the best of its rivals is better than the baseline, as far as that can be told, at no higher cost."""
+    """Whether the best of its rivals is shown to be better than the baseline, at no higher cost."""
     return (
         effect is not None
         and effect.supported
@@ -251,17 +250,17 @@ def is_supported(place: Place, effect: Effect | None) -> bool:
 
 
 def remarks(baseline: Baseline, pairs: Sequence[tuple[list[Run], list[Run]]], alone: Sequence[Run]) -> list[str]:
-    """What to know about the pairs, a sentence each."""
+    """What to know about the pairs, in one sentence each."""
     said = []
     if alone:
         why = ", ".join(baseline.differs(alone[0]))
         runs = "1 run has" if len(alone) == 1 else f"{len(alone)} runs have"
         said.append(
-            f"note: {runs} no partner with {baseline.typed} and counts in no difference; from that of "
-            f"{alone[0]['path']} the nearest differs in {why}"
+            f"note: {runs} no partner with {baseline.typed} and no place in any difference; the baseline's run nearest "
+            f"to {alone[0]['path']} differs in {why}"
         )
     if any(len(side) > 1 for pair in pairs for side in pair):
-        said.append("note: several runs of the same settings and seed are averaged to one of a pair")
+        said.append("note: several runs with the same settings and seed are averaged into one of a pair")
     for name in CIRCUMSTANCES:
         if any(len({word(run.get(name, "")) for side in pair for run in side}) > 1 for pair in pairs):
             said.append(f"note: the runs of a pair differ in {name}")
@@ -298,7 +297,7 @@ def differences(comparison: Comparison, tables: Sequence[Table]) -> Sheet:
 
 
 def cost(effect: Effect) -> str:
-    """The FLOPs against the baseline's, in words."""
+    """The FLOPs relative to the baseline's, in words."""
     if math.isnan(effect.cheapest):
         return "unknown"
     if effect.equal_cost:
@@ -308,7 +307,7 @@ def cost(effect: Effect) -> str:
 
 
 def verdict(metric: str, effect: Effect) -> str:
-    """What can be said of a difference."""
+    """What can be said about a difference."""
     if effect.pairs < FEWEST:
         return "too few pairs to say anything"
     said = "no difference shown"

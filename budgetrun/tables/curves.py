@@ -1,4 +1,4 @@
-"""Learning curves: what runs measured on the way, as means over seeds."""
+"""Learning curves: what runs measured during training, averaged over seeds."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from budgetrun.tables.runs import Run, curve
 from budgetrun.tables.table import cell
 
-Curve = dict[str, list[Any]]  # a list a number, in order
+Curve = dict[str, list[Any]]  # one list per number, in order
 
 
 @dataclass
 class Point:
-    """x, y: means of n >= 1 runs. std: the sample standard deviation of y (ddof=1), which one run does not have."""
+    """x, y: means of n >= 1 runs. std: the sample standard deviation of y (ddof=1), None for one run."""
 
     x: float
     y: float
@@ -24,9 +24,9 @@ class Point:
 
 
 def curves_of(runs: Iterable[Run]) -> tuple[dict[str, Curve], list[str]]:
-    """The evaluations of runs by their paths, each with the number `due`; and what to say of runs that have none.
+    """The evaluations of runs by their paths, each with the number `due`, and a sentence for each run without any.
 
-    due: which of the evaluations it is. Two that were due at once are one, so it is no count.
+    due: which of the evaluations it is. Two that were due at once are one evaluation, so `due` is not a count.
     """
     found: dict[str, Curve] = {}
     without = []
@@ -46,7 +46,7 @@ def curves_of(runs: Iterable[Run]) -> tuple[dict[str, Curve], list[str]]:
 
 
 def mean_curve(curves: Iterable[Curve], x: str, y: str) -> list[Point]:
-    """The mean of y at the mean of x over the runs, at every evaluation at which one of them measured both."""
+    """The mean of y at the mean of x over the runs, at every evaluation at which at least one measured both."""
     pairs: dict[int, list[tuple[float, float]]] = {}
     for run in curves:
         for due, *pair in zip(run["due"], run.get(x, ()), run.get(y, ()), strict=False):

@@ -1,4 +1,4 @@
-"""Metrics made of a run's evaluations, and of a baseline's: what papers report beside the last accuracy."""
+"""Metrics derived from the evaluations of a run and of a baseline: what papers report besides the final accuracy."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Undefined(Exception):
 
 @dataclass
 class Options:
-    """baseline: whose error and cost a speed-up is taken from. threshold: of its final error, what is to be reached.
-    share: of a run's own final accuracy, what counts as generalised."""
+    """baseline: what a speed-up compares error and cost with. threshold: the multiple of its final error to be reached.
+    share: the fraction of a run's own final accuracy that counts as generalised."""
 
     baseline: Baseline | None = None
     threshold: float = 1.2
@@ -29,13 +29,13 @@ class Options:
 
     def __post_init__(self) -> None:
         if not 1 <= self.threshold < math.inf:
-            raise UserError(f"--threshold {self.threshold:g} is not 1 or more: it is times the baseline's final error")
+            raise UserError(f"--threshold {self.threshold:g} is not 1 or more: it scales the baseline's final error")
         if not 0 < self.share <= 1:
-            raise UserError(f"--share {self.share:g} is not above 0 and at most 1: it is of a run's final accuracy")
+            raise UserError(f"--share {self.share:g} is not above 0 and at most 1: it scales a run's final accuracy")
 
 
 def derive(runs: Iterable[Run], metrics: Iterable[str], options: Options) -> dict[tuple[str, str], str]:
-    """Give every run those of the metrics that are derived and that it has; why it has them not, by metric and path."""
+    """Add the derived metrics to the runs that have them; returns why a run has none, by metric and path."""
     curves: dict[int, Curve] = {}
     why = {}
 
@@ -60,30 +60,30 @@ def derive(runs: Iterable[Run], metrics: Iterable[str], options: Options) -> dic
 
 
 def error(run: Run, evaluations: Callable[[Run], Curve], options: Options) -> float:
-    """1 - the last test accuracy."""
+    """1 - the final test accuracy."""
     return 1 - float(run["test_accuracy"])
 
 
 def at_best_validation(run: Run, evaluations: Callable[[Run], Curve], options: Options) -> float:
-    """The test accuracy at the evaluation of the highest validation accuracy; of several, at the first."""
+    """The test accuracy at the evaluation with the highest validation accuracy; at the first of several."""
     chosen, shown = column(evaluations(run), "val_accuracy", "test_accuracy")
     return float(shown[chosen.index(max(chosen))])
 
 
 def best_on_test(run: Run, evaluations: Callable[[Run], Curve], options: Options) -> float:
-    """The highest test accuracy of all evaluations. The test set chose it, so it is no estimate of anything."""
+    """The highest test accuracy of all evaluations. The test set chose it, so it does not estimate anything."""
     (shown,) = column(evaluations(run), "test_accuracy")
     return float(max(shown))
 
 
 def epochs_to_generalise(run: Run, evaluations: Callable[[Run], Curve], options: Options) -> float:
-    """Epochs to the first evaluation whose test accuracy is a share of the run's own last one.
+    """Epochs to the first evaluation whose test accuracy reaches a share of the run's own final one.
 
-    An epoch is floor(N / batch size) updates. OURS: Sahayam et al. 2023 do not define theirs where it could be read.
+    An epoch is floor(N / batch size) updates. OURS: Sahayam et al. 2023 define theirs nowhere that we could read.
     """
     shown, updates = column(evaluations(run), "test_accuracy", "updates")
     if missing := [name for name in ("batch_size", "budget", "budget_unit", "epochs") if run.get(name) is None]:
-        raise Undefined(f"it has no {missing[0]}")  # as in a CSV that somebody made smaller
+        raise Undefined(f"it has no {missing[0]}")  # for example a CSV from which columns were removed
     place = first(shown, lambda accuracy: accuracy >= options.share * shown[-1])
     return float(updates[place] / updates_an_epoch(run))
 
@@ -93,9 +93,9 @@ def updates_an_epoch(run: Run) -> int:
     if run.get("n_training"):
         found = int(run["n_training"]) // int(run["batch_size"])
     else:
-        # a result from before n_training was in it: updates = round(budget x int(epochs x floor(N / batch size)))
+        # an older result, without n_training: updates = round(budget x int(epochs x floor(N / batch size)))
         epochs = run["budget"] * run["epochs"]
-        rounded = 0.5 if float(run["epochs"]).is_integer() else 0.5 + run["budget"]  # updates, at most
+        rounded = 0.5 if float(run["epochs"]).is_integer() else 0.5 + run["budget"]  # at most, in updates
         if run["budget_unit"] != "updates" or run["updates"] is None or rounded / epochs >= 0.5:
             raise Undefined("how many updates are an epoch is not known: its result has no n_training")
         found = round(run["updates"] / epochs)
@@ -105,11 +105,11 @@ def updates_an_epoch(run: Run) -> int:
 
 
 def speedup(unit: str) -> Callable[[Run, Callable[[Run], Curve], Options], float]:
-    """What the baseline spends to reach an error, over what the run spends.
+    """What the baseline spends to reach an error, divided by what the run spends.
 
-    The error is `threshold` times the baseline's final error: of the partner of the same settings and seed (several
-    are averaged). What is spent is counted at the first evaluation that is at the error or below it. The definition is
-    OURS, inferred from Hu et al. 2021, table 1, whose every reached error is below 1.2 times Standard's.
+    The error is `threshold` times the final error of the baseline's run with the same settings and seed (several are
+    averaged). The spending is read at the first evaluation at or below the error. The definition is OURS, inferred from
+    Hu et al. 2021, table 1, where every error that is reached is below 1.2 times Standard's.
     """
 
     def ratio(run: Run, evaluations: Callable[[Run], Curve], options: Options) -> float:
@@ -123,7 +123,7 @@ def speedup(unit: str) -> Callable[[Run, Callable[[Run], Curve], Options], float
 
         def spent(run: Run, whose: str) -> float:
             shown, costs = column(evaluations(run), "test_accuracy", unit)
-            # 1e-12: what rounding leaves of an accuracy and of its error
+            # 1e-12 allows for rounding of an accuracy and its error
             place = first(shown, lambda accuracy: 1 - accuracy <= limit + 1e-12)
             if place < 0:
                 raise Undefined(f"{whose} never reaches an error of {limit:.4f}")
@@ -138,7 +138,7 @@ def speedup(unit: str) -> Callable[[Run, Callable[[Run], Curve], Options], float
 
 
 def column(curve: Curve, *names: str) -> list[list[Any]]:
-    """Lists of the evaluations; raises Undefined where one is missing, has a gap, or a value that is not finite."""
+    """These lists of a curve; raises Undefined if one is missing, has a gap, or has a value that is not finite."""
     for name in names:
         if not curve.get(name) or None in curve[name]:
             raise Undefined(f"its evaluations have no {name}" if curve else "its evaluations are not known")
@@ -148,7 +148,7 @@ def column(curve: Curve, *names: str) -> list[list[Any]]:
 
 
 def first(values: list[Any], holds: Callable[[float], bool]) -> int:
-    """The place of the first value for which it holds, -1 where there is none."""
+    """The index of the first value for which `holds` is true, or -1."""
     return next((place for place, value in enumerate(values) if holds(value)), -1)
 
 
@@ -163,13 +163,13 @@ DERIVED = {
 
 
 def note(metric: str, runs: Iterable[Run], options: Options) -> str:
-    """What the caption of a table of the metric says beside its name."""
+    """What the caption of a table says about the metric, besides its name."""
     typed = options.baseline.typed if options.baseline else ""
     of = {"speedup_examples": "images backpropagated", "speedup_seconds": "seconds"}.get(metric)
     if of:
         return (
             f"{metric}: {of} by {typed} until {options.threshold:g} times its final error, over those by the run; our "
-            "definition, inferred from Hu et al. 2021; a run that never reaches that error is in no mean"
+            "definition, inferred from Hu et al. 2021; a run that never reaches that error is left out of the means"
         )
     if metric == "visits_entropy":
         sizes = {run.get("n_training") for run in runs if run.get(metric) is not None}

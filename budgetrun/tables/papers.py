@@ -1,9 +1,9 @@
 """The papers' own numbers beside ours, from papers.csv, which names the source of each.
 
-Its columns: paper; where (table, figure, or file of the released code); method (in the paper's words); settings (in
-ours, a|b for either; without any, the number has no counterpart here); metric (ours); value (as printed, so in per cent
-where we show per cent; empty where the paper says that it was never reached); within (how exactly it could be read off
-a figure, ±); spread and spread_is (what stands behind the paper's ±); origin (printed or digitised); note.
+Its columns: paper; where (table, figure, or file of the released code); method (in the paper's words); settings (in our
+words, a|b for either; a number without settings has no counterpart here); metric (ours); value (as printed, so in per
+cent where we show per cent; empty if the paper says that it was never reached); within (how precisely it could be read
+off a figure, ±); spread and spread_is (the paper's ± and what it is); origin (printed or digitised); note.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FILE = Path(__file__).with_name("papers.csv")
 
 @dataclass
 class Number:
-    """One number of a paper, see above; settings: by name, the values of which a run has one."""
+    """One number of a paper, see above. settings: the accepted values of each setting by name."""
 
     paper: str
     where: str
@@ -38,14 +38,14 @@ class Number:
     note: str
 
     def fits(self, run: Run) -> bool:
-        """Whether a run is of the number's settings."""
+        """Whether a run has the number's settings."""
         return bool(self.settings) and all(
             name in run and any(same(run[name], value) for value in values) for name, values in self.settings.items()
         )
 
 
 def numbers() -> list[Number]:
-    """All of them."""
+    """All numbers in papers.csv."""
     with FILE.open(newline="", encoding="utf-8") as file:
         return [
             Number(
@@ -66,16 +66,16 @@ def numbers() -> list[Number]:
 
 
 def of_paper(paper: str) -> list[Number]:
-    """A paper's numbers; raises UserError where there is none of it."""
+    """A paper's numbers; raises UserError if there are none."""
     every = numbers()
     if not (found := [one for one in every if one.paper == paper]):
         papers = ", ".join(dict.fromkeys(one.paper for one in every))
-        raise UserError(f"--paper {paper}: no number of it is known; there are {papers}")
+        raise UserError(f"--paper {paper}: no numbers of this paper are known; the known papers are {papers}")
     return found
 
 
 def fitting(runs: Sequence[Run], tables: Sequence[Table], known: Sequence[Number]) -> dict[Place, list[Number]]:
-    """The numbers of each cell all of whose runs are of a number's settings; raises UserError where there is none."""
+    """The numbers of each cell: those whose settings all runs of the cell have. Raises UserError if there are none."""
     found: dict[Place, list[Number]] = {}
     for table in tables:
         cells: dict[Place, list[Run]] = {}
@@ -90,14 +90,14 @@ def fitting(runs: Sequence[Run], tables: Sequence[Table], known: Sequence[Number
     if not found:
         metrics = ", ".join(dict.fromkeys(one.metric for one in known))
         raise UserError(
-            f"--paper {known[0].paper}: no cell is of the settings of one of its numbers, which are of {metrics}; "
-            "budgetrun/papers.csv has the settings"
+            f"--paper {known[0].paper}: no cell has the settings of one of its numbers, which are of {metrics}; "
+            "budgetrun/tables/papers.csv lists the settings"
         )
     return found
 
 
 def beside(tables: Sequence[Table], found: Mapping[Place, Sequence[Number]]) -> Sheet:
-    """A line a cell that has a paper's number: ours, the paper's, and the difference."""
+    """One line per cell and number of a paper: ours, the paper's, and the difference."""
     first, lines = tables[0], []
     for table, row, column in itertools.product(tables, first.row_keys, first.column_keys):
         scale, unit = table.scale()
@@ -117,7 +117,7 @@ def beside(tables: Sequence[Table], found: Mapping[Place, Sequence[Number]]) -> 
 
 
 def caption(shown: Sequence[Number]) -> str:
-    """Where the numbers are from, and how far they can be trusted."""
+    """Where the numbers come from, and how far they can be trusted."""
     said = [f"{shown[0].paper}: {', '.join(dict.fromkeys(number.where for number in shown))}"]
     if within := sorted({number.within for number in shown if number.within is not None}):
         said.append(f"digitised from a figure, ± {' or '.join(f'{w:g}' for w in within)}")

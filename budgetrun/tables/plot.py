@@ -1,4 +1,4 @@
-"""Pictures of tables and of learning curves: a metric against the budget, one line a method."""
+"""Pictures of tables and of learning curves: a metric against the budget, one line per method."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from budgetrun.files import replacing
 from budgetrun.tables.curves import Point
 from budgetrun.tables.table import MISSING, Table, number, tabulate
 
-# Okabe & Ito's colours, told apart by colour-blind readers; markers and dashes say it again without colour
+# Okabe & Ito's colours, which colour-blind readers can tell apart; markers and dashes work without colour
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-MARKERS = "osD^vPX*"  # one more than colours, so that 56 pairs pass before one comes back
+MARKERS = "osD^vPX*"  # one more than colours, so that a pair repeats only after 56
 DASHES: list[Any] = ["-", "--", ":", "-.", (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 4))]
 UNITS = {"budget": "budget (part of the full training run)", "seconds": "seconds", "flops": "FLOPs"}
 # without the time of drawing, so that the same runs make the same file
 METADATA: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": None}
-# for a page: text stays text, to be searched and read out; laid out in DejaVu Sans, the widest of those listed
+# for a page: text stays text, for search and screen readers; laid out in DejaVu Sans, the widest of those listed
 INLINE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "budgetrun",
@@ -45,14 +45,14 @@ INLINE: dict[str, Any] = {
     "errorbar.capsize": 3,
 }
 AXES = (0.19, 0.19, 0.765, 0.7)
-LABEL = 40  # characters in a line of a label
-TITLE, LINE = 34, 0.06  # letters that fit above the axes, and the height of one more line of them
+LABEL = 40  # characters per line of a label
+TITLE, LINE = 34, 0.06  # characters that fit above the axes, and the height of each further line of them
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
 class Style:
-    """width: of the line, in points. band: whether a standard deviation is drawn to each side."""
+    """width: of the line, in points. band: whether a standard deviation is drawn on each side."""
 
     colour: str
     marker: str
@@ -61,9 +61,9 @@ class Style:
     band: bool = True
 
 
-CONTEXT = Style("#c8c8c8", "", width=0.8, band=False)  # of lines that are there for others to be compared with
+CONTEXT = Style("#c8c8c8", "", width=0.8, band=False)  # for lines that others are compared with
 REFERENCE = Style("#222222", "", (0, (4, 3)), width=1, band=False)
-CASING = Style("#ffffff", "", width=2, band=False)  # below a reference, which is seen on any line so
+CASING = Style("#ffffff", "", width=2, band=False)  # below a reference, so that it is visible on any line
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Line:
 
 
 def looks(names: Sequence[str], baseline: str | None) -> dict[str, Style]:
-    """A look for each name: black for the baseline, and six names in a row are six colours."""
+    """A style for each name: black for the baseline, and six different colours for any six names in a row."""
     found = {baseline: Style(COLOURS[6], "o")} if baseline is not None else {}
     for i, name in enumerate(name for name in names if name != baseline):
         found[name] = Style(COLOURS[i % 6], MARKERS[(i + 1) % len(MARKERS)], DASHES[i // 24 % len(DASHES)])
@@ -83,14 +83,14 @@ def looks(names: Sequence[str], baseline: str | None) -> dict[str, Style]:
 
 
 def format_of(path: Path) -> str:
-    """What a file is to be, by its ending; raises UserError for what is not drawn."""
+    """The format of a picture, by its file's suffix; raises UserError for any other."""
     if (ending := path.suffix[1:].lower()) not in METADATA:
-        raise UserError(f"{path} does not end in .svg, .png or .pdf, the pictures that are drawn")
+        raise UserError(f"{path} does not end in .svg, .png or .pdf, the formats of a picture")
     return ending
 
 
 def draw(table: Table, path: Path) -> None:
-    """Write the picture of a table as SVG, PNG or PDF by the file's ending, whole or not at all."""
+    """Write the picture of a table as SVG, PNG or PDF by the file's suffix, completely or not at all."""
     from matplotlib import rc_context
 
     kind, content = format_of(path), io.BytesIO()
@@ -101,9 +101,9 @@ def draw(table: Table, path: Path) -> None:
 
 
 def figure(table: Table) -> Any:
-    """matplotlib's Figure: mean and standard deviation over the first of the columns, a line for each of the rest.
+    """A matplotlib Figure: mean and standard deviation over the first column setting, one line per value of the rest.
 
-    The first of the rows sets the colour and marker, the others the dashes. A line breaks at a missing cell.
+    The first row setting sets the colour and marker, the others the dashes. A line breaks at a missing cell.
     """
     from matplotlib.figure import Figure
 
@@ -111,7 +111,7 @@ def figure(table: Table) -> Any:
     at = {key: number(key[0]) for key in table.column_keys}
     places = sorted({place for place in at.values() if place is not None})
     if None in at.values():
-        raise UserError(f"{x} is not a number, so it cannot be the axis of a plot; choose --cols budget, for one")
+        raise UserError(f"{x} is not a number, so it cannot be the axis of a plot; choose for example --cols budget")
     factor, _ = table.scale()
     picture = Figure(figsize=(7, 4.2), layout="constrained")
     axes = picture.subplots()
@@ -152,28 +152,28 @@ def figure(table: Table) -> Any:
 
 
 def label(metric: str) -> str:
-    """What stands at an axis: the metric in words, with its unit."""
+    """The label of an axis: the metric in words, with its unit."""
     return metric.replace("_", " ") + tabulate([], [], [], metric).scale()[1]
 
 
 def scale(metric: str) -> int:
-    """By how much a metric is multiplied to be shown."""
+    """The factor by which a metric is multiplied when it is shown."""
     return tabulate([], [], [], metric).scale()[0]
 
 
 def chart(lines: Sequence[Line], title: str, x: str, y: str, limits: tuple[float, float], factor: float) -> Any:
-    """matplotlib's Figure, small: lines with a band of one standard deviation to each side.
+    """A small matplotlib Figure: lines with a band of one standard deviation on each side.
 
-    x, y: what is at the axes, with units. limits: of y, before it is multiplied by `factor`. Later lines lie above
-    earlier ones. A line breaks at a missing point, and a point alone has a bar for its band. Large numbers at x are
-    divided by a power of 1000 that is said.
+    x, y: the labels of the axes, with units. limits: of y, before it is multiplied by `factor`. Later lines lie above
+    earlier ones. A line breaks at a missing point, and an isolated point has a bar instead of a band. Large numbers at
+    x are divided by a power of 1000, which the label states.
     """
     from matplotlib.figure import Figure
 
     exponent = thousands(point.x for line in lines for point in line.points if point)
     picture = Figure(figsize=(3.3, 2.5))
     titles = textwrap.wrap(printable(title), TITLE, break_on_hyphens=False)
-    left, bottom, width, height = AXES  # fixed, as laying out by what is drawn takes twice the time
+    left, bottom, width, height = AXES  # fixed, since an automatic layout takes twice the time
     axes = picture.add_axes((left, bottom, width, height - LINE * max(0, len(titles) - 1)))
     for line in lines:
         xs = [point.x / 10**exponent if point else math.nan for point in line.points]
@@ -196,14 +196,14 @@ def chart(lines: Sequence[Line], title: str, x: str, y: str, limits: tuple[float
 
 
 def printable(text: str) -> str:
-    """Text without characters that no font has and no SVG may hold."""
+    """Text without characters that no font has and no SVG may contain."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def in_lines(text: str) -> str:
-    """Printable text for a legend or an axis, in at most three lines; of a longer one, the middle is left out.
+    """Printable text for a legend or an axis, in at most three lines; the middle of a longer text is left out.
 
-    Beside labels of hundreds of characters matplotlib finds no room for the axes.
+    Next to labels of hundreds of characters, matplotlib finds no room for the axes.
     """
     text = printable(text)
     if len(text) > 3 * LABEL:
@@ -212,18 +212,18 @@ def in_lines(text: str) -> str:
 
 
 def thousands(numbers: Iterable[float]) -> int:
-    """The power of ten, a multiple of 3, that numbers are divided by to be short."""
+    """The power of ten, a multiple of 3, by which numbers are divided to keep them short."""
     largest = max((abs(number) for number in numbers if math.isfinite(number)), default=0)
     return 3 * int(math.log10(largest) // 3) if largest >= 10_000 else 0
 
 
 def power(exponent: int) -> str:
-    """What is written behind the name of a number that was divided by a power of ten."""
+    """The suffix of a label whose numbers were divided by a power of ten."""
     return f" (in\N{NO-BREAK SPACE}10{str(exponent).translate(RAISED)})" if exponent else ""
 
 
 def limits(points: Iterable[Point]) -> tuple[float, float]:
-    """What the points with their bands fill, and a little more."""
+    """The range of the points and their bands, with a small margin."""
     ends = [end for p in points for end in (p.y - (p.std or 0), p.y + (p.std or 0)) if math.isfinite(end)]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
     margin = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
@@ -241,13 +241,13 @@ def swatch(look: Style) -> Any:
 
 
 def drawn(look: Style) -> dict[str, Any]:
-    """A look in matplotlib's words."""
+    """A style as matplotlib's arguments."""
     return {"color": look.colour, "marker": look.marker, "linestyle": look.dash, "linewidth": look.width}
 
 
 @contextlib.contextmanager
 def page_style() -> Iterator[None]:
-    """How pictures on a page are made, in this block; what the browser's fonts lack is no matter."""
+    """Use the style of a page's pictures in this block. Missing glyphs do not matter: the browser's fonts draw them."""
     from matplotlib import rc_context
 
     with rc_context(INLINE), warnings.catch_warnings():
@@ -258,12 +258,12 @@ def page_style() -> Iterator[None]:
 def inline(picture: Any, name: str, alternative: str) -> str:
     """A Figure as an SVG element for a page.
 
-    name: makes its ids its own. alternative: what it shows, in words; "" if it only decorates.
+    name: a prefix that makes its ids unique. alternative: what it shows, in words; "" if it is only decoration.
     """
     content = io.BytesIO()
     picture.savefig(content, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     root = ElementTree.fromstring(content.getvalue())
-    root.remove(root[0])  # a style for all that is on the page
+    root.remove(root[0])  # a style that would apply to the whole page
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
         for key, value in list(element.attrib.items()):

@@ -1,4 +1,4 @@
-"""Runs as they are read: from the folders that hold them, or from a CSV of runs; chosen, and checked for a table."""
+"""Runs as they are read from folders or from a CSV of runs, selected, and checked for a table."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Run = dict[str, Any]
-# what may differ between the runs of one cell without a word: repetitions, and where they lie
+# what may differ between the runs of one cell without a note: repetitions, and where runs are stored
 REPEATS = ("seed", *(key for key in ELSEWHERE if key != "device"), "dataset.system")
-# what is no setting and may not differ without a word: the machine, the code, and the data
+# what is not a setting, but gives a note where it differs: the machine, the code, and the data
 CIRCUMSTANCES = ("device", "commit", "dirty", "commits_before", "versions.budgetrun", "dataset_fingerprint")
 # what a CSV of runs keeps of the evaluations, one list per run
 CURVE = tuple(
@@ -44,7 +44,7 @@ MEASURED = tuple(name for name in SHOWN if name not in ("names", "config"))
 
 @dataclass
 class Runs:
-    """runs: what each run is and measured, by name. settings: the names that are configuration. skipped: which, why.
+    """runs: each run's settings and measurements, by name. settings: the names of settings. skipped: which and why.
 
     planned: the folders with plans of sweeps, see folder/plan.py. A setting is named as on the command line: `sampler`
     is the chosen option, `sampler.pool` one of its values.
@@ -57,7 +57,7 @@ class Runs:
 
 
 def read(places: Iterable[str | Path]) -> Runs:
-    """All finished runs below folders, and those in CSVs of `--format runs`, each once; links are followed."""
+    """All finished runs below folders, and those in CSVs of `--format runs`, each once. Links are followed."""
     found = Runs([], [], [], [])
     known: dict[str, tuple[Run, str | Path]] = {}
     again: Counter[tuple[str | Path, str | Path]] = Counter()  # runs of one place that another has as well
@@ -85,14 +85,14 @@ def read(places: Iterable[str | Path]) -> Runs:
 
 
 def frame(places: Iterable[str | Path]) -> pd.DataFrame:
-    """The same as pandas' own table, one row per run, for work of one's own in a notebook."""
+    """The same as a pandas DataFrame, one row per run, for your own work in a notebook."""
     import pandas as pd
 
     return pd.DataFrame(read(places).runs)
 
 
 def in_folder(folder: str, walked: set[tuple[int, int]], found: Runs) -> Iterator[tuple[list[str], Run]]:
-    """The names of the settings of each run below a folder, and the run; what else is there is put into `found`.
+    """The names of the settings of each run below a folder, and the run. Plans and skipped runs are added to `found`.
 
     walked: folders that are not entered again.
     """
@@ -137,11 +137,11 @@ def in_folder(folder: str, walked: set[tuple[int, int]], found: Runs) -> Iterato
 
 
 def settings_and_all(result: dict[str, Any]) -> tuple[list[str], Run]:
-    """The names of a result's settings, and the run; raises ValueError where one name has two meanings."""
+    """The names of a result's settings, and the run; raises ValueError if one name has two meanings."""
     configuration = {**flat(result.pop("config")), **result.pop("names")}
     measured = flat(result)
     run = {**configuration, **measured}
-    # the device that was asked for is the one setting that is also found out
+    # device is the only name of both a setting, as asked for, and a measurement
     if len(run) != len(configuration) + len(measured) - ("device" in configuration and "device" in measured):
         twice = (configuration.keys() & measured.keys()) - {"device"}
         raise ValueError(f"{brief(min(twice))} is in its config and beside it")
@@ -149,7 +149,7 @@ def settings_and_all(result: dict[str, Any]) -> tuple[list[str], Run]:
 
 
 def by_class(run: Run) -> Run:
-    """The same run, in which each component is its class, whatever file of this package that was in."""
+    """The same run with each component given by its class, whatever file of this package the class was in."""
     for name, value in run.items():
         if name.endswith("_target_") and isinstance(value, str):
             run[name] = class_of(value)
@@ -157,8 +157,8 @@ def by_class(run: Run) -> Run:
 
 
 def in_csv(path: Path) -> Iterator[tuple[list[str], Run]]:
-    """The same of a CSV as `--format runs` writes it; raises UserError for another file."""
-    csv.field_size_limit(sys.maxsize)  # a list of ten thousand evaluations is longer than what is the limit else
+    """The same for a CSV that `--format runs` wrote; raises UserError for any other file."""
+    csv.field_size_limit(sys.maxsize)  # a list of ten thousand evaluations exceeds the default limit
     try:
         lines = list(csv.reader(io.StringIO(content(path).decode("utf-8-sig"), newline=""), strict=True))
     except (OSError, ValueError) as error:
@@ -178,13 +178,13 @@ def in_csv(path: Path) -> Iterator[tuple[list[str], Run]]:
             check_csv(run)
         except ValueError as error:
             raise UserError(f"{path}, line {place}: {error}") from error
-        # a run without evaluations is one whose evaluations are not looked for where it once lay
+        # a run without evaluations gets an empty list, so that they are not looked for where it once was
         run = {CURVE[0]: [], **run, "path": word(run["path"])}
         yield [name for name in names[: names.index("run_id")] if name in run], by_class(run)
 
 
 def check_csv(run: Run) -> None:
-    """Raises ValueError where a run of a CSV is none that a result.json and a metrics.jsonl could hold."""
+    """Raises ValueError if a run in a CSV could not have come from a result.json and a metrics.jsonl."""
     for name in (*MEASURED, "path"):
         if name not in run or (run[name] is None and name in NEEDED):
             raise ValueError(f"{name} is not {'a number' if name in RULES else 'a word'} but missing")
@@ -197,7 +197,7 @@ def check_csv(run: Run) -> None:
 
 
 def value_of(text: str) -> Any:
-    """The value that a word is, see `word`; what only looks like a number, as some commits do, is text."""
+    """The value that a word stands for, see `word`. What only looks like a number, as some commits do, is text."""
     if text in ("nan", "inf", "-inf"):
         return float(text)
     if text[0] not in "-0123456789[tfn":
@@ -210,15 +210,15 @@ def value_of(text: str) -> Any:
 
 
 def cell_of(value: Any) -> str:
-    """A value in a CSV of runs, which `value_in` gives back."""
+    """A value as a cell in a CSV of runs, which `value_in` reads back."""
     if isinstance(value, str):
         return quoted(value)
     return json.dumps(value) if isinstance(value, list) else word(value)
 
 
-@functools.lru_cache(2**16)  # most cells are in a thousand runs
+@functools.lru_cache(2**16)  # most cells recur in a thousand runs
 def value_in(cell: str) -> Any:
-    """The value that a cell of a CSV of runs is."""
+    """The value in a cell of a CSV of runs."""
     if cell.startswith('"'):
         with contextlib.suppress(ValueError):
             return parse(cell)
@@ -227,17 +227,17 @@ def value_in(cell: str) -> Any:
 
 @functools.lru_cache(2**16)
 def quoted(text: str) -> str:
-    """A word for a cell: as it is, or as JSON has it where it is not harmless or would be read as another value."""
+    """A string for a cell: unchanged, or as JSON if it is not harmless or would be read as another value."""
     return text if not text or (is_harmless(text) and value_of(text) == text) else json.dumps(text)
 
 
 def is_harmless(text: str) -> bool:
-    """Whether no spreadsheet takes a word for a formula, as it does -A1 but not -0.5, and no terminal obeys it."""
+    """Whether no spreadsheet takes a string for a formula (such as -A1, but not -0.5) and no terminal obeys it."""
     return text.isprintable() and (text[:1] not in tuple('=+-@"') or text == "-inf" or number(text) is not None)
 
 
 def select(runs: list[Run], where: str, option: str = "--where") -> list[Run]:
-    """The runs for which every `setting=value` of `where` holds; raises UserError where none is left."""
+    """The runs for which every `setting=value` of `where` holds; raises UserError if none is left."""
     left = runs
     for name, typed in conditions(where, option):
         need(runs, [name])
@@ -251,7 +251,7 @@ def select(runs: list[Run], where: str, option: str = "--where") -> list[Run]:
 def conditions(where: str, option: str = "--where") -> list[tuple[str, str]]:
     """Each setting of `setting=value,...` with the value as typed; raises UserError for another form."""
     found = []
-    parts = re.split(r",(?![^\[]*\])", where)  # the commas of a list are part of it
+    parts = re.split(r",(?![^\[]*\])", where)  # commas inside a list do not separate
     for condition in filter(None, map(str.strip, parts)):
         name, equals, typed = (part.strip() for part in condition.partition("="))
         if not equals:
@@ -270,21 +270,21 @@ def same(value: Any, typed: str) -> bool:
 
 
 def need(runs: list[Run], names: Iterable[str], derived: Iterable[str] = ()) -> None:
-    """Raises UserError for the first of the names that no run has, with the nearest that one has or that is derived."""
+    """Raises UserError for the first name that no run has, with the closest one that a run has or that is derived."""
     known = sorted({name for run in runs for name in run} | set(derived))
     for name in names:
         if name not in known:
             end = [k for k in known if k.endswith((f".{name}", f"_{name}"))]
             close = end or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+            meant = f"did you mean {close[0]}?" if close else f"runs have {', '.join(known)}"
             raise UserError(f"no run has {name}; {meant}")
 
 
 def with_metric(runs: list[Run], metric: str, why: Mapping[tuple[str, str], str]) -> tuple[list[Run], list[str]]:
     """The runs that have the metric, and remarks on those that have none or one that is not finite.
 
-    why: the reason why a run has none, by metric and path, where there is one to say. One that is no number is taken
-    from the run; raises UserError where no run has a number.
+    why: the reasons, if known, why runs have none, by metric and path. A value that is not a number is removed from its
+    run. Raises UserError if no run that has a value has a number.
     """
     measured, remarks = [], []
     there = [run for run in runs if run.get(metric) is not None]
@@ -307,18 +307,18 @@ def with_metric(runs: list[Run], metric: str, why: Mapping[tuple[str, str], str]
 
 
 def varying(runs: list[Run], names: Iterable[str]) -> list[str]:
-    """Those of the names that not all runs have the same value of."""
+    """The names whose values are not the same in all runs."""
 
     def same_in_all(name: str) -> bool:
         first = runs[0].get(name, "")
-        # equal and of a type: equal in words too, at a tenth of their price
+        # equal values of one type are equal in words too, and compare in a tenth of the time
         return all(value == first and type(value) is type(first) for value in (run.get(name, "") for run in runs))
 
     return [name for name in names if not same_in_all(name) and len({word(run.get(name, "")) for run in runs}) > 1]
 
 
 def mixed(runs: list[Run], settings: Iterable[str], shown: list[str]) -> list[str]:
-    """A sentence for everything, the seed aside, that differs inside a cell and is averaged over unseen."""
+    """One sentence for everything, except the seed, that differs within a cell and is averaged over unseen."""
     cells: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         cells.setdefault(words(run, shown), []).append(run)
@@ -329,7 +329,7 @@ def mixed(runs: list[Run], settings: Iterable[str], shown: list[str]) -> list[st
                 values = {word(run.get(name, "")) for run in cell}
                 if len(values) > 1:
                     differing.setdefault(name, set()).update(values)
-    # the values of an option differ where the option does, and so does its data
+    # if an option differs, so do its values, and if the data set differs, so do the data
     explained = {name for name in differing if name.partition(".")[0] in differing.keys() - {name}}
     if differing.keys() & {"dataset", "validation"}:
         explained.add("dataset_fingerprint")
@@ -341,10 +341,10 @@ def mixed(runs: list[Run], settings: Iterable[str], shown: list[str]) -> list[st
 
 
 def curve(run: Run) -> dict[str, list[Any]]:
-    """The evaluations of a run in order, a list a number (see metrics.jsonl), None where one lacks it.
+    """The evaluations of a run in order, one list per number (see metrics.jsonl), None where an evaluation lacks it.
 
-    {} where they are not known, as there is no such file beside the result. Raises ValueError, with the reason, where
-    they cannot be read or cannot be.
+    {} if they are not known, for example without such a file beside the result. Raises ValueError, with the reason, if
+    they cannot be read or are impossible.
     """
     if CURVE[0] in run:
         return {name.removeprefix("curve."): run[name] for name in CURVE if name in run}
@@ -360,6 +360,6 @@ def curve(run: Run) -> dict[str, list[Any]]:
     columns = {name: [line.get(name) for line in lines] for name in names}
     for name, values in columns.items():
         check_column(name, values)
-    # what is none of the numbers that are known may be anything
+    # values under unknown names may be anything
     others = [n for n in columns.keys() - RULES.keys() if not all(v is None or is_number(v) for v in columns[n])]
     return {name: columns[name] for name in names if name not in others} if others else columns

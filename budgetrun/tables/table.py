@@ -1,4 +1,4 @@
-"""Tables of cells, mean ± standard deviation of n runs: how they are made, and as Markdown and LaTeX."""
+"""Tables of cells, mean ± standard deviation of n runs: how they are computed, and printed as Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from budgetrun.terminal import shown
 MISSING = "—"
 Key = tuple[str, ...]
 Place = tuple[str, Key, Key]  # of a cell: metric, row key, column key
-# parts of a whole, which are shown in per cent as accuracies are
+# fractions of a whole, shown in per cent like accuracies
 SHARES = (
     "corrupted",
     "selected_corrupted",
@@ -29,7 +29,7 @@ LESS = ("loss", "error", "seconds", "seconds_total", "flops", "epochs_to_general
 
 @dataclass
 class Cell:
-    """mean of n >= 1 runs, and their sample standard deviation (ddof=1), which one run does not have."""
+    """mean of n >= 1 runs, and their sample standard deviation (ddof=1), None for one run."""
 
     mean: float
     std: float | None
@@ -41,8 +41,8 @@ class Table:
     """A metric by settings.
 
     rows, columns: the settings' names. row_keys, column_keys: the combinations of their values, sorted; each value
-    is a word (see `word`), and "" where a run has no such setting. cells: by row key and column key; a combination
-    without a run is not there. note: what else its caption says.
+    is a word (see `word`), and "" if a run has no such setting. cells: by row key and column key, without those
+    combinations that have no run. note: what else its caption says.
     """
 
     rows: list[str]
@@ -54,7 +54,7 @@ class Table:
     note: str = ""
 
     def numbers(self) -> list[int]:
-        """How many runs cells have, in order, each number once."""
+        """How many runs cells have, sorted, each number once."""
         return sorted({cell.n for cell in self.cells.values()})
 
     def statistic(self) -> str:
@@ -64,13 +64,13 @@ class Table:
         return "one run per cell" if n == [1] else several
 
     def scale(self) -> tuple[int, str]:
-        """By how much the metric is multiplied to be shown, and the unit that is then written behind its name."""
+        """The factor by which the metric is multiplied when shown, and the unit to write after its name."""
         share = "accuracy" in self.metric or self.metric.endswith("error") or self.metric in SHARES
         return (100, ", %") if share else (1, "")
 
 
 def tabulate(runs: Iterable[dict[str, Any]], rows: list[str], columns: list[str], metric: str, note: str = "") -> Table:
-    """The table of runs; one without the metric has its row and its column, and is in no cell."""
+    """The table of runs. A run without the metric has its row and its column, but is in no cell."""
     values: dict[tuple[Key, Key], list[float]] = {}
     for run in runs:
         found = values.setdefault((words(run, rows), words(run, columns)), [])
@@ -82,35 +82,35 @@ def tabulate(runs: Iterable[dict[str, Any]], rows: list[str], columns: list[str]
 
 
 def cell(values: list[float]) -> Cell:
-    if not all(map(math.isfinite, values)):  # shown as it is: to leave the run out would flatter the method
+    if not all(map(math.isfinite, values)):  # shown as it is: leaving the run out would flatter the method
         return Cell(sum(values) / len(values), None, len(values))
     # in exact fractions: the mean of 0.1, 0.1 and 0.1 is 0.1
     return Cell(float(statistics.mean(values)), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 def word(value: Any) -> str:
-    """A value as typed on the command line of a run; different numbers have different words, 1 and 1.0 have one."""
+    """A value as typed on the command line. Different numbers have different words; 1 and 1.0 have the same one."""
     if isinstance(value, list):
         return f"[{','.join(map(word, value))}]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:  # from there on floats skip numbers
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:  # from there on floats skip integers
         return str(int(value))
     return str(value)
 
 
 def words(run: Mapping[str, Any], names: Iterable[str]) -> Key:
-    """The values that a run has under these names, "" where it has none."""
+    """The values that a run has under these names, "" if it has none."""
     return tuple(word(run.get(name, "")) for name in names)
 
 
 def order(key: Key) -> list[tuple[int, float, str]]:
-    """Numbers by size, then words, then what is not there."""
+    """A sort key: numbers by size, then words, then missing values."""
     return [(2, 0.0, "") if not w else (1, 0.0, w) if (x := number(w)) is None else (0, x, w) for w in key]
 
 
 def number(word: str) -> float | None:
-    """The finite number that a word is."""
+    """The finite number that a word stands for, or None."""
     try:
         return value if math.isfinite(value := float(word)) else None
     except ValueError:
@@ -118,7 +118,7 @@ def number(word: str) -> float | None:
 
 
 def better(metric: str) -> int:
-    """1 where more of a metric is better, -1 where less is, 0 where it is neither."""
+    """1 if more of a metric is better, -1 if less is, 0 if neither."""
     return 1 if metric.endswith(GREATER) else -1 if metric.endswith(LESS) and metric not in SHARES else 0
 
 
@@ -140,9 +140,9 @@ class Sheet:
 
 
 def laid_out(*tables: Table, best: Collection[Place] = ()) -> Sheet:
-    """Tables of the same runs, rows and columns as one, with an entry of each in a cell.
+    """Tables of the same runs, rows and columns as one, with an entry of each table in every cell.
 
-    best: the cells in bold, as (metric, row key, column key); of several tables, the first decides.
+    best: the cells in bold, as (metric, row key, column key). With several tables, the first one decides.
     """
     table = tables[0]
     headings = [
@@ -199,7 +199,7 @@ STYLES = {"md": markdown, "latex": latex}
 
 
 def entry(table: Table, row: tuple[str, ...], column: tuple[str, ...]) -> str:
-    """A cell in words, with n where it is not the same everywhere."""
+    """A cell in words, with n if it is not the same everywhere."""
     cell = table.cells.get((row, column))
     if cell is None:
         return MISSING
@@ -218,7 +218,7 @@ def caption(*tables: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """Text for LaTeX; brackets and stars too, which a line of a table may not begin with."""
+    """Escape text for LaTeX, including brackets and stars, which may not begin a line of a table."""
     special = {
         **{c: rf"\{c}" for c in "%_&#$"},
         **{c: f"{{{c}}}" for c in "[]*"},

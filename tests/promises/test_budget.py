@@ -33,7 +33,7 @@ TINY = ("model.width=2", "epochs=1", "evaluations=1")
 
 
 def clock(unit: str, updates: int, batch_size: int = 8, forward: int = 3, update: int = 10) -> Budget:
-    """A budget of so many uniform updates; a second is four of them."""
+    """A budget of this many uniform updates, at four per second."""
     cost = {"updates": 1, "examples": batch_size, "flops": batch_size * update, "seconds": 0.25}[unit]
     return Budget(unit, updates * cost, cost, forward, update, CPU)
 
@@ -185,7 +185,7 @@ def test_the_flops_of_a_small_network_are_those_counted_by_hand() -> None:
 
 
 def test_the_flops_of_the_cifar_resnet18_are_those_of_its_layers() -> None:
-    """1.11 GFLOP forward (0.56 billion multiplications), three times that less the stem's input gradient in all."""
+    """1.11 GFLOP forward (0.56 billion multiplications), three times that in total, less the stem's input gradient."""
     stem = 2 * 9 * 3 * 64 * 32**2
     stages = 4 * 2 * 9 * 64 * 64 * 32**2
     for channels, size in ((128, 16), (256, 8), (512, 4)):
@@ -205,7 +205,7 @@ def test_counting_flops_leaves_the_model_as_it_was() -> None:
     assert all(p.grad is None and p.device == CPU for p in net.parameters())
 
 
-def test_a_model_that_does_not_fit_the_images_is_a_sentence() -> None:
+def test_a_model_that_does_not_fit_the_images_gives_one_sentence() -> None:
     with pytest.raises(UserError, match="does not fit images of 1x2x2"):
         model_flops(CNN(width=4).build(1, 10), (1, 2, 2))
 
@@ -317,6 +317,6 @@ def test_the_learning_rates_of_a_run_are_the_linspace_of_its_updates(result_of: 
     assert lines[-1]["updates"] == result["updates"] == 11
 
 
-def test_a_budget_below_one_update_is_a_sentence(result_of: Any) -> None:
+def test_a_budget_below_one_update_gives_one_sentence(result_of: Any) -> None:
     with pytest.raises(UserError, match="is not even one"):
         result_of("budget=0.001")

@@ -1,6 +1,6 @@
-"""Every sampler with every augmentation and every noise: it trains, spends its budget exactly, and can be cut short.
+"""Every sampler with every augmentation and every noise: it trains, spends its budget exactly, and can be interrupted.
 
-Every pair of them is in one run, and so is every pair with a unit of the budget; with --full, every combination is.
+Some run covers each pair of them, and each pair with a unit of the budget; with --full, runs cover every combination.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ B = 64  # images per update, of digits' recipe
 CHEAPER = {"rho": "sampler.pool=2", "craig": "sampler.every=30", "proxy": "sampler.model.width=1"}
 
 
-# what takes longer than a run of a few updates is done once for all: to compose, to read the data, to count FLOPs
+# done once for all runs, as it takes longer than a few updates: composing, reading the data, counting FLOPs
 parts_of = functools.cache(checked)
 DIGITS = Digits(mean=[0.305], std=[0.3757], flip=False, padding=1).load("")
 FLOPS = {width: model_flops(CNN(width).build(1, 10), torch.Size([1, 8, 8])) for width in (1, 2)}
@@ -40,7 +40,7 @@ def combinations(full: bool) -> list[tuple[str, str, str, str]]:
     if full:
         units = itertools.cycle(UNITS)
         return [(*each, next(units)) for each in itertools.product(SAMPLERS, AUGS, NOISES)]
-    # every sampler with every noise; in these, augmentations and units go round at different paces
+    # every sampler with every noise; in these, augmentations and units cycle at different rates
     return [
         (sampler, AUGS[(i + j) % len(AUGS)], noise, UNITS[(i + 2 * j) % len(UNITS)])
         for (i, sampler), (j, noise) in itertools.product(enumerate(SAMPLERS), enumerate(NOISES))
@@ -64,7 +64,7 @@ def test_every_combination_trains_spends_its_budget_and_ends_the_same_bit_for_bi
 ) -> None:
     line = f"sampler={sampler} aug={aug} {AT_WORK.get(sampler, '')} {CHEAPER.get(sampler, '')}"
     line += f" model.width=2 epochs=1 budget_unit={unit} device=cpu data_dir={people} output_dir=outputs"
-    # of FLOPs, updates enough though choices take some, and an evaluation after each that says what it spent
+    # with FLOPs, enough for several updates although choices cost some, and an evaluation after each that says its cost
     line += " budget=0.8 evaluations=100" if unit == "flops" else " budget=0.3 evaluations=5"
     line += needed(sampler, people)
     experiment = replace(parts_of(*line.split()), noise=parts_of(f"noise={noise}", f"data_dir={people}").noise)

@@ -111,7 +111,7 @@ def test_prose_is_escaped_and_code_is_not() -> None:
     )
 
 
-# ---- the sampler of one's own
+# ---- a user's own sampler
 
 
 def test_the_sampler_of_the_documentation_is_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A sweep is Hydra's: a five-line application of Hydra's own chooses the same jobs with the same values."""
+"""A sweep works as in Hydra: a five-line plain Hydra application chooses the same jobs with the same values."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def as_trained(cwd: Path) -> list[dict[str, Any]]:
 
 
 def essence(configurations: list[dict[str, Any]]) -> list[str]:
-    """What is to be compared, in any order; 1 and 1.0 are one number."""
+    """What to compare, in any order; 1 and 1.0 are the same number."""
 
     def number(text: str) -> float:
         return float(text)
@@ -54,7 +54,7 @@ def essence(configurations: list[dict[str, Any]]) -> list[str]:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """An empty folder beside a folder `cn` of configurations of a user's own."""
+    """An empty folder beside a folder `cn` with a user's own configurations."""
     for name, text in {
         "mine": "lr: 0.42",
         "params": "hydra: {sweeper: {params: {seed: '3,4', lr: '0.2,0.3'}}}",
@@ -103,7 +103,7 @@ def test_the_jobs_and_their_values_are_those_of_hydra(line: str, own: Path) -> N
     expected = by_hydra(line, own)
     assert essence(trained) == essence(expected)
     assert len(trained) == len(expected) >= 1
-    # and each run is where its configuration says, seen from where the command was typed
+    # and each run is where its configuration says, relative to where the command was typed
     assert all(len(list((own / run["output_dir"]).glob("*/result.json"))) >= 1 for run in trained)
 
 
@@ -192,7 +192,7 @@ def test_optuna_maximises_the_accuracy_without_being_told(own: Path) -> None:
     assert best["best_params"]["lr"] == pytest.approx(winner["config"]["lr"], rel=1e-11)
 
 
-def test_the_user_s_word_to_a_sweeper_counts(own: Path) -> None:
+def test_the_user_s_options_of_a_sweeper_take_precedence(own: Path) -> None:
     done = here(
         "-m hydra/sweeper=optuna hydra.sweeper.direction=minimize hydra.sweeper.n_trials=1 "
         f"'lr=interval(0.1,0.2)' {SHORT}",
@@ -205,9 +205,9 @@ def test_the_user_s_word_to_a_sweeper_counts(own: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("-m 'seed=range(2,0)'", ["sweep of no runs", "seed=range(2,0)"]),
+        ("-m 'seed=range(2,0)'", ["sweep has no runs", "seed=range(2,0)"]),
         ("-m 'lr=interval(0.1,0.2)'", ["lr=interval(0.1,0.2)", "hydra/sweeper=optuna"]),
-        ("'sampler={pool: 5}'", ["sampler={pool: 5} is no option", "sampler.key=value"]),
+        ("'sampler={pool: 5}'", ["sampler={pool: 5} is not an option", "sampler.key=value"]),
         ("-m 'sampler={pool: 5},is'", ["sampler={pool: 5}"]),
         ("hydra.run.dir=x", ["hydra.run.dir=x has no effect", "output_dir=x"]),
         ("--config-dir cn -cn elsewhere", ["hydra.run.dir=here has no effect", "output_dir=here"]),
@@ -216,7 +216,7 @@ def test_the_user_s_word_to_a_sweeper_counts(own: Path) -> None:
         ("-m hydra/launcher=joblib hydra.launcher.n_jobs=0 seed=0,1", ["hydra.launcher.n_jobs=0"]),
         ("-m seed=0 hydra.launcher.n_jobs=0", ["hydra.launcher.n_jobs"]),
         ("grid=smoke hydra.mode=RUN", ["hydra.mode"]),
-        ("-m 'hydra.sweeper.params={grid: smoke}'", ["grid=smoke has no effect there"]),
+        ("-m 'hydra.sweeper.params={grid: smoke}'", ["grid=smoke has no effect in hydra.sweeper.params"]),
         ("-m hydra.sweeper.max_batch_size=0 seed=0,1", ["max_batch_size=0"]),
         ("-m hydra.sweeper.max_batch_size=-1 seed=0,1", ["max_batch_size=-1"]),
         ("-m hydra.sweeper.max_batch_size=x seed=0,1", ["max_batch_size=x"]),
@@ -239,7 +239,7 @@ def test_what_hydra_would_do_otherwise_is_refused_in_one_sentence(line: str, wor
     assert [path for path in listing(own) if path.endswith("result.json")] == before == []
 
 
-def test_steps_of_a_range_are_the_numbers_that_one_types(tmp_path: Path) -> None:
+def test_steps_of_a_range_are_the_numbers_that_a_user_types(tmp_path: Path) -> None:
     assert here("-m 'budget=range(0.1,0.35,0.1)' epochs=0.5 evaluations=1", tmp_path).code == 0
     done = here("-m budget=0.1,0.2,0.3 epochs=0.5 evaluations=1", tmp_path)
     assert "3 runs: 3 finished\n" in done.out

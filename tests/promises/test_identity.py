@@ -1,4 +1,4 @@
-"""A run's id: the same experiment has it always, another never; and what is found by it is what it says."""
+"""A run's id: the same experiment always has it, another never does; and what is found by it is what it claims."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Lines:
 
 @pytest.fixture
 def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a model of a user's own in `mine_lines`."""
+    """A folder with a user's own model in `mine_lines`."""
     (tmp_path / "mine_lines.py").write_text(OWN)
     (tmp_path / "other_lines.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
@@ -91,7 +91,7 @@ def of_lines(module: str = "mine_lines", **values: Any) -> str:
     return run_id(found.names, found.resolved | {"model": {"_target_": f"{module}.Lines", "width": 3, **values}})
 
 
-def test_our_modules_are_no_part_of_the_identity_and_those_of_others_are(lines: Path) -> None:
+def test_our_modules_are_not_part_of_the_identity_and_those_of_others_are(lines: Path) -> None:
     assert "budgetrun" not in json.dumps(identity(checked().names, checked().resolved))
     assert of_lines("mine_lines") != of_lines("other_lines")
 
@@ -101,7 +101,7 @@ def test_a_neutral_value_is_the_experiment_before_there_was_such_a_field(lines: 
     assert of_lines(temperature=2.0) != of_lines()
     assert of_lines(place="here") == of_lines(place="there") == of_lines()
     assert id_of("image_size=null train_on=training noise=none scores=none") == id_of("")
-    # which is not the value that a data set or a recipe may have for default
+    # a data set or a recipe may have another default, which is not neutral
     assert "image_size" in identity(checked("dataset=stl10").names, checked("dataset=stl10").resolved)
 
 
@@ -170,7 +170,7 @@ def test_several_files_count_by_the_content_of_each(lines: Path) -> None:
 def test_a_file_counts_in_whatever_kind_of_value_it_is_named(
     kind: str, value: str, lines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a component's own values: before, only a plain word was looked at, and a stale result was taken."""
+    """In a component's own values. Formerly, only plain strings were looked at, and a stale result was taken."""
     name = f"kind_{re.sub(r'[^a-z]', '', kind + value)}"
     (lines / f"{name}.py").write_text(
         OWN.replace("file: str | None = None", f"weights: {kind}")
@@ -274,7 +274,7 @@ def test_a_run_s_file_through_a_link_is_that_run_s(tmp_path: Path, monkeypatch: 
     refused(here(line % "best", tmp_path), made.name, "is not what its run has made")
 
 
-def test_what_a_class_is_made_of_keeps_its_word(lines: Path) -> None:
+def test_what_base_classes_say_of_their_identity_holds(lines: Path) -> None:
     (lines / "mine_more.py").write_text(
         "from dataclasses import dataclass\nfrom typing import ClassVar\nfrom mine_lines import Lines\n\n\n"
         "@dataclass\nclass More(Lines):\n    depth: int = 1\n    neutral: ClassVar = {'depth': 1}\n"
@@ -359,13 +359,13 @@ def test_a_checkpoint_from_before_it_named_its_run_goes_on_with_a_remark(cut: Pa
     assert_ends_alike(here("epochs=0.5 evaluations=5 seed=1", tmp_path / "whole").folder, cut)
 
 
-# ---- ids of before
+# ---- ids of earlier versions
 
 
 @pytest.fixture
 def earlier(tmp_path: Path) -> tuple[set[str], str]:
-    """Two runs in outputs/ as an earlier version left them, one of which reads what the other made: with other hashes,
-    and no sums. Their new names, and the command line of the second.
+    """Two runs in outputs/ as an earlier version left them, with other hashes and no checksums. One of them reads what
+    the other made. Returns their new names, and the command line of the second.
     """
     here(f"-m scores=el2n seed=0 {SHORT}", tmp_path)
     (made,) = (path.parent for path in tmp_path.glob("outputs/*/scores.csv"))
@@ -386,7 +386,7 @@ def earlier(tmp_path: Path) -> tuple[set[str], str]:
     return now, line
 
 
-def test_finished_runs_of_before_get_their_new_ids_with_all_that_names_them(
+def test_finished_earlier_runs_get_their_new_ids_with_all_that_names_them(
     earlier: tuple[set[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now, line = earlier
@@ -423,7 +423,7 @@ def test_new_ids_that_were_interrupted_are_the_same_in_the_end(
     assert status.states(tmp_path / "outputs").keys() == now
 
 
-def test_a_run_of_before_whose_file_is_gone_keeps_its_name(
+def test_an_earlier_run_whose_file_is_gone_keeps_its_name(
     earlier: tuple[set[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in tmp_path.glob("outputs/*/result.json"):
@@ -440,7 +440,9 @@ def test_a_class_that_has_moved_is_found(old: str, now: str) -> None:
     assert migrate.with_new({"part": {"_target_": old}}, {}) == {"part": {"_target_": now}}
 
 
-def test_a_run_of_before_that_cannot_be_told_keeps_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_earlier_run_that_cannot_be_identified_keeps_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = here(SHORT, tmp_path).folder
     result = json.loads((folder / "result.json").read_text())
     result["config"]["model"]["_target_"] = "gone.Net"

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent / "budgetrun"
 GROUPS = {"aug", "dataset", "loss", "model", "noise", "optimizer", "sampler", "schedule", "scores"}
 SHARED = {"config", "contracts", "errors", "files", "identity", "memory", "softmax", "terminal"}
-# what the modules of a wing may import beside its own; the commands at the top may import everything but __main__
+# what the modules of a wing may import besides its own; the commands at the top may import everything but __main__
 ALLOWED = {
     **{group: {"contracts", "coreset", "errors", "files", "memory", "softmax"} for group in GROUPS},
     "coreset": {"contracts", "errors", "softmax"},
@@ -23,7 +23,7 @@ HYDRA = {"launch", "__main__"}
 
 
 def imports() -> dict[str, set[str]]:
-    """By module, as in launch.sweep, what it imports: our modules named likewise, others by their full names."""
+    """What each module (such as launch.sweep) imports: our modules under such names, others under their full names."""
     modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in ROOT.rglob("*.py")}
     found: dict[str, set[str]] = {}
     for module, path in modules.items():

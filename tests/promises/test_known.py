@@ -1,4 +1,4 @@
-"""A finished run that is typed again is found at once; whatever might make it another run is looked into."""
+"""A finished run that is typed again is found at once; anything that might make it another run is checked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def first_once(tmp_path_factory: pytest.TempPathFactory) -> Done:
 
 @pytest.fixture
 def first(first_once: Done, tmp_path: Path) -> Done:
-    """The finished run in a folder of the test's own."""
+    """The finished run in the test's own folder."""
     return copied(first_once, tmp_path)
 
 
@@ -71,7 +71,7 @@ def no_record(cwd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("change", [other_code, named_file, no_result, other_result, no_record])
-def test_what_is_not_as_it_was_is_looked_into(
+def test_what_has_changed_is_checked(
     change: Callable[[Path, pytest.MonkeyPatch], None], first: Done, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not built(LINE, first.cwd, monkeypatch)
@@ -80,11 +80,11 @@ def test_what_is_not_as_it_was_is_looked_into(
 
 
 @pytest.mark.parametrize("more", ["seed=1", "force=true", "dry_run=true", "sampler.pool=4", "~aug"])
-def test_another_line_is_looked_into(more: str, first: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_line_is_checked(more: str, first: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     assert built(f"{LINE} {more}", first.cwd, monkeypatch)
 
 
-def test_a_class_of_the_user_s_own_is_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_s_own_class_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "seen.py").write_text("from budgetrun.sampler.scan import Scan as Seen\n")
     monkeypatch.syspath_prepend(tmp_path)
     line = "epochs=0.2 evaluations=1 sampler=scan sampler._target_=seen.Seen"

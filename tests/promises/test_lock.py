@@ -41,7 +41,7 @@ def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def foreign(folder: Path, age: float) -> None:
-    """A heartbeat of another node's process, so many seconds old, and the lock file that it left."""
+    """A heartbeat of another node's process, this many seconds old, and the lock file that it left."""
     (folder / lock.LOCK).touch()
     (folder / lock.SIGN).write_text(json.dumps({"host": "another", "pid": 1, "parent": 0, "job": None}))
     os.utime(folder / lock.SIGN, (time.time() - age,) * 2)
@@ -66,7 +66,7 @@ def test_the_lock_of_a_killed_process_is_free_at_once(other: subprocess.Popen[st
     assert time.monotonic() - began < 1
 
 
-def test_what_is_released_leaves_no_sign_and_can_be_taken_again(tmp_path: Path) -> None:
+def test_what_is_released_leaves_no_heartbeat_and_can_be_taken_again(tmp_path: Path) -> None:
     for _ in range(3):
         held = Lock(tmp_path)
         assert holder(tmp_path) is not None
@@ -89,7 +89,7 @@ def test_asking_who_has_it_changes_nothing_and_does_not_keep_a_process_from_taki
     assert waiting.called
 
 
-def test_a_fresh_sign_from_another_node_is_respected_although_the_lock_seems_free(tmp_path: Path) -> None:
+def test_a_fresh_heartbeat_from_another_node_is_respected_although_the_lock_seems_free(tmp_path: Path) -> None:
     foreign(tmp_path, age=5)
 
     def beat(_: float) -> None:
@@ -104,7 +104,7 @@ def test_a_fresh_sign_from_another_node_is_respected_although_the_lock_seems_fre
 
 
 @pytest.mark.parametrize("age", [5, -3600], ids=["fresh", "from the future"])
-def test_another_node_that_is_still_is_taken_over_from_after_a_while(age: float, tmp_path: Path) -> None:
+def test_a_silent_node_is_taken_over_from_after_a_while(age: float, tmp_path: Path) -> None:
     foreign(tmp_path, age)
     with mock.patch("time.sleep"), mock.patch("time.monotonic", side_effect=map(float, range(10**6))):
         held = Lock(tmp_path)
@@ -114,7 +114,7 @@ def test_another_node_that_is_still_is_taken_over_from_after_a_while(age: float,
     held.release()
 
 
-def test_an_old_sign_from_another_node_is_no_reason_to_wait(tmp_path: Path) -> None:
+def test_an_old_heartbeat_from_another_node_is_no_reason_to_wait(tmp_path: Path) -> None:
     foreign(tmp_path, age=2 * lock.STALE)
     assert holder(tmp_path) is None
     with mock.patch("time.sleep", side_effect=AssertionError("it waited")):
@@ -147,7 +147,7 @@ SIGN = {"host": "another", "pid": 1, "parent": 1, "job": None}
         ),
     ],
 )
-def test_half_a_sign_is_none(content: str, tmp_path: Path) -> None:
+def test_half_a_heartbeat_does_not_count(content: str, tmp_path: Path) -> None:
     (tmp_path / lock.SIGN).write_text(content)
     assert holder(tmp_path) is None
     Lock(tmp_path).release()
@@ -167,7 +167,7 @@ def test_a_fifo_in_the_place_of_its_files_keeps_nobody_waiting(name: str, tmp_pa
     assert who["pid"] == os.getpid()
 
 
-def test_the_holder_gives_signs_of_life(tmp_path: Path) -> None:
+def test_the_holder_sends_heartbeats(tmp_path: Path) -> None:
     with mock.patch.object(lock, "BEAT", 0.05):
         held = Lock(tmp_path)
         os.utime(tmp_path / lock.SIGN, (0, 0))
@@ -188,10 +188,10 @@ def test_a_folder_that_is_removed_under_its_process_does_not_stop_it(tmp_path: P
         held.release()
 
 
-def test_a_sign_that_cannot_be_removed_does_not_hide_why_a_run_failed(tmp_path: Path) -> None:
+def test_a_heartbeat_that_cannot_be_removed_does_not_hide_why_a_run_failed(tmp_path: Path) -> None:
     held = Lock(tmp_path)
     (tmp_path / lock.SIGN).unlink()
-    (tmp_path / lock.SIGN).mkdir()  # which unlink fails on, as it does in a folder that is read-only by now
+    (tmp_path / lock.SIGN).mkdir()  # unlink fails on it, as in a folder that has become read-only
     held.release()
     (tmp_path / lock.SIGN).rmdir()
     Lock(tmp_path).release()

@@ -1,4 +1,4 @@
-"""How much memory a run takes at least, and what is said where it is not there."""
+"""How much memory a run takes at least, and what is said if there is less."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Flat:
 
 @dataclass
 class NotOnMeta:
-    """A network whose weights are looked at as it is built."""
+    """A network that reads its weights while it is built."""
 
     def build(self, channels: int, classes: int) -> nn.Module:
         net = Flat().build(channels, classes)
@@ -70,7 +70,7 @@ def test_an_outline_takes_no_memory_and_draws_no_random_numbers() -> None:
         (lambda: b"0" * 2**60, "MemoryError"),
     ],
 )
-def test_memory_that_is_refused_is_said_in_one_sentence(work: Any, words: str) -> None:
+def test_memory_that_is_refused_is_reported_in_one_sentence(work: Any, words: str) -> None:
     with pytest.raises(UserError, match=f"not enough memory .{words}.*batch_size"), memory.explained():
         work()
 

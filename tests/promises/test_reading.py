@@ -36,7 +36,7 @@ NASTY = "a\x1b[31mb\r\x00|&\u2028=c"
 
 @contextlib.contextmanager
 def no_longer_than(seconds: int) -> Iterator[None]:
-    """Ends what waits for ever."""
+    """End whatever waits forever."""
 
     def ended(*_: Any) -> None:
         raise TimeoutError("it waits")
@@ -51,7 +51,7 @@ def no_longer_than(seconds: int) -> Iterator[None]:
 
 
 def write_words(folder: Path, seed: int, sampler: str, **changes: Any) -> None:
-    """A run of a sampler whose name no folder may have."""
+    """Write a run of a sampler whose name cannot be a folder's."""
     (write(folder, seed=seed) / "result.json").write_text(json.dumps(result(seed=seed, sampler=sampler, **changes)))
 
 
@@ -106,7 +106,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def damaged(folder: Path) -> dict[Path, str]:
-    """A run that is whole, with 0.25, and one of each kind that is not; the others' files with what is to be said."""
+    """A complete run, with 0.25, and one of each damaged kind. Returns the damaged files and what to say of each."""
     write(folder, seed=0, test_accuracy=0.25)
     said = {}
     for number, (content, words) in enumerate([*DAMAGED.values(), *WRONG.values()], 1):
@@ -163,7 +163,7 @@ COMMANDS = [
 
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
-def test_whatever_stands_in_a_file_no_reader_breaks(data: st.DataObject) -> None:
+def test_no_reader_breaks_whatever_a_file_contains(data: st.DataObject) -> None:
     """At any key of a result, of its configuration, and of an evaluation."""
     lines = [{"progress": k / 2, "test_accuracy": k / 4, "updates": k, "flops": k, "seconds": k} for k in (1, 2)]
     with tempfile.TemporaryDirectory() as name:
@@ -195,7 +195,7 @@ PLACED: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("kind", PLACED)
 @pytest.mark.parametrize("name", ["result.json", "metrics.jsonl", "failed.json", cache.NAME, ".sweeps/x.json"])
-def test_what_is_no_file_keeps_nobody_waiting(name: str, kind: str, tmp_path: Path) -> None:
+def test_something_other_than_a_file_keeps_nobody_waiting(name: str, kind: str, tmp_path: Path) -> None:
     write(tmp_path, seed=0, test_accuracy=0.25)
     folder = write(tmp_path, seed=1)
     path = (tmp_path if name.startswith(".") else folder) / name
@@ -231,7 +231,7 @@ def test_what_is_no_file_keeps_nobody_waiting(name: str, kind: str, tmp_path: Pa
         ("\ufeff{}x", "Extra data"),
     ],
 )
-def test_a_plan_that_is_none_is_named_with_what_is_not_known_then(plan: str, why: str, tmp_path: Path) -> None:
+def test_an_invalid_plan_is_named_with_what_is_not_known_then(plan: str, why: str, tmp_path: Path) -> None:
     write(tmp_path, seed=0)
     (tmp_path / ".sweeps").mkdir()
     (tmp_path / ".sweeps" / "whole.json").write_text(json.dumps({"planned": ["sampler=\x1b[1mis"]}))
@@ -245,7 +245,7 @@ def test_a_plan_that_is_none_is_named_with_what_is_not_known_then(plan: str, why
     assert done.code == 1
 
 
-def test_a_sweep_whose_plan_is_none_is_not_all_finished_and_on_the_page(tmp_path: Path) -> None:
+def test_a_sweep_with_an_invalid_plan_is_not_all_finished_and_is_on_the_page(tmp_path: Path) -> None:
     write(tmp_path, seed=0)
     (tmp_path / ".sweeps").mkdir()
     (tmp_path / ".sweeps" / "x.json").write_text("3")
@@ -263,7 +263,7 @@ def test_a_sweep_whose_plan_is_none_is_not_all_finished_and_on_the_page(tmp_path
         ("[]", INTERRUPTED, "failed.json cannot be used (it has no reason)"),
     ],
 )
-def test_why_a_run_failed_is_said_in_one_line(content: str, word: str, said: str, tmp_path: Path) -> None:
+def test_why_a_run_failed_is_reported_in_one_line(content: str, word: str, said: str, tmp_path: Path) -> None:
     path = write(tmp_path, seed=0)
     (path / "result.json").unlink()
     (path / "failed.json").write_text(content)
@@ -271,7 +271,7 @@ def test_why_a_run_failed_is_said_in_one_line(content: str, word: str, said: str
     assert (state.word, state.detail) == (word, said)
 
 
-def test_the_result_of_another_run_is_none_of_this_one(tmp_path: Path) -> None:
+def test_the_result_of_another_run_does_not_count_as_this_one_s(tmp_path: Path) -> None:
     one, other = write(tmp_path, seed=0), write(tmp_path, seed=1)
     (other / "result.json").write_bytes((one / "result.json").read_bytes())
     state = RunFolder(str(tmp_path), other.name).state()
@@ -296,7 +296,7 @@ LAST: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("line", "said"), LAST)
-def test_how_far_a_run_is_is_what_its_last_evaluation_can_say(line: str, said: str, tmp_path: Path) -> None:
+def test_the_progress_of_a_run_is_that_of_its_last_evaluation(line: str, said: str, tmp_path: Path) -> None:
     path = write(tmp_path, seed=0)
     (path / "result.json").unlink()
     (path / "metrics.jsonl").write_text('{"progress": 0.25, "test_accuracy": 0.125}\n' + line)
@@ -312,7 +312,7 @@ def test_how_far_a_run_is_is_what_its_last_evaluation_can_say(line: str, said: s
         ({"updates": 1e300}, "updates is too large"),
     ],
 )
-def test_evaluations_that_cannot_be_are_in_no_number_and_named(wrong: dict[str, Any], why: str, tmp_path: Path) -> None:
+def test_impossible_evaluations_are_in_no_number_and_are_named(wrong: dict[str, Any], why: str, tmp_path: Path) -> None:
     lines = [{"progress": k / 2, "test_accuracy": k / 4, "updates": k} for k in (1, 2)]
     write(tmp_path, lines, seed=0, evaluations=2)
     path = write(tmp_path, [lines[0], lines[1] | wrong], seed=1, evaluations=2) / "result.json"
@@ -333,7 +333,7 @@ def test_a_setting_that_is_one_value_here_and_several_there_has_a_page(tmp_path:
     assert "[updates]" in (tmp_path / "report.html").read_text()
 
 
-def test_a_run_whose_number_is_none_does_not_take_the_others_with_it(tmp_path: Path) -> None:
+def test_a_run_with_an_invalid_number_does_not_take_the_others_with_it(tmp_path: Path) -> None:
     write(tmp_path, seed=0, rate=0.5)
     path = write(tmp_path, seed=1, rate="fast")
     done = aggregate(tmp_path, "--metric", "rate")
@@ -342,12 +342,12 @@ def test_a_run_whose_number_is_none_does_not_take_the_others_with_it(tmp_path: P
 
 
 @pytest.mark.parametrize(("n_training", "why"), [(63, "its batches are larger than its training data")])
-def test_an_epoch_of_no_updates_is_none(n_training: int, why: str, tmp_path: Path) -> None:
+def test_an_epoch_without_updates_is_undefined(n_training: int, why: str, tmp_path: Path) -> None:
     write(tmp_path, [{"test_accuracy": 0.5, "updates": 1}], n_training=n_training)
     refused(aggregate(tmp_path, "--metric", "epochs_to_generalise"), why)
 
 
-def test_a_cache_that_was_edited_is_not_believed(tmp_path: Path) -> None:
+def test_a_cache_that_was_edited_is_ignored(tmp_path: Path) -> None:
     write(tmp_path, seed=0, test_accuracy=0.25)
     with mock.patch.object(cache, "WORTH", 1):
         read([tmp_path])
@@ -382,7 +382,7 @@ def test_json_as_deep_as_a_configuration_may_be_is_read() -> None:
 
 # ---- a CSV of runs
 
-TEXT = st.text(st.characters(exclude_categories=[]), max_size=8)  # with half characters and all that is not printed
+TEXT = st.text(st.characters(exclude_categories=[]), max_size=8)  # with lone surrogates and unprintable characters
 SETTING = st.one_of(
     TEXT,
     st.sampled_from(["=1+1", "@a", "+a", "-a", "-0.5", "-inf", '"a"', "null", "1e5", "[1]", "\tx", "a\r\nb"]),
@@ -395,7 +395,7 @@ SETTING = st.one_of(
 
 
 @given(value=SETTING)
-def test_a_cell_gives_its_value_back_and_is_no_formula(value: Any) -> None:
+def test_a_cell_gives_its_value_back_and_is_not_a_formula(value: Any) -> None:
     cell = cell_of(value)
     read_back = value_in(cell) if cell else ""
     assert read_back == value
@@ -495,7 +495,7 @@ def test_a_csv_with_the_mark_that_spreadsheets_put_first_and_one_of_many_evaluat
 
 
 @pytest.mark.parametrize("form", ["md", "latex"])
-def test_no_word_breaks_a_table_or_reaches_the_terminal_as_an_order(form: str, tmp_path: Path) -> None:
+def test_no_word_breaks_a_table_or_reaches_the_terminal_as_a_command(form: str, tmp_path: Path) -> None:
     write_words(tmp_path, 0, NASTY, aug="x\ny", **{f"sampler.{NASTY}": NASTY})
     rows = f"sampler,sampler.{NASTY.replace(',', '')}"
     done = aggregate(tmp_path, "--rows", rows, "--cols", "aug", "--format", form, "--baseline", "aug=nothing\x1b[5m")
@@ -509,7 +509,7 @@ def test_no_word_breaks_a_table_or_reaches_the_terminal_as_an_order(form: str, t
 
 
 def in_ascii(main: Callable[[list[str]], int], *arguments: Any) -> tuple[int, str]:
-    """A command's exit code and all that it prints on a terminal that has ASCII alone."""
+    """A command's exit code and everything that it prints on a terminal that has only ASCII."""
     streams = [io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict") for _ in range(2)]
     with mock.patch.object(sys, "stdout", streams[0]), mock.patch.object(sys, "stderr", streams[1]):
         try:

@@ -26,7 +26,7 @@ MIXING = ["mixup", "cutmix", "ricap", "randaugment"]
 
 
 def both(line: str, tmp_path: Path, sampler: str, stops: list[tuple[int, Any]]) -> tuple[Path, Path]:
-    """The folders of the command line without interruption, and stopped before each of these updates and continued."""
+    """The folders of the command line, uninterrupted, and stopped before each of these updates and continued."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
@@ -51,9 +51,9 @@ def both(line: str, tmp_path: Path, sampler: str, stops: list[tuple[int, Any]]) 
 def test_a_run_that_is_interrupted_and_killed_ends_bit_for_bit_like_an_uninterrupted_one(
     sampler: str, tmp_path: Path
 ) -> None:
-    """In the second epoch, and then three updates later; test_combinations.py cuts in the first."""
+    """Stopped in the second epoch, and again three updates later; test_combinations.py stops in the first."""
     line = f"sampler={sampler} aug=ricap budget=0.6 epochs=2 evaluations=7 batch_size=32 {AT_WORK.get(sampler, '')}"
-    line += " checkpoint_every=0 validation=0.1 noise=symmetric"  # which are there to be restored too
+    line += " checkpoint_every=0 validation=0.1 noise=symmetric"  # these have to be restored too
     line += needed(sampler, tmp_path, line)
     assert_ends_alike(*both(line, tmp_path, sampler, [(19, interrupt), (3, kill)]))
 
@@ -90,7 +90,7 @@ def test_evaluations_after_the_checkpoint_are_not_written_twice(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("line", "kind", "method", "call", "update"),
     [
-        # the second choice of a core-set, each of 23 passes. The images are of random pixels at each access, and the
+        # the second choice of a core-set, each of 23 passes. The images have new random pixels at each access, and the
         # learning rate is that of the FLOPs spent
         (
             "sampler=gradmatch sampler.warmup=0 sampler.fraction=0.1 sampler.every=3 noise=gaussian_pixels "
@@ -104,7 +104,7 @@ def test_evaluations_after_the_checkpoint_are_not_written_twice(tmp_path: Path) 
         ("sampler=proxy sampler.pool=20", SecondNetwork, "look", 1, 0),
         # these looks are in training mode
         ("sampler=sb sampler.beta=100 sampler.prime=0.5 sampler.looks=train sampler.history=64", Looks, "look", 3, 13),
-        # the first looks after the priming, of which nothing is known
+        # the first looks after the priming, about which nothing is known
         ("sampler=sb sampler.beta=0.5 sampler.prime=0.5", Looks, "look", 1, 12),
         # the gate opens after the first update
         ("sampler=is sampler.pool=40 sampler.threshold=0", Looks, "look", 1, 1),
@@ -195,7 +195,7 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_that_only_half_can_be_loaded_leaves_no_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where a sampler has other state since: the model, the optimizer and some of the sampler are loaded by then."""
+    """As if a sampler's state had changed: by then the model, the optimizer and part of the sampler are loaded."""
     line = "sampler=sb sampler.prime=0.5 aug=ricap validation=0.1 budget=0.5 epochs=2 evaluations=5"
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
@@ -220,7 +220,7 @@ def test_a_checkpoint_that_only_half_can_be_loaded_leaves_no_trace(
 
 @dataclass
 class Wandering:
-    """Scores that are a sum of random numbers, one at every update."""
+    """Scores that are a sum of random numbers, one per update."""
 
     def start(self, context: Context) -> None:
         self.context, self.sum = context, torch.zeros(context.n, device=context.device)

@@ -292,7 +292,7 @@ def test_a_full_disk_stops_the_run_in_one_sentence(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def interrupted(finished_once: Done, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a run was made, and begun again and interrupted; its first result and checkpoint are beside the second."""
+    """A run that finished, was begun again and interrupted; its first result and checkpoint are beside the second."""
     place = tmp_path_factory.mktemp("interrupted")
     shutil.copytree(finished_once.cwd, place, dirs_exist_ok=True)
     folder = replace(finished_once, cwd=place).folder
@@ -341,7 +341,7 @@ def damaged(path: Path, kind: str) -> bytes:
     return content
 
 
-# checkpoints with all that one has to have, and with content that no run wrote
+# checkpoints with everything that one must have, but with content that no run wrote
 WRONG: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "no model": lambda state: {"model": {}},
     "another model": lambda state: {"model": {name: torch.zeros(3) for name in state["model"]}},
@@ -375,7 +375,9 @@ def test_a_corrupt_checkpoint_is_reported_and_set_aside_and_the_run_starts_over(
     assert all(torch.equal(again[name], value) for name, value in weights.items())
 
 
-def test_what_is_no_file_in_the_place_of_a_run_s_files_does_not_keep_it_waiting(finished: Done, tmp_path: Path) -> None:
+def test_something_other_than_a_file_in_the_place_of_a_run_s_files_does_not_keep_it_waiting(
+    finished: Done, tmp_path: Path
+) -> None:
     expected = finished.result["test_accuracy"]
     folder = next(path.parent for path in tmp_path.glob("outputs/*/config.yaml"))
     for name in (
@@ -419,14 +421,14 @@ def test_a_diverged_run_names_its_last_good_checkpoint_and_keeps_it(tmp_path: Pa
     assert path.read_bytes() == before
 
 
-def test_weights_that_overflow_in_the_very_last_update_are_no_result(tmp_path: Path) -> None:
+def test_weights_that_overflow_in_the_very_last_update_give_no_result(tmp_path: Path) -> None:
     done = here("lr=1e30 weight_decay=1e30 epochs=1 budget=0.05 evaluations=1", tmp_path)
     refused(done, "the weights became infinite or not a number by update 1 ", "there is no checkpoint yet")
     assert not list(tmp_path.rglob("result.json"))
 
 
 class Waits(TorchDispatchMode):
-    """Counts the yes-or-no answers that the host waits for."""
+    """Counts the booleans that the host waits for."""
 
     count = 0
 
@@ -533,7 +535,7 @@ def test_a_signal_before_the_training_ends_it_with_a_message(
 
 
 def test_a_signal_that_is_ignored_from_the_start_stays_ignored(tmp_path: Path) -> None:
-    """As nohup asks for it of a closed terminal, and a shell of Ctrl-C for what a script runs in the background."""
+    """As nohup ignores a closed terminal, and a shell ignores Ctrl-C for what a script runs in the background."""
     ignored = signal.SIGHUP, signal.SIGINT
 
     def ignore() -> None:
@@ -598,7 +600,7 @@ def test_signal_handlers_are_as_before_after_a_run(tmp_path: Path) -> None:
     assert [signal.getsignal(signum) for signum in signal.Signals] == before
 
 
-# ---- output that nobody takes
+# ---- output that cannot be written
 
 
 @pytest.mark.parametrize("launcher", ["", "hydra/launcher=joblib hydra.launcher.n_jobs=2"], ids=["basic", "joblib"])
@@ -614,11 +616,11 @@ def test_a_reader_that_leaves_after_the_first_line_does_not_disturb_the_runs(lau
 
 
 def full(stream: int) -> None:
-    """Let what is written to this stream find no room."""
+    """Make every write to this stream fail for lack of space."""
     os.dup2(os.open("/dev/full", os.O_WRONLY), stream)
 
 
-def test_a_full_disk_under_stdout_is_said_once_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_a_full_disk_under_stdout_is_reported_once_and_the_run_goes_on(tmp_path: Path) -> None:
     done = process("epochs=0.2 evaluations=4", tmp_path, first=lambda: full(1))
     assert done.code == 0
     assert done.err == "budgetrun: stdout cannot be written (No space left on device); a run goes on without it\n"
@@ -632,7 +634,7 @@ def test_closed_streams_are_no_place_for_the_files_of_a_run(tmp_path: Path) -> N
     assert "100.0% of the budget" in (done.folder / "train.log").read_text()
 
 
-def test_what_a_full_disk_does_not_take_of_an_answer_is_a_failure(tmp_path: Path) -> None:
+def test_an_answer_that_a_full_disk_cuts_off_is_a_failure(tmp_path: Path) -> None:
     run = tmp_path / "outputs" / "digits-cnn-uniform-b1-s0-00000000"
     run.mkdir(parents=True)
     (run / "config.yaml").touch()

@@ -1,6 +1,6 @@
-"""Slurm, a real one: jobs save when they are stopped, go on when they start again, and end as a quiet run ends.
+"""With a real Slurm: jobs save when they are stopped, go on when they start again, and end as a quiet run ends.
 
-`scripts/one_node_slurm.sh start` sets one up; on a cluster, jobs of a few seconds are submitted.
+`scripts/one_node_slurm.sh start` sets one up. On a cluster, the tests submit jobs of a few seconds.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def asked(*command: str) -> str:
 
 @pytest.fixture(scope="module")
 def slurm() -> None:
-    """Skips where there is no Slurm, or where it does not answer."""
+    """Skip the test if there is no Slurm, or if it does not answer."""
     try:
         asked("sinfo")
     except (OSError, subprocess.SubprocessError):
@@ -172,7 +172,7 @@ def test_a_sweep_that_does_not_wait_leaves_at_once_and_submits_only_what_is_miss
     assert not list(cwd.glob("outputs/*/result.json"))
     again = sweep(f"{line} seed=0,1", cwd)
     assert again.code == 0, again.err
-    assert "2 runs are in the queue already" in again.out
+    assert "2 runs are already in the queue" in again.out
     assert "submitted" not in again.out
     assert number(first) in again.out
     more = sweep(f"{line} seed=0,1,2", cwd)
@@ -200,12 +200,12 @@ def test_a_failed_run_is_a_failed_job_and_the_other_runs_of_its_job_go_on(cwd: P
     assert "submitted" not in again.out
 
 
-def test_what_slurm_refuses_is_said_in_its_words_and_nothing_is_written(cwd: Path) -> None:
-    refused(sweep("hydra.launcher.partition=nowhere seed=0,1", cwd), "Slurm takes no job", "partition")
+def test_what_slurm_refuses_is_reported_in_its_words_and_nothing_is_written(cwd: Path) -> None:
+    refused(sweep("hydra.launcher.partition=nowhere seed=0,1", cwd), "Slurm rejected the job", "partition")
     assert not [path for path in (cwd / "outputs" / ".submitit").rglob("*") if path.is_file()]
 
 
-def test_more_jobs_than_slurm_takes_at_a_time_are_to_share_jobs(cwd: Path) -> None:
+def test_more_jobs_than_slurm_accepts_at_a_time_must_share_jobs(cwd: Path) -> None:
     most = int(re.findall(r"MaxArraySize\s*= (\d+)", asked("scontrol", "show", "config"))[0])
     launcher = SlurmLauncher(submitit_folder=str(cwd / "%j"))
     with pytest.raises(Exception, match=r"runs_per_job=2 or more"):
@@ -230,7 +230,7 @@ def test_ctrl_c_while_a_sweep_waits_leaves_the_jobs_alone_and_says_how_to_cancel
 
 
 def stopped_by(cwd: Path, jobs: dict[int, tuple[str, list[str]]]) -> None:
-    """Do something to each running job, by seed, and see that it starts again from where it was."""
+    """Do something to each running job, by seed, and check that it starts again from where it was."""
     before = {job: int(about(job)["Restarts"]) for job, _ in jobs.values()}
     for _, command in jobs.values():
         asked(*command)
@@ -243,7 +243,7 @@ def stopped_by(cwd: Path, jobs: dict[int, tuple[str, list[str]]]) -> None:
 
 
 def kill(job: str) -> None:
-    """End the processes of a job as a lack of memory does."""
+    """End the processes of a job as the kernel does if memory runs out."""
     steps = asked("scontrol", "listpids", about(job)["JobId"]).splitlines()[1:]
     for pid in [int(pid) for pid, _, step, *_ in map(str.split, steps) if step == "0"]:
         with contextlib.suppress(ProcessLookupError):  # its parent ended first
@@ -419,7 +419,7 @@ def test_senseless_options_are_refused(option: str, words: list[str], tmp_path: 
 
 
 def job_of(submitted: str) -> subprocess.CompletedProcess[str]:
-    """A job without runs, whose process gets a signal after Python has put the handlers of signals back."""
+    """A job without runs, whose process gets a signal after Python has restored the signal handlers."""
     program = f"""
 import os, signal, sys
 from budgetrun.folder.run import commit

@@ -88,7 +88,7 @@ def test_the_grid_of_hu_et_al_has_the_settings_of_their_code() -> None:
         assert seeds == {f"seed={seed}": 5 * 7 for seed in range(5)}
 
 
-def test_what_is_typed_takes_the_place_of_a_grid_s_own_words() -> None:
+def test_command_line_values_take_precedence_over_a_grid_s_own() -> None:
     with composing("grid=smoke seed=7,8 budget=0.5 output_dir=elsewhere") as (_, jobs):
         assert {job[0] for job in jobs} == {"output_dir=elsewhere"}
         assert {o for job in jobs for o in job if o.startswith(("seed=", "budget="))} == {
@@ -100,7 +100,7 @@ def test_what_is_typed_takes_the_place_of_a_grid_s_own_words() -> None:
         assert len(jobs) == 3 * 2 * 1 * 2 + 2 * 1 * 2
 
 
-def test_a_grid_of_one_s_own_is_a_yaml_file(tmp_path: Path) -> None:
+def test_a_user_s_own_grid_is_a_yaml_file(tmp_path: Path) -> None:
     (tmp_path / "mine" / "grid").mkdir(parents=True)
     (tmp_path / "mine" / "grid" / "ours.yaml").write_text(
         "# ours\ncommon: dataset=digits epochs=0.2\nsweeps:\n  - seed=0,1\n  - seed=1,2 aug=none,standard\n"
@@ -128,7 +128,7 @@ def test_a_grid_of_one_s_own_is_a_yaml_file(tmp_path: Path) -> None:
         ("--config-dir mine grid=half", ["half.yaml", "line 3"]),
         ("--config-dir mine grid=launcher", ["hydra/launcher=joblib", "type it beside grid="]),
         ("grid=[smoke]", ["grid=[smoke] is not the name of a grid's file"]),
-        ("grid=smoke +aug.crop.padding=2", ["aug.crop.padding is there already", "without the +"]),
+        ("grid=smoke +aug.crop.padding=2", ["aug.crop.padding already exists", "without the +"]),
         ("grid=smoke ~seed sampler=uniform aug=none budget=0.5", ["seed has no value", "no job was started"]),
         ("grid=chitta2020 dataset=digits model=cnn", ["sampler.file", "chitta2020_scores/*-ensemble-*", "scores="]),
     ],
@@ -349,7 +349,7 @@ def test_status_says_when_all_is_finished(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("content", ["5", "null", "[[1]]", '"word"', '{"half'])
-def test_a_plan_that_is_none_is_no_reason_to_break(
+def test_an_invalid_plan_does_not_break_status(
     content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here(f"-m seed=0 {SHORT}", tmp_path)
@@ -357,7 +357,7 @@ def test_a_plan_that_is_none_is_no_reason_to_break(
     assert say(tmp_path / "outputs", capsys).out.endswith(": 1 runs\n     1 finished\n")
 
 
-def test_status_of_what_is_no_folder_of_runs_is_one_sentence(
+def test_status_of_something_other_than_a_folder_of_runs_gives_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for folder, words in ((tmp_path, "there is no run in"), (tmp_path / "nowhere", "cannot be read")):
@@ -458,7 +458,7 @@ def test_workers_save_and_end_with_the_process_that_started_them(tmp_path: Path)
     sweep = started(line, tmp_path)
     wait_for(lambda: any(p.stat().st_size for p in outputs.glob("*/metrics.jsonl")))
     sweep.kill()
-    out, err = sweep.communicate(timeout=30)  # which waits for all that have its streams
+    out, err = sweep.communicate(timeout=30)  # waits for all processes that have its streams
     assert counts(outputs) == {INTERRUPTED: 1}
     assert len(list(outputs.glob("*/checkpoint.pt"))) == 1
     assert not re.search("Joblib|Launching|#0", out + err), "neither joblib's constructor nor its job list is shown"
@@ -488,7 +488,7 @@ class Bad(Scan):
 
 @pytest.fixture
 def bad(tmp_path: Path) -> str:
-    """Options that bring along a sampler that ends its process; sampler.how says how."""
+    """Options for a sampler that ends its process; sampler.how says how."""
     (tmp_path / "bad.py").write_text(BAD)
     (tmp_path / "mine" / "sampler").mkdir(parents=True)
     (tmp_path / "mine" / "sampler" / "bad.yaml").write_text("# ends its process\n_target_: bad.Bad\nhow: well\n")
@@ -541,7 +541,7 @@ def test_workers_take_turns_on_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None
     assert own_gpu(2) is None
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence_and_nothing_runs(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_gives_one_sentence_and_nothing_runs(tmp_path: Path) -> None:
     (tmp_path / "outputs").write_text("a file where the folder would be")
     refused(here(f"-m seed=0,1 {SHORT}", tmp_path), "outputs cannot be written", "output_dir")
 
