@@ -63,10 +63,11 @@ def slurm() -> None:
 def cwd(slurm: None, tmp_path: Path) -> Iterator[Path]:
     """A folder that jobs run in, with the slow sampler; no job of the test is left behind."""
     write_slow(tmp_path)
-    before = set(asked("squeue", "--me", "--noheader", "--format=%A").split())
     yield tmp_path
-    for job in set(asked("squeue", "--me", "--noheader", "--format=%A").split()) - before:
-        subprocess.run(["scancel", job], check=False)
+    for line in asked("squeue", "--me", "--noheader", "--format=%A %Z").splitlines():
+        job, _, place = line.strip().partition(" ")
+        if Path(place).is_relative_to(tmp_path):  # and not those of somebody else's tests
+            subprocess.run(["scancel", job], check=False)
 
 
 def write_slow(folder: Path) -> None:
