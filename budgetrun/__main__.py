@@ -1,6 +1,6 @@
-"""The command line: `python -m budgetrun sampler=is budget=0.3 aug=ricap`. Hydra runs it; `task` in job.py is a job.
+"""The command line: `python -m budgetrun sampler=is budget=0.3 aug=ricap`. Hydra runs it; `task` in job.py is one job.
 
-Nothing that takes long to import is imported at the top: `--help` answers without torch.
+Slow imports are not at the top of the module: `--help` works without torch.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ def wants_traceback() -> bool:
 
 
 def main() -> int:
-    """Run the command line; its exit code: 0, 1 where something failed, 128 + the signal that stopped it."""
+    """Run the command line; returns the exit code: 0, 1 if something failed, 128 + the signal that stopped it."""
     any_encoding()
     with lasting():
         return ended()
 
 
 def ended() -> int:
-    """The same, where stdout and stderr are lasting."""
+    """The same, with stdout and stderr already protected by `lasting`."""
     try:
         here = str(Path.cwd())
     except FileNotFoundError:
-        print("budgetrun: the folder that this command runs in is not there any more; go to another", file=sys.stderr)
+        print("budgetrun: the current folder no longer exists; change to another one", file=sys.stderr)
         return 1
     if here not in sys.path:
-        sys.path.insert(0, here)  # for components of the user's own, as `python -m` does by itself
+        sys.path.insert(0, here)  # for the user's own components, as `python -m` does by itself
     sys.argv[1:] = map(at_home, sys.argv[1:])
     if "HYDRA_FULL_ERROR" not in os.environ:
-        # Hydra then raises its errors, for us to explain; the second variable says who set the first, to the
-        # processes of parallel launchers too, which inherit both
+        # Hydra then raises its errors, and `explain` puts them into words. The second variable says that we set the
+        # first. The processes of parallel launchers inherit both
         os.environ["HYDRA_FULL_ERROR"] = os.environ["BUDGETRUN_EXPLAINS"] = "1"
     plugins.register()
     app: Callable[[], Any] = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)
@@ -70,14 +70,14 @@ def ended() -> int:
         from budgetrun.launch.explain import explain
 
         sentence = explain(error, sys.argv[1:])
-        if sentence is None:  # a bug of ours: the traceback is what helps
+        if sentence is None:  # a bug of ours: the traceback helps more than a sentence
             raise
         print(f"budgetrun: {sentence}", file=sys.stderr)
         return 1
 
 
 class Unannounced:
-    """stderr without the line by which Hydra announces a failed job: `task` and `main` say what failed, and why."""
+    """stderr without Hydra's line about a failed job: `task` and `main` say what failed, and why."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -92,7 +92,7 @@ class Unannounced:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM and its like stop what takes long before the training loop as Ctrl-C does: with a message."""
+    """SIGTERM and similar signals stop long work before the training loop as Ctrl-C does: with a message."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
         raise Interrupted("", signum)

@@ -1,6 +1,6 @@
-"""The reader of runs as a command: any number of runs, in folders or in CSVs, and tables of them.
+"""The command that reads any number of runs, from folders or CSVs, and makes tables of them.
 
-Plain Python but for the CSVs and the statistics of a comparison: a table of a thousand runs takes half a second.
+Plain Python except for CSVs and the statistics of a comparison: a table of a thousand runs takes half a second.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from budgetrun.tables.runs import CURVE, cell_of, curve, is_harmless, need, read
 from budgetrun.tables.table import STYLES
 from budgetrun.terminal import any_encoding, shown, tell
 
-# what a CSV says of a cell against the baseline, see Effect
+# the columns of a CSV that compare a cell with the baseline, see Effect
 EFFECT = ("difference", "low", "high", "pairs", "possible", "p", "p_holm", "p_signs", "cheapest", "dearest")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; the exit code."""
+    """Run the command line; returns the exit code."""
     any_encoding()
     options = parser().parse_args(arguments)
     try:
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("aggregate", description="Tables of finished runs: mean ± sd (ddof=1) and n.")
     add = parser.add_argument
-    add("folders", nargs="*", default=["outputs"], help="searched for runs, or CSVs of --format runs; default: outputs")
+    add("folders", nargs="*", default=["outputs"], help="folders with runs, or CSVs of --format runs; default: outputs")
     add("--rows", default="sampler,aug", help="settings, as named on the command line of a run")
     add("--cols", default="budget", help="the same for the columns; the first is the axis of a plot")
     add_arguments(parser, baseline="")
@@ -48,14 +48,14 @@ def parser() -> argparse.ArgumentParser:
         "--format",
         default="md",
         choices=["md", "csv", "latex", "runs"],
-        help="csv: one line per cell; runs: one line per run, as CSV, with all that is known of it, to be read again",
+        help="csv: one line per cell; runs: a CSV with one line per run and all its values, which can be read again",
     )
     add("--plot", type=Path, help="also draw the cells of the first metric: .svg, .png or .pdf")
     return parser
 
 
 def tables_of(options: argparse.Namespace) -> str:
-    """What a command line prints; remarks go to stderr."""
+    """The text that a command line prints; remarks go to stderr."""
     if options.plot is not None:
         format_of(options.plot)
     rows, columns, asked = named(options, "rows"), named(options, "cols"), question(options, options.baseline)
@@ -84,7 +84,7 @@ def say(remarks: Iterable[str]) -> None:
 
 
 def every_cell(answer: Analysis) -> str:
-    """One line per cell, and a metric if there are several; also the missing. Numbers in full, accuracies up to 1."""
+    """One line per cell, missing ones included, and per metric. Numbers at full precision, accuracies in [0, 1]."""
     tables, comparison, published = answer.tables, answer.comparison, answer.published
     first, lines = tables[0], []
     for row, column, table in itertools.product(first.row_keys, first.column_keys, tables):
@@ -104,7 +104,7 @@ def every_cell(answer: Analysis) -> str:
 
 
 def every_run(runs: Sequence[dict[str, Any]], settings: Sequence[str]) -> str:
-    """One line per run with every setting, every number, and the evaluations: for work of one's own, and to read again.
+    """One line per run with every setting, number and evaluation: for your own analysis, and to be read again.
 
     The settings are the columns before run_id.
     """
@@ -115,18 +115,18 @@ def every_run(runs: Sequence[dict[str, Any]], settings: Sequence[str]) -> str:
 
 
 def known_curve(run: dict[str, Any]) -> dict[str, list[Any]]:
-    """The evaluations of a run; none, and a remark, where its file has none that can be."""
+    """The evaluations of a run; none, and a remark, if its file of evaluations cannot be used."""
     try:
         return curve(run)
     except ValueError as error:
-        say([f"note: {run['path']} is there without its evaluations ({error})"])
+        say([f"note: {run['path']} is included without its evaluations ({error})"])
         return {}
 
 
 def comma_separated(names: Iterable[str], lines: Iterable[dict[str, Any]]) -> str:
     import pandas as pd
 
-    # as objects: no number changes its type on the way
+    # as objects, so that no number changes its type
     table = pd.DataFrame(lines, columns=list(names), dtype=object)
     return str(table.to_csv(index=False, header=[cell_of(name) for name in names])).rstrip("\n")
 

@@ -48,12 +48,12 @@ PROTOCOLS = {
 }
 GROUPS = tuple(PROTOCOLS)
 OPTIONAL = ("noise", "scores")  # the groups whose option may be none
-FITTING: set[tuple[Any, Any]] = set()  # classes that offer what a protocol asks
+FITTING: set[tuple[Any, Any]] = set()  # classes, each with a protocol that it is known to fulfil
 
 
 @dataclass
 class Experiment:
-    """A checked configuration with its parts built. One experiment is one run: the sampler has state.
+    """A checked configuration with its parts built. Each run needs its own experiment: the sampler has state.
 
     names: the option of each group. resolved: the whole configuration as plain values. run_id: the same for the
     same experiment, however it was typed.
@@ -77,24 +77,24 @@ class Experiment:
 def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) -> Experiment:
     """Check a composed configuration, or its plain values, and build its parts; no data is touched.
 
-    choices: the option chosen in each group, or a list of them. Raises UserError with one sentence that names the key.
+    choices: the option or options chosen in each group. Raises UserError with one sentence that names the key.
     """
     values = plain(cfg) if isinstance(cfg, DictConfig) else cfg
     if "grid" in values:
-        raise UserError("grid= makes a sweep of its own; leave out hydra.mode and other sweepers beside it")
+        raise UserError("grid= makes its own sweep; leave out hydra.mode and other sweepers")
     for group in (group for group in GROUPS if group != "aug"):
         if "+" in (name := name_of(choices.get(group))):
             options = name.replace("+", ",")
             raise UserError(f"{group}=[{options}] is more than one; choose one, or sweep: -m {group}={options}")
     settings = typed(Settings, {str(key): value for key, value in values.items() if key not in GROUPS}, "")
-    # the groups of one component each, or none; augmentation is a row of steps
+    # the groups with one component or none; augmentation is a sequence of steps
     single: dict[str, Any] = {
         group: None if group in OPTIONAL and not values.get(group) else build(values.get(group), f"{group}.", protocol)
         for group, protocol in PROTOCOLS.items()
         if group != "aug"
     }
     steps = {name: build(step, f"aug.{name}.", Augmentation) for name, step in (values.get("aug") or {}).items()}
-    # a list of augmentations in a YAML file leaves no name but those of its steps
+    # if a YAML file lists augmentations, only the names of their steps are known
     parts = {**{group: part and [group] for group, part in single.items()}, "aug": list(steps)}
     names = {group: name_of_choice(group, choices.get(group), parts[group] or []) for group in GROUPS}
     if settings.batch_size == 1 and {"mixup", "cutmix", "ricap"} & set(names["aug"].split("+")):
@@ -117,7 +117,7 @@ def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) 
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved values of a configuration; raises UserError where one cannot be resolved, or is missing."""
+    """The resolved values of a configuration; raises UserError if one cannot be resolved, or is missing."""
     try:
         values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -132,17 +132,17 @@ def name_of(chosen: str | list[str] | None) -> str:
 
 
 def name_of_choice(group: str, chosen: str | list[str] | None, parts: list[str]) -> str:
-    """The name of what was chosen in a group that has these parts; raises UserError where they have none."""
+    """The name of the choice in a group that has these parts; raises UserError if the parts have no name."""
     name = name_of(chosen)
-    if name == "none" and group == "aug":  # a list of options in a YAML file leaves no name but those of its steps
+    if name == "none" and group == "aug":  # a YAML file lists options: only their steps' names are known
         return name_of(parts)
     if name == "none" and parts:
-        raise UserError(f"{group} has values, but no option of it was chosen, which a run is named by; set {group}=...")
+        raise UserError(f"{group} has values but no chosen option, and the run's name needs one; set {group}=...")
     return name
 
 
 def values_of(part: Any) -> dict[str, Any]:
-    """A component as configuration, with its values converted to their types: 3 and 3.0 are one experiment."""
+    """A component as configuration, with its values converted to their types: 3 and 3.0 are the same experiment."""
     target = f"{type(part).__module__}.{type(part).__qualname__}"
 
     def written(name: str, value: Any) -> Any:
@@ -159,7 +159,7 @@ def values_of(part: Any) -> dict[str, Any]:
         if value is None or isinstance(value, str | int | float):
             return value
         raise UserError(
-            f"{name} of {target} is a {type(value).__name__}, which no configuration can hold; "
+            f"{name} of {target} is a {type(value).__name__}, which a configuration cannot hold; "
             "keep it in an attribute that is not a field"
         )
 
@@ -167,21 +167,21 @@ def values_of(part: Any) -> dict[str, Any]:
 
 
 def build(values: Any, where: str, protocol: Any) -> Any:
-    """The component that `_target_` names, made of the other values; `where` is their path, for messages.
+    """The component that `_target_` names, built from the other values; `where` is their path, for messages.
 
-    protocol: what it is used as. Raises UserError where it cannot be.
+    protocol: what the component is used as. Raises UserError if it cannot be.
     """
     if not isinstance(values, Mapping) or not isinstance(values.get("_target_"), str):
-        raise UserError(f"{where}_target_ is missing: it names the Python class that {where[:-1]}={values} is for")
+        raise UserError(f"{where}_target_ is missing: it names the Python class to build from {where[:-1]}={values}")
     target = values["_target_"]
     try:
         kind: Any = pkgutil.resolve_name(target)
-    except Exception as error:  # whatever importing somebody's module raises
+    except Exception as error:  # importing a user's module may raise anything
         raise UserError(f"{where}_target_={target} cannot be imported ({one_line(error)})") from error
     if not dataclasses.is_dataclass(kind):
-        raise UserError(f"{where}_target_={target} is not a dataclass, whose fields would be its values")
+        raise UserError(f"{where}_target_={target} is not a dataclass, so it has no fields for its values")
     part = typed(kind, {key: value for key, value in values.items() if key != "_target_"}, where)
-    if (kind, protocol) not in FITTING:  # the jobs of a sweep have the same classes
+    if (kind, protocol) not in FITTING:  # checked once: the jobs of a sweep share their classes
         if why := fits(part, protocol) or why_unsaid(kind):
             raise UserError(f"{where}_target_={target} cannot be used here: {why}")
         FITTING.add((kind, protocol))
@@ -189,9 +189,9 @@ def build(values: Any, where: str, protocol: Any) -> Any:
 
 
 def typed(kind: Any, values: Mapping[str, Any], where: str) -> Any:
-    """A dataclass `kind` of `values`, converted to its annotated types as OmegaConf does ("0.3" is a float).
+    """A dataclass `kind` built from `values`, converted to its annotated types as OmegaConf does ("0.3" is a float).
 
-    A field annotated with a protocol, as in `model: Model`, is a component itself, with a `_target_` of its own.
+    A field annotated with a protocol, as in `model: Model`, is itself a component with its own `_target_`.
     """
     fields = dataclasses.fields(kind)
     known = [f.name for f in fields]
@@ -220,26 +220,26 @@ def typed(kind: Any, values: Mapping[str, Any], where: str) -> Any:
 
 @functools.cache
 def components_of(kind: Any) -> dict[str, Any]:
-    """The fields of a dataclass that are annotated with a protocol, with that."""
+    """The fields of a dataclass that are annotated with a protocol, each with its protocol."""
     return {name: hint for name, hint in get_type_hints(kind).items() if getattr(hint, "_is_protocol", False)}
 
 
 @functools.cache
 def schema_of(kind: Any) -> DictConfig:
     """The fields of a dataclass with their types."""
-    return OmegaConf.structured(kind, flags={"allow_objects": True})  # protocols are no types that it knows
+    return OmegaConf.structured(kind, flags={"allow_objects": True})  # OmegaConf does not know protocols
 
 
-@functools.lru_cache(2**14)  # OmegaConf takes 50 microseconds, and most values are in all jobs of a sweep
+@functools.lru_cache(2**14)  # OmegaConf takes 50 microseconds, and the jobs of a sweep share most values
 def converted(kind: Any, key: str, value: str) -> Any:
-    """The value of a field, given as JSON, in the field's type; a list is the caller's to copy, see `rounded`."""
+    """The value of a field, given as JSON, in the field's type; callers must copy a list, see `rounded`."""
     schema = schema_of(kind)
     schema[key] = json.loads(value)
     return OmegaConf.to_container(schema[key]) if OmegaConf.is_config(schema[key]) else schema[key]
 
 
 def rounded(value: Any) -> Any:
-    """Numbers to 12 significant digits, in a copy: 0.1 + 0.2, as range(0.1,0.4,0.1) makes it, is the experiment 0.3."""
+    """A copy with numbers rounded to 12 significant digits: 0.1 + 0.2, from range(0.1,0.4,0.1), counts as 0.3."""
     if isinstance(value, list):
         return [rounded(v) for v in value]
     if isinstance(value, dict):
@@ -254,6 +254,6 @@ def in_words(annotation: str) -> str:
 
 
 def unknown(key: str, known: Iterable[str]) -> str:
-    """The sentence for a key that does not exist, with the nearest one that does."""
+    """The sentence for a key that does not exist, with the closest match that does."""
     close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
     return f"there is no {key}; " + (f"did you mean {close[0]}?" if close else "--help lists what there is")

@@ -1,15 +1,15 @@
-"""The types that every part of an experiment shares: Data, Batch, and what a component has to offer.
+"""The types that every part of an experiment shares: Data, Batch, and what a component must provide.
 
-A component (dataset, model, sampler, augmentation, noise) is a dataclass in a file of its own. Its fields are
-its parameters: the YAML file of the same group gives their values, the type annotations are checked before any
-data is touched, and ``__post_init__`` checks the ranges. Components import this module and torch, never each
-other. Its class, its values and the content of the files that they name are part of a run's id; class attributes say
-what is not (docs/identity.md):
+A component (dataset, model, sampler, augmentation, noise) is a dataclass in its own file. Its fields are its
+parameters: the YAML file of the same group gives their values, the type annotations are checked before any data is
+touched, and ``__post_init__`` checks the ranges. Components import this module and torch, never each other. A
+component's class, its values and the content of the files that they name are part of a run's id; class attributes
+declare the exceptions (docs/identity.md):
 
-    version: ClassVar[int] = 2               # its numbers have changed on purpose; 1 where there is none
-    neutral: ClassVar = {"temperature": 1.0}  # what was done before there was such a field
-    elsewhere: ClassVar = ("system",)        # fields that say where something lies, and not what it is
-    published: ClassVar = {"file.pt": "873e..."}  # SHA-256 of files that count as these, there or not
+    version: ClassVar[int] = 2               # its results have changed on purpose; 1 if there is no such line
+    neutral: ClassVar = {"temperature": 1.0}  # the value that does what was done before the field existed
+    elsewhere: ClassVar = ("system",)        # fields that say where something is, not what it is
+    published: ClassVar = {"file.pt": "873e..."}  # SHA-256 of published files, which count whether present or not
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from torch import Tensor, nn
 from budgetrun.errors import UserError as UserError  # components import it from here
 
 UNITS = ("updates", "examples", "flops", "seconds")
-MOST = 10**9  # epochs, evaluations, images of a batch, ...: more is a slip of the keyboard
+MOST = 10**9  # epochs, evaluations, images per batch, ...: more is a typing error
 
 
 def path(key: str, text: str) -> str:
-    """A path as it is typed, where ~ is a home; raises ValueError where it is none. key: what it is the value of."""
-    found = os.path.expanduser(text)  # noqa: PTH111 -- a string: it may have *, ? and commas
+    """A typed path with ~ expanded; raises ValueError if it is not a path. key: the setting that it is the value of."""
+    found = os.path.expanduser(text)  # noqa: PTH111 -- a string: it may contain *, ? and commas
     if not text.strip() or "\0" in text:
-        raise ValueError(f"{key}={text!r} is not a path; . is the folder that the command runs in")
+        raise ValueError(f"{key}={text!r} is not a path; type . for the current folder")
     if found.startswith("~"):
-        raise ValueError(f"{key}={text} is in the home of somebody who has none here; ./{text} is a file of this name")
+        raise ValueError(f"{key}={text} names a user who has no home here; type ./{text} for a file of that name")
     return found
 
 
 def check_pixels(mean: list[float] | None, std: list[float] | None, channels: int) -> None:
-    """Raise UserError where images of so many channels cannot be normalised by these; None is measured later."""
+    """Raise UserError if images with `channels` channels cannot be normalised by these; None is measured later."""
     one_each = all(len(numbers) == channels for numbers in (mean, std) if numbers is not None)
     if not (one_each and all(0 <= m <= 1 for m in mean or []) and all(1e-6 <= s <= 1 for s in std or [])):
         mean, std = (numbers if numbers is None else list(numbers) for numbers in (mean, std))
         raise UserError(
-            f"dataset.mean={mean} and dataset.std={std} must be {channels} numbers each, for the images' channels, of "
+            f"dataset.mean={mean} and dataset.std={std} must have {channels} numbers each, one per channel, for "
             "pixels scaled to [0, 1]: means in [0, 1], and standard deviations in [0.000001, 1]"
         )
 
@@ -129,8 +129,8 @@ class Data:
     images, test_images: uint8 [N, C, H, W]; labels, test_labels: int64 [N] in 0 .. classes-1.
     mean, std: one number per channel, of pixels scaled to [0, 1].
     flip: whether a mirrored image keeps its label. padding: pixels of zero padding for random crops.
-    position: int64 [N], which of the data set's training examples these are; None where none is held out.
-    each_access: what happens to training images whenever they are viewed, before augmentation.
+    position: int64 [N], which of the data set's training examples these are; None if none are held out.
+    each_access: the step applied to training images whenever they are viewed, before augmentation.
     """
 
     images: Tensor
@@ -145,7 +145,7 @@ class Data:
     val_images: Tensor | None = None
     val_labels: Tensor | None = None
     position: Tensor | None = None
-    corrupted: Tensor | None = None  # bool [N], for diagnosis only: no sampler is given it
+    corrupted: Tensor | None = None  # bool [N], for diagnosis only: no sampler sees it
     each_access: Access | None = None
 
     def to(self, device: torch.device) -> Data:
@@ -180,7 +180,7 @@ class Batch:
         return len(self.drawn)
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
-        """The chosen rows as a batch of their own."""
+        """The chosen rows as a new batch."""
         return replace(self, **{k: v[rows] for k, v in vars(self).items() if v is not None})
 
     def split(self, count: int) -> list[Batch]:
@@ -189,17 +189,17 @@ class Batch:
         return [Batch(**dict(zip(columns, rows, strict=True))) for rows in zip(*columns.values(), strict=True)]
 
     def of_sources(self, values: Tensor) -> Tensor:
-        """`values` [n] of the examples as one of each image [B]: the mean over its sources, by share."""
+        """One value per image [B] from `values` [n] per example: the mean over its sources, weighted by share."""
         return (self.share * values[self.index]).sum(1)
 
     def mean(self, losses: Tensor) -> Tensor:
-        """The loss [] of an update on the images, from the loss [B] of each: their mean, weighted."""
+        """The loss [] of an update on the images: the mean of their losses [B], each times its weight."""
         return losses.mean() if self.weight is None else (losses * self.weight).mean()
 
     def mixed(self, images: Tensor, partners: list[Tensor], share: Tensor) -> Batch:
         """Images made of K rows of this (K=1) batch each: image i has `share[i, k]` of row `partners[k][i]`.
 
-        Where the rows have weights, an image has those of its sources by share. Raises UserError for mixtures.
+        If the rows have weights, an image gets its sources' weights by share. Raises UserError for mixed images.
         """
         if self.index.shape[1] > 1:
             raise UserError("aug mixes images more than once, and mixtures cannot be mixed again; choose one")
@@ -210,16 +210,16 @@ class Batch:
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What Batch(**...) makes it again of, cloned: a slice would carry all of its memory into a file."""
+        """The arguments for Batch(**...), cloned: a slice would carry the whole tensor's memory into a file."""
         return {k: v.clone() for k, v in vars(self).items() if v is not None}
 
     def weighted(self) -> Batch:
-        """The same with its weights written out."""
+        """The same batch with explicit weights."""
         return self if self.weight is not None else replace(self, weight=torch.ones_like(self.share[:, 0]))
 
     @staticmethod
     def cat(batches: list[Batch]) -> Batch:
-        """The rows of all `batches`, in order; beside weights, a batch without any has weights of 1."""
+        """The rows of all `batches`, in order; if any batch has weights, those without get weights of 1."""
         if any(b.weight is not None for b in batches):
             batches = [b.weighted() for b in batches]
         columns = [k for k, v in vars(batches[0]).items() if v is not None]
@@ -235,7 +235,7 @@ class Random:
 
     @staticmethod
     def seeded(seed: int, purpose: str, device: torch.device) -> Random:
-        """Independent streams for every (seed, purpose); the same on every machine for the same device type."""
+        """Independent streams for every (seed, purpose); the same on every machine with the same device type."""
         sequence = np.random.SeedSequence([seed, *purpose.encode()])
         for_device, for_host = sequence.spawn(2)
         state = int(for_device.generate_state(1, np.uint64)[0]) >> 1  # torch takes a signed 64-bit seed
@@ -251,27 +251,27 @@ class Random:
 
 @dataclass
 class Context:
-    """What a method is given: the facts of the training and the only ways to reach the data and the model.
+    """What a method is given: facts about the training run, and its only access to the data and the model.
 
-    n, classes: number of training examples and of classes. labels: int64 [n], as the training sees them.
+    n, classes: number of training examples and of classes. labels: int64 [n], as used in training.
     batch_size: images per update. fraction: the budget, in (0, 1]. epoch: updates of one full pass.
     validation: the held-out part as one plain batch (its `drawn` and `index` count in that part), or None.
     view(index): augmented images of the examples `index` [B]; costs nothing. view.plain(index): without augmentation.
-        everything(): all examples so, in order, in batches. stream(plan): views that are made ahead of time.
+        everything(): all examples without augmentation, in order, in batches. stream(plan): views made ahead of time.
     progress(): how much of the budget is spent: 0 at the first update, 1 at the last.
-    read_scores(file): the columns [m] of a file of scores, among them `index` and `score`; see scorefile.read. What it
-        cost to make is stated in the result.
-    logit_gradients(logits, batch): d loss_i / d logits_i [B, classes] of the run's loss; takes no pass of the model.
+    read_scores(file): the columns [m] of a file of scores, among them `index` and `score`; see scorefile.read. The
+        result states what the file cost to make.
+    logit_gradients(logits, batch): d loss_i / d logits_i [B, classes] of the run's loss; needs no pass of the model.
 
-    Every image of these is charged as a forward pass:
+    Charged as one forward pass per image:
     look(batch, training=False): the losses [B] and logits [B, classes] under the current model, without gradients, in
-        evaluation mode; or in training mode, as some published code looks: BatchNorm then normalises by the batch and
-        moves its running statistics.
+        evaluation mode; or in training mode, as in some published code: BatchNorm then normalises by the batch and
+        updates its running statistics.
     embed(batch): the input [B, D] of the model's last linear layer, and the logits [B, classes], in evaluation mode.
-    Charged as a forward and a backward pass:
+    Charged as one forward and one backward pass per image:
     gradient_norms(batch): the norm [B] of each image's own gradient over all parameters, in evaluation mode.
-    Charged by its own passes:
-    second(model): another network, which trains beside the first, see SecondModel.
+    Charged by the passes of the second network:
+    second(model): another network that trains alongside the first, see SecondModel.
     """
 
     n: int
@@ -306,7 +306,7 @@ class Context:
 
 
 class Stateful(Protocol):
-    """A part of a run that a checkpoint holds: tensors, numbers, and lists and dictionaries of them."""
+    """A part of a run with state for checkpoints: tensors, numbers, and lists and dictionaries of them."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -334,8 +334,8 @@ class View(Protocol):
 class Stream(Stateful, Protocol):
     """An endless stream of augmented examples, cut into batches of any size.
 
-    `plan` is asked when the last draw is used up. A batch may hold the end of one draw and the beginning of the next,
-    so that no drawn example is dropped. Where `plan` returns weights, they are the batch's; a mixed image has its
+    `plan` is called when the last draw is used up. A batch may hold the end of one draw and the beginning of the next,
+    so that no drawn example is dropped. If `plan` returns weights, the batches carry them; a mixed image gets its
     sources' weights by share.
     """
 
@@ -345,7 +345,7 @@ class Stream(Stateful, Protocol):
 
     @property
     def waiting(self) -> int:
-        """How many examples of the last draw are not taken yet."""
+        """How many examples of the last draw have not been taken yet."""
         ...
 
 
@@ -354,7 +354,7 @@ class Look(Protocol):
 
 
 class SecondModel(Stateful, Protocol):
-    """A network beside the trained one: same optimizer, schedule, loss and precision, weights of its own."""
+    """A network beside the trained one: the same optimizer, schedule, loss and precision, but its own weights."""
 
     def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Losses [B] and logits [B, classes], in evaluation mode; charges its forward passes."""
@@ -371,7 +371,7 @@ class Optimizer(Protocol):
 
 class Schedule(Protocol):
     def __call__(self, lr: float, progress: float) -> float:
-        """The learning rate at a progress in [0, 1], given the first one."""
+        """The learning rate at a progress in [0, 1], given the initial one."""
         ...
 
 
@@ -379,7 +379,7 @@ class Dataset(Protocol):
     """Optional: KnowsChannels."""
 
     def load(self, folder: str) -> Data:
-        """Read the data, downloading it into `folder` if need be. Raises UserError where it cannot be had."""
+        """Read the data, downloading it into `folder` if needed. Raises UserError if it cannot be obtained."""
         ...
 
 
@@ -415,7 +415,7 @@ class Noise(Protocol):
     """Optional: KnowsRate."""
 
     def apply(self, data: Data, random: Random) -> Data:
-        """The data, on the CPU, with corrupted training examples, and `corrupted`, the mask [N] of those.
+        """The data, on the CPU, with corrupted training examples and their mask [N] `corrupted`.
 
         Validation and test examples stay clean. For labels, the mask says which are wrong.
         """
@@ -426,20 +426,20 @@ class Sampler(Protocol):
     """Chooses what the next update trains on.
 
     The loop calls `start` once, then for every update `draw`, the forward pass, `observe`, the backward pass.
-    A parameter of the method is a dataclass field; what it learns on the way goes through `state_dict`. Optional:
-    Dropping, TakesLong, ReadsFile.
+    A parameter of the method is a dataclass field; everything it learns goes through `state_dict`. Optional: Dropping,
+    TakesLong, ReadsFile.
     """
 
     def start(self, context: Context) -> None: ...
 
     def draw(self) -> Batch:
-        """The next training batch, at most `context.batch_size` images, with `weight` set where the method has one."""
+        """The next training batch, at most `context.batch_size` images, with `weight` set if the method has weights."""
         ...
 
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
         """Learn from the training forward pass: losses [B] and logits [B, classes], detached, float32.
 
-        It comes before the backward pass, so it may still set `batch.weight`.
+        This comes before the backward pass, so it may still set `batch.weight`.
         """
         ...
 
@@ -449,11 +449,12 @@ class Sampler(Protocol):
 
 
 class Scorer(Protocol):
-    """Gives every training example a score, in an ordinary run that writes them to a file when it is done.
+    """Gives every training example a score, in an ordinary run that writes the scores to a file at the end.
 
-    The loop calls `start` once, `observe` at every update as for a sampler, and `scores` after the last one. A look
-    is charged, but those of `scores` come when the budget is spent: they are in the cost that the file states.
-    Every score is a finite number, higher for what is harder or to be chosen first. Optional: OfPart, TakesLong.
+    The loop calls `start` once, `observe` at every update as for a sampler, and `scores` after the last one. Looks are
+    charged. Those of `scores` come after the budget is spent, and count in the cost that the file states.
+    Every score is a finite number, higher for examples that are harder or to be chosen first. Optional: OfPart,
+    TakesLong.
     """
 
     def start(self, context: Context) -> None: ...
@@ -461,7 +462,7 @@ class Scorer(Protocol):
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None: ...
 
     def scores(self) -> dict[str, Tensor]:
-        """Columns [m] of the file: `score`, what else there is, and `index` where not every example is in it."""
+        """Columns [m] of the file: `score`, any further ones, and `index` unless every example is included."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -469,7 +470,7 @@ class Scorer(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-# ---- what a part may offer besides; what it has is found by isinstance
+# ---- optional features of parts, detected by isinstance
 
 
 @runtime_checkable
@@ -483,9 +484,9 @@ class KnowsChannels(Protocol):
 
 @runtime_checkable
 class ImageWise(Protocol):
-    """A step of the augmentation that says whether it changes each image by itself.
+    """A step of the augmentation that says whether it changes each image independently.
 
-    If so, it may be given several batches at once; another gets one training batch at a time.
+    If so, it may be given several batches at once; other steps get one training batch at a time.
     """
 
     image_wise: bool
@@ -493,23 +494,23 @@ class ImageWise(Protocol):
 
 @runtime_checkable
 class Mixing(Protocol):
-    """A step of the augmentation that says whether it makes images of several, of which there may be one such step."""
+    """A step of the augmentation that says whether it mixes several images into one; at most one step may do so."""
 
     mixes: bool
 
 
 @runtime_checkable
 class ChecksShape(Protocol):
-    """A step of the augmentation that cannot take every image."""
+    """A step of the augmentation that does not accept images of every shape."""
 
     def check(self, shape: torch.Size) -> None:
-        """Raise UserError where it cannot take images [C, H, W]; called before anything starts."""
+        """Raise UserError if it does not accept images [C, H, W]; called before anything starts."""
         ...
 
 
 @runtime_checkable
 class ClosedForm(Protocol):
-    """A loss that has its gradients in closed form; another is differentiated by torch where a method needs them."""
+    """A loss with gradients in closed form; torch differentiates other losses if a method needs their gradients."""
 
     def logit_gradients(self, logits: Tensor, batch: Batch) -> Tensor:
         """d loss_i / d logits_i, [B, classes]."""
@@ -518,14 +519,14 @@ class ClosedForm(Protocol):
 
 @runtime_checkable
 class KnowsRate(Protocol):
-    """Noise that says which share of the examples it corrupts: one that is too small to corrupt any is refused."""
+    """Noise that states what share of the examples it corrupts; a share too small to corrupt any is refused."""
 
     rate: float
 
 
 @runtime_checkable
 class Dropping(Protocol):
-    """A sampler that leaves examples out without a look at them; dropped: how many so far, for the keep rate."""
+    """A sampler that leaves examples out without looking at them; dropped: how many so far, for the keep rate."""
 
     dropped: float
 
@@ -534,8 +535,8 @@ class Dropping(Protocol):
 class TakesLong(Protocol):
     """A sampler whose next `draw`, or a scorer whose next `observe`, may take longer than a second.
 
-    A run that is asked to stop then breaks it off, wherever it is, and saves the state before it. Draws that go on to
-    take long need not say so.
+    A run that is asked to stop then abandons that call, wherever it is, and saves the state before it. If every draw
+    takes long, this need not be declared.
     """
 
     takes_long: bool
@@ -543,26 +544,26 @@ class TakesLong(Protocol):
 
 @runtime_checkable
 class ReadsFile(Protocol):
-    """A sampler that reads a file of scores, which is looked for before anything starts; None where none is set."""
+    """A sampler that reads a file of scores, which is checked before anything starts; None if none is set."""
 
     file: str | None
 
 
 @runtime_checkable
 class OfPart(Protocol):
-    """A scorer of the examples of one part, "training" or "validation"; another scores those that are trained on."""
+    """A scorer of the examples of one part, "training" or "validation"; others score the examples trained on."""
 
     of: str
 
 
-# ---- whether parts are what they are for, and go together
+# ---- whether parts fulfil their protocols, and go together
 
 
 def fits(part: object, protocol: Any) -> str | None:
-    """Why an object cannot be used as a `protocol` of this module asks, in words; None where it can.
+    """Why an object does not fulfil a `protocol` of this module, in words; None if it does.
 
-    It must have the protocol's methods, and they must take as many arguments, and return something, of the same types
-    where both say them: a loss and a schedule are both called with two.
+    It must have the protocol's methods with as many arguments. Where both are annotated, the types of the arguments and
+    of the result must agree too: a loss and a schedule are both called with two arguments.
     """
     kinds = [kind for kind in protocol.__mro__ if getattr(kind, "_is_protocol", False)]
     methods = {
@@ -581,7 +582,7 @@ def fits(part: object, protocol: Any) -> str | None:
             taken = inspect.signature(given).bind(*parameters).arguments
         except TypeError:
             return f"{lacks} with {', '.join(parameters) or 'nothing'}"
-        except ValueError:  # of a function that is not Python's
+        except ValueError:  # the signature of a function not written in Python
             continue
         of_asked = types_of(asked)
         of_given = types_of(given if inspect.isroutine(given) else type(given).__call__)
@@ -594,24 +595,24 @@ def fits(part: object, protocol: Any) -> str | None:
 
 
 def types_of(function: Any) -> dict[str, type]:
-    """Those of its parameters and of what it returns, where they are classes that can be told."""
+    """The types of a function's parameters and of its result, as far as they are annotated with classes."""
     try:
         said = get_type_hints(function)
-    except Exception:  # names that are not there when it runs
+    except Exception:  # names that do not exist at runtime
         return {}
     found = {name: get_origin(kind) or kind for name, kind in said.items()}
     return {name: kind for name, kind in found.items() if inspect.isclass(kind) and kind not in (type(None), Any)}
 
 
 def related(one: type, other: type) -> bool:
-    """Whether a value can be of both types; a whole number is a number, and of protocols nothing is known."""
+    """Whether a value can be of both types; int and float count as related, and so does any protocol."""
     if any(getattr(kind, "_is_protocol", False) for kind in (one, other)) or {one, other} == {int, float}:
         return True
     return issubclass(one, other) or issubclass(other, one)
 
 
 def check_row(steps: Iterable[Augmentation]) -> None:
-    """Raise UserError where more than one step of the augmentation mixes images."""
+    """Raise UserError if more than one step of the augmentation mixes images."""
     mixing = [type(step).__name__.lower() for step in steps if isinstance(step, Mixing) and step.mixes]
     if len(mixing) > 1:
         raise UserError(
@@ -620,7 +621,7 @@ def check_row(steps: Iterable[Augmentation]) -> None:
 
 
 def check_schedule(schedule: Schedule, lr: float) -> None:
-    """Raise UserError where the learning rates from the first one on are no numbers, or end above it."""
+    """Raise UserError if a learning rate is negative, infinite or not a number, or if the last one is above `lr`."""
     rates = {progress: schedule(lr, progress) for progress in (0.0, 0.5, 1.0)}
     for progress, rate in rates.items():
         if not 0 <= rate < math.inf:

@@ -1,4 +1,4 @@
-"""What ends a command early. Free of torch, which the reader of runs and the start of a run do without."""
+"""Errors and signals that end a command early. Does not import torch, so that reading and starting runs stay fast."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from types import FrameType
 
 from budgetrun.terminal import shown
 
-# what asks a run to save and leave: Ctrl-C, a closed terminal, what batch systems send before a limit or a preemption
+# signals to save and stop: Ctrl-C, a closed terminal, and what batch systems send before a time limit or a preemption
 STOPPING = [s for s in signal.Signals if s.name in ("SIGINT", "SIGHUP", "SIGTERM", "SIGUSR1", "SIGUSR2")]
 
 
 class UserError(Exception):
-    """Something the user can mend: shown as one sentence, without a traceback, with an exit code that is not 0."""
+    """An error that the user can fix: shown as one sentence, without a traceback, with a nonzero exit code."""
 
     def __str__(self) -> str:
-        return shown(super().__str__())  # names and values in it are anybody's
+        return shown(super().__str__())  # it may quote any names and values
 
 
 class Interrupted(KeyboardInterrupt):
@@ -30,11 +30,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Abandoned(BaseException):
-    """The run was asked to stop in the middle of something long, which is given up; what it changed is of no use."""
+    """The run was asked to stop during long work, which is abandoned; what that changed must be discarded."""
 
 
 class Interruption:
-    """A handler that only sets `signum`, for a loop to see; a second Ctrl-C stops at once.
+    """A signal handler that only sets `signum`, for a loop to check; a second Ctrl-C stops at once.
 
     From `begin_long` to `end_long` a signal raises Abandoned, once, wherever the code is.
     """
@@ -44,7 +44,7 @@ class Interruption:
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None and signum == signal.SIGINT:
-            raise Interrupted("at once, so what came after the last checkpoint was not saved", signum)
+            raise Interrupted("stopped at once, so progress since the last checkpoint was not saved", signum)
         self.signum = signum
         self.raise_if_long()
 
@@ -58,15 +58,15 @@ class Interruption:
 
     def raise_if_long(self) -> None:
         if self.long:
-            self.long = False  # first: a second signal must not break off the saving
+            self.long = False  # first: a second signal must not interrupt the saving
             raise Abandoned
 
 
 @contextlib.contextmanager
 def heard(signals: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """While it lasts, these signals go to the handler; in the main thread alone, as Python allows it nowhere else.
+    """Within the block, these signals go to the handler; only in the main thread, since Python allows no other.
 
-    What is ignored stays so: nohup asks for it of SIGHUP, and a shell of SIGINT for a script's background jobs.
+    Ignored signals stay ignored: nohup ignores SIGHUP, and a shell ignores SIGINT for a script's background jobs.
     """
     main = threading.current_thread() is threading.main_thread()
     heeded = [signum for signum in signals if signal.getsignal(signum) is not signal.SIG_IGN]
@@ -79,5 +79,5 @@ def heard(signals: Iterable[int], handler: Callable[[int, FrameType | None], Non
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, however many lines it has."""
+    """An error's message on one line."""
     return " ".join(str(error).split()) or type(error).__name__

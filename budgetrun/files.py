@@ -13,10 +13,10 @@ from budgetrun.errors import UserError
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes the place of `path` in one step when the block ends, and not at all if it fails."""
-    scratch = path.with_name(f".{path.name}.partial")  # one name: what a killed process left is written over
+    """A file to write, which replaces `path` in one step when the block ends, and not at all if the block fails."""
+    scratch = path.with_name(f".{path.name}.partial")  # one name, so that a killed process's leftovers are overwritten
     try:
-        scratch.unlink(missing_ok=True)  # it may be no file at all
+        scratch.unlink(missing_ok=True)  # it may be a FIFO
         with scratch.open("wb") as file:
             yield file
             file.flush()
@@ -33,14 +33,14 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def writable(folder: Path) -> Iterator[None]:
-    """Around what needs to write into a folder below output_dir; raises UserError where that fails."""
+    """Around code that writes into a folder below output_dir; raises UserError if writing fails."""
     try:
         yield
     except OSError as error:
         why = error.strerror or error
-        raise UserError(f"{folder} cannot be written ({why}); set output_dir to a folder that can") from error
+        raise UserError(f"{folder} cannot be written ({why}); set output_dir to a writable folder") from error
 
 
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as file:
-        file.write(text.encode(errors="backslashreplace"))  # half a character, as file names may hold, is none
+        file.write(text.encode(errors="backslashreplace"))  # lone surrogates, from file names that are not UTF-8

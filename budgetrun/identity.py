@@ -1,7 +1,7 @@
-"""What an experiment is, in a hash: the same experiment has the same id on every machine, and no other has it.
+"""An experiment's identity as a hash: the same experiment has the same id on every machine, and no other has it.
 
-What counts, and how a component says that some of it does not, is in docs/identity.md. Free of torch, until there is a
-component to look at.
+docs/identity.md says what counts, and how a component declares exceptions. torch is not imported until there is a
+component to inspect.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# what decides where and how an experiment runs, not what it is
+# settings that decide where and how an experiment runs, not what it is
 ELSEWHERE = ("device", "data_dir", "output_dir", "checkpoint_every", "force", "retry_failed", "dry_run")
-# the values that do what was done before there was such a setting, or such a group
+# the values that do what was done before the setting, or the group, existed
 NEUTRAL = {"image_size": None, "train_on": "training"}
 NEUTRAL_OPTIONS = {"noise": "none", "scores": "none"}
-RUN = re.compile(r".+-s\d+-[0-9a-f]{8}")  # the name of a run's folder, which is its id
+RUN = re.compile(r".+-s\d+-[0-9a-f]{8}")  # the name of a run's folder, which is the run's id
 
 
 def run_id(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
-    """A readable name and the hash of what the experiment is: `digits-cnn-is-ricap-b0.3-s0-1a2b3c4d`.
+    """A readable name and the hash of the experiment's identity: `digits-cnn-is-ricap-b0.3-s0-1a2b3c4d`.
 
     names: the option of each group. resolved: the whole configuration as plain values, see Experiment.
     """
     digest = hashlib.sha256(json.dumps(identity(names, resolved), sort_keys=True).encode()).hexdigest()[:8]
     groups = [group for group in ("dataset", "model", "sampler", "aug", "noise", "scores") if names[group] != "none"]
-    # an option may lie in a folder (mine/wide), and its file may have any name; a folder of a run takes 255 bytes
+    # an option may be in a folder (mine/wide), and its file may have any name; a folder's name has at most 255 bytes
     words = "-".join(re.sub(r"[^\w.+=-]", "_", names[group]) for group in groups)
     unit = "" if resolved["budget_unit"] == "updates" else f"-{resolved['budget_unit']}"
     return f"{words[:160]}-b{resolved['budget']:g}{unit}-s{resolved['seed']}-{digest}"
 
 
 def identity(names: Mapping[str, str], resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """All that counts: the settings and options that are not neutral, and the components' classes and values."""
+    """Everything that counts: the settings and options that are not neutral, the components' classes and values."""
     what: dict[str, Any] = {
         key: value
         for key, value in resolved.items()
@@ -51,14 +51,14 @@ def identity(names: Mapping[str, str], resolved: Mapping[str, Any]) -> dict[str,
         if option == NEUTRAL_OPTIONS.get(group):
             continue
         parts = resolved[group]
-        # augmentations are a row of steps: in another order they are another augmentation
+        # an augmentation is a sequence of steps: in another order it is another augmentation
         steps = [[name, component(step)] for name, step in parts.items()] if group == "aug" else component(parts)
         what[group] = [option, steps]
     return what
 
 
 def component(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What counts of a component: its class, its version where it is not the first, and its values."""
+    """What counts of a component: its class, its version unless that is 1, and its values."""
     target = values["_target_"]
     kind: Any = pkgutil.resolve_name(target)
     elsewhere, neutral = said(kind, "elsewhere"), said(kind, "neutral")
@@ -72,11 +72,11 @@ def component(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def class_of(target: str) -> str:
-    """What counts of a `_target_`: our files may move; somebody else's class of the same name is another one."""
+    """What counts of a `_target_`: our own files may move; a user's class of the same name is a different class."""
     return target.rpartition(".")[2] if target.startswith("budgetrun.") else target
 
 
-# what a class says of its identity: its form, in words too, and what holds where it says nothing
+# what a class may declare about its identity: the type, the type in words, and the default
 SAID: dict[str, tuple[Any, str, Any]] = {
     "version": (int, "a whole number", 1),
     "neutral": (Mapping, 'a dictionary, as in {"temperature": 1.0}', {}),
@@ -86,9 +86,9 @@ SAID: dict[str, tuple[Any, str, Any]] = {
 
 
 def said(kind: Any, what: str) -> Any:
-    """What a component's class says of its identity, with the classes that it is made of, as each has its fields.
+    """What a component's class declares about its identity. Base classes count too, since each may have fields.
 
-    A field of that name is a value like any other.
+    A field of that name is an ordinary value.
     """
     form, _, otherwise = SAID[what]
     if what in fields_of(kind):
@@ -107,18 +107,18 @@ def fields_of(kind: Any) -> frozenset[str]:
 
 
 def why_unsaid(kind: Any) -> str | None:
-    """Why what a component's class says of its identity would not count as meant, in words; None where it would."""
+    """Why the declarations of a component's class would not work as intended, in words; None if they would."""
     for what, (form, words, _) in SAID.items():
-        if not isinstance(said(kind, what), form):  # ("folder") is a word, and each part of it would be in it
+        if not isinstance(said(kind, what), form):  # ("folder") is a string, and `in` would match its parts
             return f"its {what} is not {words}"
     for what in ("neutral", "elsewhere"):
         if strange := [name for name in said(kind, what) if name not in fields_of(kind)]:
-            return f"its {what} names {strange[0]}, which is no field of it"
+            return f"its {what} names {strange[0]}, which is not one of its fields"
     return None
 
 
 def counted(kind: Any, key: str, value: Any) -> Any:
-    """What counts of a value: of a file its content, of a component its own values, of anything else itself."""
+    """What counts of a value: the content of a file, the values of a component, and anything else as it is."""
     if isinstance(value, Mapping):
         return component(value) if "_target_" in value else {k: counted(kind, key, v) for k, v in value.items()}
     if isinstance(value, list):
@@ -130,23 +130,24 @@ def counted(kind: Any, key: str, value: Any) -> Any:
 
 
 def files_of(key: str, value: str) -> list[str]:
-    """The paths that a value names, if it names any; one called `file` may hold a pattern, and several by commas."""
+    """The paths that a value may name; one called `file` may hold patterns, or several paths separated by commas."""
     return paths(value) if key == "file" else [value]
 
 
 def paths(pattern: str) -> list[str]:
-    """The files of a path, which may hold * and ? for several files, or of several paths joined by commas."""
+    """The files of a path that may contain * and ?, or of several such paths separated by commas."""
     return [path for part in pattern.split(",") for path in (sorted(glob.glob(part)) or [part])]  # noqa: PTH207
 
 
 def content(value: str, published: Mapping[str, str]) -> str | None:
-    """What stands for the content of the file that a value names; None where it names none.
+    """What represents the content of the file that a value names; None if it names none.
 
-    Of a file that a run makes, the run's id and the file's name, so that it is known before the file is there; the
-    content is checked when it is used, see `folder.run.check_made`. Of one that is published, its digest, there or not.
+    For a file that a run makes, the run's id and the file's name, so that it is known before the file exists; the
+    content is checked when it is used, see `folder.run.check_made`. For a published file, its known digest, even if the
+    file is missing.
     """
     path = Path(value)
-    with contextlib.suppress(OSError, ValueError, RuntimeError):  # words that are no path at all
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # text that cannot be a path
         path = real(value)
         if made_by_a_run(path):
             return f"{path.parent.name}/{path.name}"
@@ -157,24 +158,24 @@ def content(value: str, published: Mapping[str, str]) -> str | None:
 
 
 def real(value: str) -> Path:
-    """Where a path leads, links and the home of the user followed; raises OSError or ValueError where it is none."""
+    """Where a path leads, with links and ~ resolved; raises OSError or ValueError if it is not a path."""
     return Path(os.path.realpath(Path(value).expanduser()))
 
 
 def made_by_a_run(path: Path) -> bool:
-    """Whether the file lies in a run's folder."""
+    """Whether the file is in a run's folder."""
     return RUN.fullmatch(path.parent.name) is not None
 
 
 @functools.lru_cache(4096)
 def digest(path: Path, inode: int, size: int, changed: int) -> str:
-    """The SHA-256 of a file's content; read once for all jobs of a sweep, as long as it stays what it is."""
+    """The SHA-256 of a file's content; read once for all jobs of a sweep, as long as the file is unchanged."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def made_files(resolved: Mapping[str, Any]) -> list[Path]:
-    """The files in the folders of other runs that the components of a configuration name."""
+    """The files in other runs' folders that the components of a configuration name."""
     found: list[Path] = []
 
     def walk(key: str, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""How much memory there is, and whether what a run needs fits into it: said beforehand, not by a process killed."""
+"""How much memory there is, and whether a run fits into it: checked beforehand, so that no process is killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTROL_GROUPS = Path("/sys/fs/cgroup")  # where Linux shows the limits of conta
 
 
 def total(device: torch.device = CPU) -> int:
-    """Bytes that a process can have at most: the GPU's; or the machine's, or the least of the limits set below that."""
+    """The most bytes that a process can have: the GPU's; or the machine's, or the lowest limit set below that."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -44,10 +44,10 @@ def group_limits() -> Iterator[int]:
 
 
 def check(needed: int, what: str, remedy: str, device: torch.device = CPU) -> None:
-    """Raise UserError where so many bytes are more than there are. what: in the plural."""
+    """Raise UserError if more bytes are needed than there are. what: what needs them, in the plural."""
     if needed > (there := total(device)):
         takes = f"they take {in_units(needed)}, and there are {in_units(there)}"
-        raise UserError(f"{what} do not fit into the memory: {takes}; {remedy}")
+        raise UserError(f"{what} do not fit into memory: {takes}; {remedy}")
 
 
 def in_units(count: float) -> str:
@@ -61,11 +61,11 @@ def in_units(count: float) -> str:
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Around work whose memory may be refused: raises UserError where it is."""
+    """Around work that may run out of memory: raises UserError if it does."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # torch's is a RuntimeError
-        # the words of torch, on a CPU and a GPU, and of NumPy; Python itself has none
+    except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError
+        # the messages of torch, on a CPU and a GPU, and of NumPy; Python's own has none
         asked = re.search(r"(?:tried|unable) to allocate [\d.]+ \w+", str(error), re.IGNORECASE)
         if asked is None and (str(error) or isinstance(error, RuntimeError)):
             raise

@@ -1,8 +1,8 @@
 """Give the finished runs of an earlier version the ids of this one: `python -m budgetrun.migrate outputs`.
 
-A run is found by its id, which is its folder's name (docs/identity.md). The ids have changed once, with version 0.2;
-what a run is, and so its new id, stands in its result. Runs that are not finished keep their names: finish them with
-the version that began them, or begin them anew. It can be interrupted and called again.
+A run is found by its id, which is its folder's name (docs/identity.md). The ids changed once, with version 0.2; the new
+id follows from the configuration in the run's result. Unfinished runs keep their names: finish them with the version
+that started them, or start them again. The command can be interrupted and run again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from budgetrun.folder.scorefile import need
 from budgetrun.identity import made_files, run_id
 from budgetrun.terminal import shown, tell
 
-# classes by where they were before version 0.3
+# the classes' new paths, by their paths before version 0.3
 MOVED = {
     "budgetrun.optimizer.SGD": "budgetrun.optimizer.sgd.SGD",
     "budgetrun.optimizer.AdamW": "budgetrun.optimizer.adamw.AdamW",
@@ -40,7 +40,7 @@ MOVED = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; the exit code: 0, or 1 where a run could not get its new id."""
+    """Run the command line; returns the exit code: 0, or 1 if a run could not get its new id."""
     parser = argparse.ArgumentParser("migrate", description="New ids for the finished runs of an earlier version.")
     parser.add_argument("folder", nargs="?", default="outputs", type=Path, help="an output_dir (default: outputs)")
     folder: Path = parser.parse_args(arguments).folder
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def migrate(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Rename the runs in a folder; their new ids by their old ones, and why others keep theirs."""
+    """Rename the runs in a folder; returns their new ids by their old ones, and why others keep theirs."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; name an output_dir")
     results, left = planned(folder)
@@ -67,7 +67,7 @@ def migrate(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
                 write_text(path, json.dumps({new.get(name, name): job for name, job in plan.items()}, indent=1) + "\n")
         except (UserError, OSError, ValueError) as error:
             left[f"{PLANS}/{path.name}"] = one_line(error)
-    # a run that made a file after those that read it: where this is interrupted, their new names are still known
+    # runs that made a file come after those that read it: after an interruption, the readers' new names are still known
     for name in reversed(results):
         try:
             rename(folder, name, results[name])
@@ -78,7 +78,7 @@ def migrate(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def planned(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """The results of those that need a new name as they will be, those that make files first; and why others do not."""
+    """The new results of the runs to rename, those that make files first; and why others keep their names."""
     results: dict[str, dict[str, Any]] = {}
     new: dict[str, str] = {}
     left: dict[str, str] = {}
@@ -90,14 +90,14 @@ def planned(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
                 result = with_new(json.loads(json.dumps(read_result(folder / name / "result.json"))), new)
                 makers = {path.parent.name for path in made_files(result["config"])} - {name}
                 if makers & left.keys():
-                    raise UserError("a run that made its files keeps its own")
+                    raise UserError("a run that made its files keeps its name")
                 if makers & set(todo):
                     waiting.append(name)
                     continue
-                need(result["config"]["sampler"].get("file"), "sampler.file")  # whose content is in the id
+                need(result["config"]["sampler"].get("file"), "sampler.file")  # its content is in the id
                 if (now := run_id(result["names"], rounded(result["config"]))) != name:
                     if now in new.values() or (folder / now).exists():
-                        raise UserError(f"{folder / now} is there already")
+                        raise UserError(f"{folder / now} already exists")
                     results[name], new[name] = {**result, "run_id": now}, now
             except (UserError, OSError, ValueError, KeyError, ImportError, AttributeError, TypeError) as error:
                 left[name] = one_line(error)
@@ -109,7 +109,7 @@ def planned(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
 
 
 def with_new(value: Any, new: dict[str, str]) -> Any:
-    """A result in which the names of runs and classes are their new ones."""
+    """A result with the new names of runs and classes."""
     if isinstance(value, dict):
         return {key: with_new(v, new) for key, v in value.items()}
     if isinstance(value, str):
@@ -120,7 +120,7 @@ def with_new(value: Any, new: dict[str, str]) -> Any:
 
 
 def rename(folder: Path, old: str, result: dict[str, Any]) -> None:
-    """The folder last, so that one that was interrupted is done again."""
+    """Rename one run: the folder last, so that an interrupted renaming is repeated."""
     run, now = RunFolder(str(folder), old), result["run_id"]
     if run.scores_path.exists():
         text = run.scores_path.read_text()

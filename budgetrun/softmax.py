@@ -1,4 +1,4 @@
-"""What several methods read off a network's logits."""
+"""Quantities that several methods compute from a network's logits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def errors(logits: Tensor, label: Tensor, share: Tensor) -> Tensor:
-    """softmax - sum_k share_k onehot(label_k), [B, classes], of labels and shares [B, K].
+    """softmax - sum_k share_k onehot(label_k), [B, classes], for labels and shares [B, K].
 
     The gradient of the cross-entropy with respect to the logits, and so to the last layer's bias.
     """

@@ -1,7 +1,7 @@
-"""What became of the runs of a sweep, by their folders alone: `python -m budgetrun.status outputs/smoke`.
+"""The states of a sweep's runs, from their folders alone: `python -m budgetrun.status outputs/smoke`.
 
-It reads only, from any machine that sees the disk, while the sweep runs or after. What a sweep is going to run stands
-in output_dir/.sweeps, one file per sweep, so that runs can be missing.
+It only reads, on any machine that sees the disk, during the sweep or afterwards. Each sweep lists its runs in a file in
+output_dir/.sweeps, so that missing runs are known too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from budgetrun.terminal import any_encoding, shown, tell
 
 
 def progress(folder: RunFolder) -> str:
-    """How far a run is by its last evaluation, in words."""
+    """How far a run was at its last evaluation, in words."""
     last: dict[str, Any] = {}
     try:
         for last in lines_of(folder.metrics_path)[-1:]:
@@ -34,8 +34,8 @@ def progress(folder: RunFolder) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; the exit code: 0 where all runs are finished, 1 where not, 2 for a wrong folder."""
-    parser = argparse.ArgumentParser("status", description="What became of the runs in a folder, and of those planned.")
+    """Run the command line; returns the exit code: 0 if all runs are finished, 1 if not, 2 for a wrong folder."""
+    parser = argparse.ArgumentParser("status", description="The states of the runs in a folder, and of planned runs.")
     parser.add_argument("folder", nargs="?", default="outputs", type=Path, help="an output_dir (default: outputs)")
     any_encoding()
     folder: Path = parser.parse_args(arguments).folder

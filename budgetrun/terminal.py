@@ -1,4 +1,4 @@
-"""Text for a terminal: in characters that it has, and without any that it would obey."""
+"""Text for a terminal: only characters that it can show, and none that it would interpret."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-STAND_INS = {"±": "+-", "—": "-"}  # for our own words, where an encoding lacks them
+STAND_INS = {"±": "+-", "—": "-"}  # for our own text, if an encoding lacks these characters
 
 
 def shown(text: str) -> str:
-    """Somebody's words in one line; what a terminal would obey, as an escape sequence, is written out."""
+    """Any text on one line; what a terminal would interpret, such as an escape sequence, is written out."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else " " if c.isspace() else escaped(c) for c in text)
@@ -26,7 +26,7 @@ def escaped(character: str) -> str:
 
 
 def stand_in(error: UnicodeError) -> tuple[str, int]:
-    """What is printed of characters that the encoding of a stream lacks, and where to go on."""
+    """The replacement for characters that a stream's encoding lacks, and the position to continue from."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(STAND_INS.get(c) or escaped(c) for c in error.object[error.start : error.end]), error.end
@@ -36,14 +36,14 @@ codecs.register_error("stand-in", stand_in)
 
 
 def any_encoding() -> None:
-    """Let stdout and stderr print in other words what their encoding lacks, as ASCII lacks ±, instead of failing."""
+    """Let stdout and stderr replace characters that their encoding lacks, as ASCII lacks ±, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="stand-in")
 
 
 def tell(text: str) -> None:
-    """Print what was asked for. Who reads only its head, as `| head` does, has enough; else it is an error."""
+    """Print the requested output. A reader may stop early, as `| head` does; any other failed write is an error."""
     out = Lasting(sys.stdout or nowhere())
     print(text, file=out, flush=True)
     if out.lost is not None and not isinstance(out.lost, BrokenPipeError):
@@ -51,9 +51,9 @@ def tell(text: str) -> None:
 
 
 class Lasting:
-    """A stream that may end before the work does: its reader leaves, its terminal closes, its disk is full.
+    """A stream that may end before the work does: its reader exits, its terminal closes, or its disk is full.
 
-    What it takes no more goes nowhere, and no write fails. lost: why, and None as long as all is well.
+    What it no longer accepts is discarded, and no write fails. lost: the error, or None as long as there is none.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -74,7 +74,7 @@ class Lasting:
             self.lose(error)
 
     def lose(self, error: OSError) -> None:
-        """Nothing fails from here on, nor what the stream still holds at the end of the process."""
+        """From here on no write fails, nor does flushing what the stream still holds when the process ends."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.stream.fileno())
         os.close(nowhere)
@@ -85,20 +85,20 @@ class Lasting:
 
 
 class LastingOutput(Lasting):
-    """stdout beside runs: they do not need it, and go on. That it takes no more is said once on stderr."""
+    """stdout during runs, which continue without it. Its failure is reported once, on stderr."""
 
     def lose(self, error: OSError) -> None:
         super().lose(error)
-        if not isinstance(error, BrokenPipeError):  # who left has read enough
+        if not isinstance(error, BrokenPipeError):  # the reader had read enough
             print(f"budgetrun: stdout cannot be written ({error.strerror}); a run goes on without it", file=sys.stderr)
 
 
 @contextlib.contextmanager
 def lasting() -> Iterator[None]:
-    """While it lasts, stdout and stderr may end before the work does."""
+    """Within the block, stdout and stderr may end before the work does."""
     before = sys.stdout
     out, err = LastingOutput(before or nowhere()), Lasting(sys.stderr or nowhere())
-    for handler in logging.getLogger().handlers:  # those that Hydra has made already in a worker
+    for handler in logging.getLogger().handlers:  # those that Hydra has already made in a worker
         if isinstance(handler, logging.StreamHandler) and handler.stream is before:
             handler.setStream(out)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -109,5 +109,5 @@ def lasting() -> Iterator[None]:
 
 
 def nowhere() -> TextIO:
-    """In the place of a stream that is closed, whose number a file would get that is opened next."""
+    """A substitute for a closed stream, whose descriptor the next opened file would get otherwise."""
     return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)

@@ -1,7 +1,7 @@
-"""THE experiment: every method is trained by this one loop.
+"""THE experiment: this one loop trains every method.
 
 The step, in order: plan, look, choose, augment (all in the sampler's `draw`), forward, observe, weigh, backward,
-charge. A sampler cannot look without paying: what it is given to look with charges the budget.
+charge. A sampler cannot look for free: every means of looking that it is given charges the budget.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ from budgetrun.training.summary import BEFORE, say
 from budgetrun.training.views import Views
 
 log = logging.getLogger("budgetrun")
-READ_EVERY = 200  # updates after which a loss that is not a number is noticed at the latest
-LONG = 0.5  # seconds of a draw, after one of which the next can be abandoned
+READ_EVERY = 200  # updates: the most until a loss that is not a number is noticed
+LONG = 0.5  # seconds: after a draw that took longer, later draws can be abandoned
 
 
 def run(experiment: Experiment) -> dict[str, Any]:
-    """The result of an experiment: the one that is there, else trained, from its checkpoint where it has one."""
+    """The result of an experiment: the one that exists, or else a trained one, from its checkpoint if there is one."""
     settings = experiment.settings
     folder = RunFolder(settings.output_dir, experiment.run_id)
     if not settings.force and (result := folder.finished()):
@@ -65,7 +65,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
         except (Exception, SystemExit) as error:
             if isinstance(error, Diverged):
                 error = UserError(f"{error}; {folder.last_checkpoint()}; try a smaller lr")
-            if isinstance(error, SystemExit):  # of a component: it would end a sweep, perhaps as if all were well
+            if isinstance(error, SystemExit):  # by a component: it would end a sweep, perhaps with exit code 0
                 error = RuntimeError(f"a part of the run called sys.exit({error.code})")
             folder.fail(error)
             raise error
@@ -77,13 +77,12 @@ def run(experiment: Experiment) -> dict[str, Any]:
 
 
 def trained(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
-    """Train, from the checkpoint where that can be, else from the beginning."""
-    sampler, scores = copy.deepcopy((experiment.sampler, experiment.scores))  # the parts that have a state
+    """Train, from the checkpoint if it can be loaded, else from the beginning."""
+    sampler, scores = copy.deepcopy((experiment.sampler, experiment.scores))  # the parts that have state
     with contextlib.suppress(Unloadable):
         return train(experiment, folder)
-    return train(
-        replace(experiment, sampler=sampler, scores=scores), folder
-    )  # with nothing of the half that was loaded
+    # with the copies: the originals may be half loaded
+    return train(replace(experiment, sampler=sampler, scores=scores), folder)
 
 
 def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
@@ -125,11 +124,11 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         diagnostics.observe(batch)
         interruption.end_long()  # the update of the weights comes next
 
-    # ---- the folder, from here on files are written; on from where the run was interrupted
+    # ---- the folder: from here on files are written; an interrupted run goes on
     folder.open()
     if settings.force:
         folder.start_over()
-    elif result := folder.finished():  # by another process, meanwhile
+    elif result := folder.finished():  # meanwhile, by another process
         return result
     record = Record()
     parts: dict[str, Stateful] = {
@@ -168,7 +167,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
     # ---- the loop
     slow = those_that_may_take_long(sampler, scorer)
-    longest = math.inf  # seconds of a draw in this process; of the first nothing is known
+    longest = math.inf  # seconds of a draw in this process; unknown before the first
     with heard(STOPPING, interruption), shown(budget) as progress:
         budget.start()
         try:
@@ -181,8 +180,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                 elif budget.updates % READ_EVERY == 0:
                     record.read()
                 if interruption.signum is not None:
-                    raise Abandoned  # with nothing begun
-                if share == 1 and budget.updates:  # of few seconds, all may be gone before the first
+                    raise Abandoned  # between two updates
+                if share == 1 and budget.updates:  # a budget of few seconds may be spent before the first
                     break
 
                 network.lr = experiment.schedule(settings.lr, budget.progress)
@@ -190,7 +189,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                     with budget.paused():
                         checkpoint.keep()
                     interruption.begin_long()
-                drawing = time.thread_time()  # of another process, no draw takes long
+                drawing = time.thread_time()  # CPU time: other processes must not make a draw seem long
                 with diagnostics.drawing():
                     batch = sampler.draw()  # plan, look, choose, augment
                 drawn = time.thread_time() - drawing
@@ -217,13 +216,13 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
 
 def budget_of(experiment: Experiment, data: Data, network: Network) -> Budget:
-    """What the run may spend; the seconds of the full training run are measured where they count and are not given."""
+    """What the run may spend; the full training run's seconds are measured if they count and are not given."""
     settings = experiment.settings
     full, full_seconds = full_updates(settings, len(data.labels)), settings.full_seconds or 0.0
     if settings.budget_unit == "seconds" and not full_seconds:
         full_seconds = full * network.seconds_per_update(experiment, data)
         log.info(
-            "a full training run takes %.1f s here, as measured; full_seconds sets it for runs to compare", full_seconds
+            "a full training run takes %.1f s here, as measured; set full_seconds for comparable runs", full_seconds
         )
     return Budget.of(settings, full, network.flops, full_seconds, network.device)
 
@@ -237,7 +236,7 @@ def result_of(
     network: Network,
     checkpoint: Checkpoint,
 ) -> dict[str, Any]:
-    """What the run is, what came out at its final evaluation, what it spent, and what it was made with."""
+    """The run's configuration, its final evaluation, what it spent, and the code and machine that made it."""
     last = {key: value for key, value in record.metrics[-1].items() if key not in ("progress", "lr")}
     return {
         "run_id": experiment.run_id,
@@ -261,7 +260,7 @@ def result_of(
 def context_in(
     experiment: Experiment, data: Data, fingerprint: str, random: Random, view: Views, network: Network, budget: Budget
 ) -> Context:
-    """What a method is given in a run; every way to the network charges the budget."""
+    """What a method is given in a run; all access to the network charges the budget."""
     part = experiment.settings.batch_size
     looks = Looks(network, budget, part)
 
@@ -290,12 +289,12 @@ def context_in(
 
 
 def those_that_may_take_long(*methods: object) -> list[TakesLong]:
-    """The methods that say whether what they do next takes long. To find them takes 16 us, too much for each update."""
+    """The methods that say whether their next call takes long. Finding them takes 16 us, too much for each update."""
     return [method for method in methods if isinstance(method, TakesLong)]
 
 
 def evaluations(network: Network, data: Data) -> dict[str, float]:
-    """Accuracy and loss on the test set, and on the held-out part where there is one. Changes nothing."""
+    """Accuracy and loss on the test set, and on the held-out part if there is one. Changes nothing."""
     values: dict[str, float] = {}
     values["test_accuracy"], values["test_loss"] = network.evaluate(data.test_images, data.test_labels)
     if data.val_images is not None and data.val_labels is not None:
@@ -312,7 +311,7 @@ def write_scores(
     budget: Budget,
     commit: str | None,
 ) -> None:
-    """The scorer's file, and what it is of."""
+    """Write the scorer's file, with what its scores are about."""
     columns = scorer.scores()
     of_validation = isinstance(scorer, OfPart) and scorer.of == "validation"
     labels = data.val_labels if of_validation and data.val_labels is not None else data.labels

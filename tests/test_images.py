@@ -149,7 +149,7 @@ def test_links_to_what_is_read_anyway_add_nothing_and_are_reported(
     before = folder().load(str(tmp_path))
     link(root)
     assert_same(folder().load(str(tmp_path)), before)
-    assert f"{root}: links to what is read anyway, which add nothing: 2" in caplog.text
+    assert f"{root}: ignored links to what is read anyway: 2" in caplog.text
 
 
 def test_a_folder_elsewhere_is_read_once_through_links_that_go_round(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_of_an_animated_image_the_first_frame_is_read_and_it_is_reported(
         frames[0].save(tmp_path / f"x.{suffix}", save_all=True, append_images=frames[1:])
     found = images.read(tmp_path, ["x.gif", "x.png", "x.tif", "x.webp"], 8, 3, tmp_path / "kept")
     assert (found > 250).all()
-    assert "of these 4 the first is read" in caplog.text
+    assert "of these 4 the first frame is read" in caplog.text
 
 
 def test_what_is_not_read_is_reported_with_its_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -267,7 +267,7 @@ def test_what_is_not_read_is_reported_with_its_number(tmp_path: Path, caplog: py
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(b"")
     folder().load(str(tmp_path))
-    said = f"{root}: not read are 2 .heic, 1 beside the classes' folders, 1 .jfif, 1 without a suffix; images are .jpg "
+    said = f"{root}: not read: 2 .heic, 1 outside the classes' folders, 1 .jfif, 1 without a suffix; images are .jpg "
     assert said in caplog.text
 
 
@@ -381,9 +381,9 @@ def line_break(root: Path) -> None:
         (bomb, ["data/image_folder/train/dog/bad.png", "13000 x 13000 pixels"]),
         (larger_bomb, ["data/image_folder/train/dog/bad.bmp", "decompression bomb"]),
         (pipe, ["data/image_folder/train/dog/bad.png", "is not a file"]),
-        (lost_image, ["data/image_folder/train/dog/bad.png", "nowhere.png", "not there"]),
-        (lost_folder, ["data/image_folder/train/gnu", "nowhere", "not there"]),
-        (round_and_round, ["data/image_folder/train/dog/bad", "not there"]),
+        (lost_image, ["data/image_folder/train/dog/bad.png", "nowhere.png", "does not exist"]),
+        (lost_folder, ["data/image_folder/train/gnu", "nowhere", "does not exist"]),
+        (round_and_round, ["data/image_folder/train/dog/bad", "does not exist"]),
         (line_break, [r"data/image_folder/train/dog/a\nb.png", "cannot be read as an image"]),
         (broken, ["data/image_folder/train/dog/bad.jpg", "cannot be read as an image"]),
         (truncated, ["data/image_folder/test/emu/bad.png", "truncated"]),

@@ -1,1 +1,1 @@
-"""Data sets: each reads, and if need be downloads, images and labels."""
+"""Data sets: each reads images and labels, and downloads them if needed."""

@@ -1,4 +1,4 @@
-"""Getting a data set's files: one download for all jobs, whole or not at all, checked before use."""
+"""Gets a data set's files: one download for all jobs, whole or not at all, checked before use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from budgetrun.errors import UserError, one_line
 
 
 def broken(path: Path, why: str) -> UserError:
-    """The sentence for a file that must not be trained on."""
+    """The error for a file that must not be trained on."""
     return UserError(
         f"{path} is broken or half-downloaded ({path.stat().st_size} bytes; {why}); "
         "delete it to download it again, or put a good copy in its place"
@@ -20,7 +20,7 @@ def broken(path: Path, why: str) -> UserError:
 
 
 def check(path: Path, md5: str) -> None:
-    """Raise UserError if the file is there but does not have its MD5 sum."""
+    """Raise UserError if the file exists but has another MD5 sum."""
     from torchvision.datasets.utils import calculate_md5
 
     if path.exists() and (found := calculate_md5(path)) != md5:
@@ -30,14 +30,14 @@ def check(path: Path, md5: str) -> None:
 def fetch(
     folder: Path, archives: list[str], read: Callable[[Path], Any], download: Callable[[Path], Any], url: str
 ) -> Any:
-    """What `read(folder)` returns, after `download(scratch)` has put the files there if need be.
+    """What `read(folder)` returns, after `download(scratch)` has fetched the files if needed.
 
-    read: raises FileNotFoundError or RuntimeError where files are missing (torchvision's data sets raise the latter),
-    UserError where they are broken. archives, url: for the user who puts files there by hand: their paths below
+    read: raises FileNotFoundError or RuntimeError if files are missing (torchvision's data sets raise the latter),
+    UserError if they are broken. archives, url: for users who put files there by hand: the files' paths below
     `folder`, and where they come from.
     The download goes into a scratch folder under a lock and is moved into place when it is complete, so that
     parallel jobs download once and a killed download leaves nothing that could be taken for data.
-    Raises UserError where the data cannot be had.
+    Raises UserError if the data cannot be obtained.
     """
     from filelock import FileLock
 
@@ -49,7 +49,7 @@ def fetch(
             folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".download.lock"):
             try:
-                return read(folder)  # another job brought it meanwhile
+                return read(folder)  # another job may have downloaded it meanwhile
             except missing:
                 pass
             scratch = folder / ".download"
@@ -74,7 +74,7 @@ def fetch(
 
 
 def merge(source: Path, target: Path) -> None:
-    """Move every file below `source` to the same place below `target`, each in one step, where none is yet."""
+    """Move every file below `source` to the same place below `target`, each in one step, unless one exists there."""
     for path in sorted(p for p in source.rglob("*") if p.is_file()):
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)

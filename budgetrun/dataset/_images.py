@@ -1,4 +1,4 @@
-"""Image files: those below folders, and their pixels as one tensor, which is decoded once and kept."""
+"""Image files: finding them below folders, and decoding them, once, into one tensor, which is kept on disk."""
 
 from __future__ import annotations
 
@@ -31,38 +31,38 @@ if TYPE_CHECKING:
 log = logging.getLogger("budgetrun")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # Pillow's; it would run a program to read an EPS
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # Pillow's names; for an EPS, it would run a program
 SYSTEM = ("thumbs.db", "desktop.ini")  # left in folders by Windows, as hidden files are by others
-LARGEST = 120_000_000  # pixels, more than cameras have; takes 1 GB while it is decoded
+LARGEST = 120_000_000  # pixels, more than cameras have; decoding takes 1 GB
 LARGE = 25_000_000  # pixels, above which only one image at a time is decoded
-DECODING = 2  # set it higher when pixels are made of files in another way: what was kept is then decoded anew
+DECODING = 2  # increase it when decoding changes: the pixels that were kept are then decoded again
 
 
 def check_size(size: int) -> None:
-    """Raise ValueError where images cannot have so many pixels per side."""
+    """Raise ValueError if images cannot have so many pixels per side."""
     if not 1 <= size <= MOST:
         raise ValueError(f"size={size} must be at least 1 pixel, and at most {MOST:,}")
 
 
 def one_spelling(name: str) -> str:
-    """The same for names that look the same: some systems write é as one character, others as two."""
+    """The same spelling for names that look the same: some systems write é as one character, others as two."""
     return unicodedata.normalize("NFC", name)
 
 
 class Walk:
     """Finds the image files below folders: each folder and each file once, however many links lead to it.
 
-    kinds: the folders, each with what its images are, its part and class. A link to a folder is followed unless it
-    leads to where the walk comes anyway: into one of these folders, or to one around them. Raises UserError where a
-    folder or file is of two kinds, of which one is wrong.
+    kinds: the folders, each with the kind of its images, such as part and class. A link to a folder is followed unless
+    it leads where the walk goes anyway: into one of these folders, or to one that contains them. Raises UserError if a
+    folder or file is of two kinds, since one of them must be wrong.
     """
 
     def __init__(self, kinds: dict[Path, str]) -> None:
         self.kinds = kinds
         self.real = {folder: os.path.realpath(folder) for folder in kinds}
-        self.reached: dict[str, tuple[Path, str]] = {}  # by its real path: on which way first, and its kind
+        self.reached: dict[str, tuple[Path, str]] = {}  # by real path: the path that led there first, and the kind
         self.unread: Counter[str] = Counter()  # files, by their suffix
-        self.repeated = 0  # links to what is found anyway
+        self.repeated = 0  # links to files and folders that are found anyway
         for folder, real in self.real.items():
             self.reach(real, folder, kinds[folder])
 
@@ -88,44 +88,44 @@ class Walk:
         return sorted(found)
 
     def leads_back(self, place: str, real: str) -> bool:
-        """Whether a link in the folder `real` leads around it, or around or into one of the walk's own folders."""
+        """Whether a link in the folder `real` leads to one that contains it, or contains or is in one of the walk's."""
         own = self.real.values()
         return any(is_in(other, place) for other in (real, *own)) or any(is_in(place, other) for other in own)
 
     def reach(self, place: str, path: Path, kind: str) -> bool:
-        """Whether what is at this real path was not found before."""
+        """Whether this real path is reached for the first time."""
         first, kind_of_first = self.reached.setdefault(place, (path, kind))
         if kind != kind_of_first:
-            raise UserError(f"{first} and {path} are the same, {place}; take one of them away")
+            raise UserError(f"{first} and {path} are the same, {place}; remove one of them")
         self.repeated += first is not path
         return first is path
 
     def say(self, root: Path) -> None:
-        """Log what of the folder adds nothing."""
+        """Log what was found in the folder but adds no images."""
         if several := ", ".join(f"{count:,} {suffix}" for suffix, count in self.unread.most_common() if count):
-            log.warning("%s: not read are %s; images are %s", root, several, " ".join(SUFFIXES))
+            log.warning("%s: not read: %s; images are %s", root, several, " ".join(SUFFIXES))
         if self.repeated:
-            log.warning("%s: links to what is read anyway, which add nothing: %s", root, f"{self.repeated:,}")
+            log.warning("%s: ignored links to what is read anyway: %s", root, f"{self.repeated:,}")
 
 
 def is_in(place: str, folder: str) -> bool:
-    """Whether a path is that of the folder, or of something below it."""
+    """Whether a path is that of the folder or of something below it."""
     return place == folder or place.startswith(folder.rstrip("/") + "/")
 
 
 def is_hidden(name: str) -> bool:
-    """Whether systems, and not people, have put a file or folder of this name there."""
+    """Whether a file or folder of this name was put there by an operating system, not by people."""
     return name.startswith(".") or name.lower() in SYSTEM
 
 
 def check_link(path: Path) -> None:
-    """Raise UserError where this is a link to nowhere: images may be missing."""
+    """Raise UserError if this is a broken link: images may be missing."""
     if path.is_symlink() and not path.exists():
-        raise UserError(f"{path} is a link to {path.readlink()}, which is not there; mend it or take it away")
+        raise UserError(f"{path} is a link to {path.readlink()}, which does not exist; fix or remove it")
 
 
 def entries(folder: Path) -> list[tuple[Path, bool]]:
-    """What is in a folder and not hidden, each with whether it is a link, links last."""
+    """The entries of a folder that are not hidden, each with whether it is a link; links last."""
     try:
         with os.scandir(folder) as scan:
             found = sorted((entry.is_symlink(), entry.name) for entry in scan if not is_hidden(entry.name))
@@ -137,10 +137,10 @@ def entries(folder: Path) -> list[tuple[Path, bool]]:
 def read(root: Path, names: list[str], size: int, channels: int, kept_in: Path) -> Tensor:
     """The images of these files below `root`, with both sides resized to `size`: uint8 [N, channels, size, size].
 
-    channels: 3, colour, or 1, grey. As people see them: turned as their camera says, and transparent ones on white.
-    Resized as torchvision's Resize((size, size)) does it: antialiased bilinear.
-    What was decoded is kept in a file in the folder `kept_in`, and decoded anew when a file's name, size or time of
-    change is another. Raises UserError that names a file that cannot be read.
+    channels: 3, colour, or 1, grey. The images are as people see them: turned as the camera recorded, and on white if
+    transparent. Resized as torchvision's Resize((size, size)) does it: antialiased bilinear.
+    The pixels are kept in a file in the folder `kept_in`, and decoded again if a file's name, size or times have
+    changed. Raises UserError that names a file that cannot be read.
     """
     memory.check(
         len(names) * channels * size**2,
@@ -155,9 +155,9 @@ def read(root: Path, names: list[str], size: int, channels: int, kept_in: Path) 
             found = (root / name).stat()
         except OSError as error:
             raise UserError(f"{root / name} cannot be read ({error.strerror})") from error
-        if not stat.S_ISREG(found.st_mode):  # to open a pipe would wait for a writer
-            raise UserError(f"{root / name} is not a file; take it away")
-        # when its inode changed, too: files whose names are swapped keep their own time
+        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for a writer
+            raise UserError(f"{root / name} is not a file; remove it")
+        # ctime too: files whose names are swapped keep their mtimes
         state.update(os.fsencode(f"\0{name}\0{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"))
     key = state.digest()
     if (images := read_kept(kept, key)) is None:
@@ -173,11 +173,11 @@ def read(root: Path, names: list[str], size: int, channels: int, kept_in: Path) 
 
 
 def read_kept(path: Path, key: bytes) -> np.ndarray | None:
-    """What `read` kept in this file, if it is of that key."""
+    """The pixels that `read` kept in this file, if it has that key."""
     try:
         with path.open("rb") as file:
             return np.load(file) if file.read(len(key)) == key else None
-    except (FileNotFoundError, EOFError, ValueError):  # the latter two where the file is damaged
+    except (FileNotFoundError, EOFError, ValueError):  # the latter two if the file is damaged
         return None
 
 
@@ -190,21 +190,21 @@ def decode(root: Path, names: list[str], size: int, channels: int) -> np.ndarray
         path = root / names[number]
         try:
             images[number], animated = pixels(path, size, channels, one_by_one)
-        except Exception as error:  # Pillow raises many kinds, by what is wrong with a file
+        except Exception as error:  # Pillow raises many kinds, depending on the fault
             reason = one_line(error)
-            raise UserError(f"{path} cannot be read as an image ({reason}); replace it or take it away") from error
+            raise UserError(f"{path} cannot be read as an image ({reason}); replace or remove it") from error
         return animated
 
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        warnings.simplefilter("ignore")  # Pillow's, of metadata that are not used and of sizes, which are checked here
-        animated = sum(pool.map(decode_one, range(len(names))))  # Pillow decodes without holding Python's lock
+        warnings.simplefilter("ignore")  # Pillow's, about unused metadata, and about sizes, which are checked here
+        animated = sum(pool.map(decode_one, range(len(names))))  # Pillow releases Python's lock while decoding
     if animated:
-        log.warning("%s has animated images, or of several pages: of these %s the first is read", root, f"{animated:,}")
+        log.warning("%s has animated or multi-page images: of these %s the first frame is read", root, f"{animated:,}")
     return images
 
 
 def pixels(path: Path, size: int, channels: int, one_by_one: threading.Lock) -> tuple[np.ndarray, bool]:
-    """uint8 [channels, size, size] of a file, and whether there is more in it. one_by_one: held while one is large."""
+    """uint8 [channels, size, size] of a file, and whether it has more frames. one_by_one: held for a large image."""
     from PIL import Image
 
     if not path.stat().st_size:
@@ -218,13 +218,13 @@ def pixels(path: Path, size: int, channels: int, one_by_one: threading.Lock) -> 
         with one_by_one if count > LARGE else contextlib.nullcontext():
             whole = upright(on_white(image, "L" if channels == 1 else "RGB"), image)
             small = np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR))
-        # a camera's MPO is a photograph with a preview, or its depth, beside it
+        # a camera's MPO is a photograph with a preview or a depth map
         animated = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
     return small.reshape(size, size, channels).transpose(2, 0, 1), animated
 
 
 def on_white(image: Image, mode: str) -> Image:
-    """The image in this mode. What is transparent lies on white: the colours below it are nobody's choice."""
+    """The image in this mode. Transparent pixels become white: the colours stored for them are arbitrary."""
     from PIL.Image import new
 
     image.load()
@@ -236,7 +236,7 @@ def on_white(image: Image, mode: str) -> Image:
 
 
 def upright(image: Image, opened: Image) -> Image:
-    """The image, turned or mirrored as the file's metadata say that it is to be shown."""
+    """The image, turned or mirrored for display as the file's metadata say."""
     from PIL.ExifTags import Base
     from PIL.Image import Transpose
 
@@ -250,13 +250,13 @@ def upright(image: Image, opened: Image) -> Image:
         8: Transpose.ROTATE_90,
     }
     orientation = 1
-    with contextlib.suppress(Exception):  # metadata that cannot be read say nothing
+    with contextlib.suppress(Exception):  # unreadable metadata count as none
         orientation = opened.getexif().get(Base.Orientation, 1)
     return image.transpose(turns[orientation]) if orientation in turns else image
 
 
 def mean_and_std(images: Tensor) -> tuple[list[float], list[float]]:
-    """Of each channel, for pixels uint8 [N, C, H, W] scaled to [0, 1]: all pixels', computed in float64."""
+    """Of each channel, over all pixels of uint8 images [N, C, H, W] scaled to [0, 1]; computed in float64."""
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
     for channel in range(images.shape[1]):

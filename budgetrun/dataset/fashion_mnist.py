@@ -17,7 +17,7 @@ from budgetrun.contracts import Data, path
 from budgetrun.dataset._fetch import broken, fetch
 
 RAW = Path("FashionMNIST", "raw")  # where torchvision keeps it
-# MD5 sums of the unpacked files: archives of the same content differ (Debian packs them anew)
+# MD5 sums of the unpacked files: archives of the same content differ (Debian repacks them)
 UNPACKED = {
     "train-images-idx3-ubyte.gz": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
     "train-labels-idx1-ubyte.gz": "9018921c3c673c538a1fc5bad174d6f9",
@@ -74,7 +74,7 @@ class FashionMNIST:
 
 
 def read_all(folder: Path) -> list[Tensor]:
-    """The four files. Raises UserError where one is not whole, else FileNotFoundError where one is missing."""
+    """The four files. Raises UserError if one is damaged, else FileNotFoundError if one is missing."""
     there = {name: read_idx(folder / name, md5) for name, md5 in UNPACKED.items() if (folder / name).exists()}
     if missing := UNPACKED.keys() - there.keys():
         raise FileNotFoundError(f"{folder} has no {', '.join(sorted(missing))}")
@@ -84,7 +84,7 @@ def read_all(folder: Path) -> list[Tensor]:
 def read_idx(path: Path, md5: str) -> Tensor:
     """A gzipped idx file of bytes: uint8 of the shape that its header gives.
 
-    Raises UserError where it is not whole.
+    Raises UserError if it is damaged.
     """
     packed = path.read_bytes()
     try:

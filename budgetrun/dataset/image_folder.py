@@ -1,4 +1,4 @@
-"""Any images of the user's own, in one folder per class."""
+"""The user's own images, in one folder per class."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from budgetrun.dataset._images import (
 
 @dataclass
 class ImageFolder:
-    """Image files in root/train/<class>/ and root/test/<class>/, or root/val/<class>/ where there is no test/.
+    """Image files in root/train/<class>/ and root/test/<class>/, or root/val/<class>/ if there is no test/.
 
     root: below `data_dir`, or an absolute path. The classes are the names of train's folders, in alphabetical order.
-    Folders in them are read too, each once; of an animated image, its first.
+    Folders in them are read too, each once; of an animated image, the first frame.
     size: all images are resized to that many pixels per side. channels: 3, colour, or 1, grey.
-    mean, std: null for those of the training part, measured.
+    mean, std: null to measure those of the training part.
     """
 
     root: str
@@ -56,7 +56,7 @@ class ImageFolder:
             raise UserError(f"{train} and {test} must have the same classes; only one of them has {', '.join(alone)}")
         classes = sorted(folders[train])
         walk = Walk({f: f"{part}/{c}" for part, found in folders.items() for c in classes for f in found[c]})
-        walk.unread["beside the classes' folders"] = beside
+        walk.unread["outside the classes' folders"] = beside
         names: list[str] = []
         counts = []  # of each class of each part
         for part in (train, test):
@@ -64,7 +64,7 @@ class ImageFolder:
                 found = [f"{part.name}/{f.name}/{name}" for f in folders[part][c] for name in walk.below(f)]
                 if not found:
                     empty, kinds = folders[part][c][0], " ".join(SUFFIXES)
-                    raise UserError(f"{empty} has no images ({kinds}); add some or take the folder away")
+                    raise UserError(f"{empty} has no images ({kinds}); add some or remove the folder")
                 names += found
                 counts.append(len(found))
         walk.say(root)
@@ -89,7 +89,7 @@ class ImageFolder:
 
 
 def of_classes(part: Path) -> tuple[dict[str, list[Path]], int]:
-    """The folders of each class in `part`, several where their names look the same; and how many files are beside."""
+    """The folders of each class in `part`, several if their names look the same; and how many other files it has."""
     try:
         found = sorted(entry for entry in part.iterdir() if not is_hidden(entry.name))
     except OSError as error:
@@ -103,5 +103,5 @@ def of_classes(part: Path) -> tuple[dict[str, list[Path]], int]:
         if entry.is_dir():
             classes.setdefault(one_spelling(entry.name), []).append(entry)
     if len(classes) < 2:
-        raise UserError(f"{part} has {len(classes)} folders of images, and there must be one per class, two at least")
+        raise UserError(f"{part} has {len(classes)} folders of images, but there must be one per class, at least two")
     return classes, len(found) - sum(map(len, classes.values()))

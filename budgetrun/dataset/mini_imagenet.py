@@ -24,8 +24,9 @@ class MiniImageNet:
     Either the usual train.csv, val.csv and test.csv (columns filename, label) with a folder images/, or image files in
     folders named by their classes, however deep. Images of another size are resized to `size` pixels per side.
     train, test, mean, std, padding, flip: as in Arazo et al. 2021. They pool the three tables, so that all classes are
-    in both parts, permute by NumPy's seed 42, and train on the first 50,000. The same is done here, so that with the
-    tables the split is theirs. Without, the files are pooled in the order of their paths: a split of this project's.
+    in both parts, permute with NumPy's seed 42, and train on the first 50,000. The same is done here, so with the
+    tables the split is theirs. Without them, the files are pooled in the order of their paths: this project's own
+    split.
     """
 
     channels: ClassVar[int] = 3
@@ -72,7 +73,7 @@ class MiniImageNet:
 
 
 def listed(root: Path) -> tuple[list[str], list[str]]:
-    """The image files below `root` and the class of each: those of the tables, where there is one, else all."""
+    """The image files below `root` and the class of each: those of the tables if there are any, else all."""
     if not any((root / table).exists() for table in TABLES):
         walk = Walk({root: ""})
         names = walk.below(root) if root.exists() else []
@@ -93,5 +94,5 @@ def listed(root: Path) -> tuple[list[str], list[str]]:
     names = [name for name, _ in rows]
     if len(set(names)) < len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise UserError(f"{root / twice} is in the tables more than once; take all but one of its lines away")
+        raise UserError(f"{root / twice} is in the tables more than once; remove all but one of its lines")
     return names, [label for _, label in rows]

@@ -20,8 +20,8 @@ from budgetrun.dataset._fetch import check, fetch
 class STL10:
     """5,000 + 8,000 colour images of 96x96 pixels, 10 classes (Coates et al. 2011), without the unlabelled part.
 
-    mean, std: those of ImageNet, by which Sahayam et al. 2023 normalise every data set.
-    padding: 12 pixels, an eighth of the side as 4 are on CIFAR; usual in public code for STL-10.
+    mean, std: those of ImageNet, with which Sahayam et al. 2023 normalise every data set.
+    padding: 12 pixels, an eighth of the side, like 4 on CIFAR; usual in public code for STL-10.
     The download is 2.6 GB, most of it unlabelled images; 324 MB of it are kept.
     """
 
@@ -35,7 +35,7 @@ class STL10:
         from torchvision.datasets import STL10 as Published
         from torchvision.datasets.utils import download_url
 
-        # torchvision's own class wants the unlabelled images too, and reads all 2.8 GB of them for their MD5 sum
+        # torchvision's own class needs the unlabelled images too, and reads all 2.8 GB of them for their MD5 sum
         files = {name: md5 for name, md5 in Published.train_list + Published.test_list if name != "unlabeled_X.bin"}
 
         def read(root: Path) -> list[Tensor]:
@@ -51,9 +51,8 @@ class STL10:
             download_url(Published.url, scratch, Published.filename, Published.tgz_md5)
             (scratch / Published.base_folder).mkdir()
             with tarfile.open(scratch / Published.filename) as archive:
-                for (
-                    name
-                ) in files:  # not archive.extract: its safe filter is younger than Python 3.11.2, which Debian has
+                # not archive.extract: its safe filter is younger than Python 3.11.2, which Debian has
+                for name in files:
                     member = archive.extractfile(f"{Published.base_folder}/{name}")
                     assert member is not None
                     with member, (scratch / Published.base_folder / name).open("wb") as file:

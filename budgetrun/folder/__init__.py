@@ -1,1 +1,1 @@
-"""A run on disk: its files, its state, and reading what cannot be trusted."""
+"""A run on disk: its files, its state, and the reading of files that cannot be trusted."""

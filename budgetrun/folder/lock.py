@@ -1,8 +1,8 @@
-"""One process per run: a lock that ends with its process, and a heartbeat where a file system keeps locks to a node.
+"""One process per run: a lock that ends with its process, and a heartbeat for file systems whose locks are per node.
 
-The lock is flock, which the kernel gives up however the process dies; NFS carries it from node to node, and so does
-Lustre that is mounted for it. Where a file system does not, two nodes could both have it. So the holder also writes
-who it is into a file and touches that every BEAT seconds, and another node takes over only from one that is still.
+The lock is flock, which the kernel releases however the process dies. NFS shares it between nodes, and so does Lustre
+if mounted for it. On other file systems, two nodes could both hold it. So the holder also writes who it is into a file
+and touches the file every BEAT seconds, and another node takes over only if this heartbeat has stopped.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from budgetrun.errors import UserError
 from budgetrun.folder.reading import content, parse
 
 LOCK, SIGN = ".lock", "running.json"  # their names in a run's folder
-BEAT, STALE = 15.0, 60.0  # seconds between two signs of life, and after which the holder is taken for dead
+BEAT, STALE = 15.0, 60.0  # seconds between two heartbeats, and after which the holder is taken for dead
 
 
 class Busy(UserError):
-    """Another process works on the run."""
+    """Another process is working on the run."""
 
 
 class Lock:
-    """Makes a folder this process's alone, until `release` or the process's end.
+    """Reserves a folder for this process, until `release` or the end of the process.
 
-    Raises Busy where another process has it, and OSError where the folder cannot be written. After a crash on another
-    node it may take STALE seconds.
+    Raises Busy if another process has it, and OSError if the folder cannot be written. After a crash on another node,
+    this may take STALE seconds.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,7 +53,7 @@ class Lock:
                 "parent": os.getppid(),
                 "job": os.environ.get("SLURM_JOB_ID"),
             }
-            self.sign.unlink(missing_ok=True)  # it may be no file at all
+            self.sign.unlink(missing_ok=True)  # it may be a FIFO
             self.sign.write_text(json.dumps(who))
         except BaseException:
             self.lock.release()
@@ -63,20 +63,20 @@ class Lock:
 
     def beat(self) -> None:
         while not self.released.wait(BEAT):
-            with contextlib.suppress(OSError):  # the disk is away, or somebody removed the folder
+            with contextlib.suppress(OSError):  # the disk is unavailable, or the folder was removed
                 os.utime(self.sign)
 
     def release(self) -> None:
         self.released.set()
-        with contextlib.suppress(OSError):  # the folder may be read-only by now, and the run fails by a better sentence
+        with contextlib.suppress(OSError):  # the folder may be read-only by now; the run fails with a better message
             self.sign.unlink()
         self.lock.release()
 
 
 def still_alive(folder: Path) -> bool:
-    """Whether another node works on the folder, for a process that has its flock.
+    """Whether another node is working on the folder, asked by the process that has its flock.
 
-    Both times are the file system's, which need not agree with this node's clock; a sign from the future is watched.
+    Both times are the file system's, which may differ from this node's clock; a heartbeat from the future is watched.
     """
     if is_here(read(folder)):
         return False
@@ -92,7 +92,7 @@ def still_alive(folder: Path) -> bool:
 
 
 def holder(folder: Path) -> dict[str, Any] | None:
-    """Who works on a run now, as far as its folder tells; reads only. A dead process on this node is seen at once."""
+    """Who is working on a run, according to its folder; reads only. A dead process on this node is noticed at once."""
     sign = read(folder)
     if sign and is_here(sign):
         return sign if is_locked(folder) else None
@@ -103,7 +103,7 @@ def holder(folder: Path) -> dict[str, Any] | None:
 def is_locked(folder: Path) -> bool:
     """Whether some process has the flock; takes it, shared, for a moment."""
     try:
-        lock = os.open(folder / LOCK, os.O_RDONLY | os.O_NONBLOCK)  # which a FIFO would keep waiting
+        lock = os.open(folder / LOCK, os.O_RDONLY | os.O_NONBLOCK)  # without O_NONBLOCK, a FIFO would wait
     except FileNotFoundError:
         return False
     except OSError:
@@ -122,7 +122,7 @@ def is_here(sign: dict[str, Any] | None) -> bool:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The heartbeat's content; None where there is none, or not a whole one."""
+    """The heartbeat's content; None if there is none, or it is incomplete."""
     with contextlib.suppress(OSError, ValueError):
         sign = parse(content(folder / SIGN))
         if isinstance(sign, dict) and is_whole(sign):
@@ -131,10 +131,10 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def is_whole(sign: dict[str, Any]) -> bool:
-    """Whether it says who holds the lock, in values that can be."""
+    """Whether it says who holds the lock, in valid values."""
     pids = (sign.get("pid"), sign.get("parent"))
     return (
-        all(type(pid) is int and 0 <= pid < 2**31 for pid in pids)  # 0 is a parent that is in another container
+        all(type(pid) is int and 0 <= pid < 2**31 for pid in pids)  # 0 is a parent in another container
         and isinstance(sign.get("host"), str)
         and isinstance(sign.get("job"), str | None)
     )

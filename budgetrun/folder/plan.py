@@ -1,4 +1,4 @@
-"""What sweeps are going to run in an output_dir: .sweeps holds one file per sweep, so that runs can be missing."""
+"""The runs that sweeps plan in an output_dir: .sweeps holds one file per sweep, so that missing runs are known."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLANS = ".sweeps"
 
 
 def write_plan(runs: Mapping[Path, list[str]]) -> None:
-    """Say in each output_dir which runs a sweep has there, by run folder with the overrides of their jobs."""
+    """Write into each output_dir which runs a sweep plans there. runs: the overrides of each job, by its run folder."""
     by_folder: defaultdict[Path, dict[str, list[str]]] = defaultdict(dict)
     for path, overrides in runs.items():
         by_folder[path.parent][path.name] = overrides
@@ -30,26 +30,26 @@ def write_plan(runs: Mapping[Path, list[str]]) -> None:
 
 
 def plan(output_dir: Path) -> tuple[dict[str, list[str]], list[str]]:
-    """The runs that sweeps are going to have there, by name with the overrides of their jobs; and what is no plan."""
+    """The runs that sweeps plan there, by name with the overrides of their jobs; and which files are not plans."""
     planned: dict[str, list[str]] = {}
     unusable = []
     for path in sorted((output_dir / PLANS).glob("*.json")):
         try:
             planned |= checked_plan(parse(content(path)))
         except (OSError, ValueError) as error:
-            unusable.append(f"{path}: {why_not(error)}; what only this sweep planned is not known")
+            unusable.append(f"{path}: {why_not(error)}; runs that only this sweep planned are not known")
     return planned, unusable
 
 
 def checked_plan(runs: Any) -> dict[str, list[str]]:
-    """The same plan; raises ValueError where it does not name folders, each with the words that were typed."""
+    """The same plan; raises ValueError unless it names folders, each with the overrides that were typed."""
     if not isinstance(runs, dict):
         raise ValueError("it is not the plan of a sweep")
     for name, typed in runs.items():
         if name in ("", ".", "..") or {"/", "\0"} & set(name) or len(os.fsencode(name)) > 255:
             raise ValueError(f"{brief(name)} is not the name of a folder")
         if not isinstance(typed, list) or not all(isinstance(part, str) for part in typed):
-            raise ValueError(f"{brief(name)} has no list of words")
+            raise ValueError(f"{brief(name)} has no list of overrides")
     return runs
 
 
@@ -59,10 +59,10 @@ def states(output_dir: Path) -> dict[str, State]:
     def is_run(path: Path) -> bool:
         try:
             return (path / "config.yaml").is_file()
-        except OSError:  # of a folder that cannot be looked into, which is said of the run that it may be
+        except OSError:  # an unreadable folder may be a run, whose state then says so
             return True
 
-    folders = sorted(path for path in output_dir.iterdir() if path.name[0] != ".")  # Hydra may keep its own in .hydra
+    folders = sorted(path for path in output_dir.iterdir() if path.name[0] != ".")  # Hydra may keep its files in .hydra
     names = {path.name: None for path in folders if is_run(path)}
     names |= dict.fromkeys(plan(output_dir)[0])
     return {name: RunFolder(str(output_dir), name).state() for name in names}

@@ -1,7 +1,7 @@
-"""What is read from disk, and what of it cannot be: JSON of ours, and the numbers that runs write.
+"""Reads what is on disk, and checks it: our own JSON, and the numbers that runs write.
 
-A file may be cut off, edited by hand, written by another version, or no file at all. Whatever is wrong with it is an
-OSError, or a ValueError with a short reason, for its reader to name the file and to go on without it.
+A file may be cut off, edited by hand, written by another version, or not a file at all. Any fault raises OSError, or
+ValueError with a short reason, so that the caller can name the file and go on without it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any, NamedTuple
 
 from budgetrun.terminal import shown
 
-LARGEST = 1e100  # of what is reckoned with
-DEEPEST = 50  # of lists and dictionaries in each other
-NUMBERS = (int, float)  # true and false are none
+LARGEST = 1e100  # the largest number to compute with
+DEEPEST = 50  # the deepest nesting of lists and dictionaries
+NUMBERS = (int, float)  # booleans are not numbers
 
 
 def content(path: str | Path) -> bytes:
-    """The bytes of a file; raises OSError, or ValueError for what is none: reading a FIFO or a device may never end."""
-    about = os.stat(path)  # noqa: PTH116 -- ten thousand of them, as strings
+    """The bytes of a file; raises OSError, or ValueError if it is not a file: reading a FIFO may never end."""
+    about = os.stat(path)  # noqa: PTH116 -- strings, as there may be ten thousand files
     if not stat.S_ISREG(about.st_mode):
         raise ValueError("it is not a file")
-    handle = os.open(path, os.O_RDONLY)  # to open a Python file takes twice as long as all of this
+    handle = os.open(path, os.O_RDONLY)  # opening a Python file takes twice as long as all of this
     try:
         return b"".join(iter(lambda: os.read(handle, about.st_size + 1), b""))
     except MemoryError:
@@ -36,19 +36,19 @@ def content(path: str | Path) -> bytes:
 
 
 def parse(text: bytes | str) -> Any:
-    """JSON in which no key is there twice; raises ValueError for other text."""
+    """Parse JSON without duplicate keys; raises ValueError for any other text."""
     text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
     try:
         value = DECODER.decode(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
-    if text.count("[") + text.count("{") > DEEPEST:  # or it cannot be deeper
+    if text.count("[") + text.count("{") > DEEPEST:  # otherwise it cannot be deeper
         shallow([value], DEEPEST)
     return value
 
 
 def shallow(value: list[Any] | dict[str, Any], left: int) -> None:
-    """Raises ValueError where lists and dictionaries go deeper into each other than others can follow."""
+    """Raise ValueError if lists and dictionaries are nested more than `left` levels deep, which others cannot read."""
     for part in value.values() if isinstance(value, dict) else value:
         if type(part) is dict or type(part) is list:
             if not left:
@@ -57,7 +57,7 @@ def shallow(value: list[Any] | dict[str, Any], left: int) -> None:
 
 
 def lines_of(path: str | Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines; raises OSError, or ValueError that names the first line that is none."""
+    """The objects of a file of JSON lines; raises OSError, or ValueError that names the first line without one."""
     texts = content(path).splitlines()
     try:
         lines = parse(b"[" + b",".join(texts) + b"]")  # one call is a third faster than one per line
@@ -72,11 +72,11 @@ def lines_of(path: str | Path) -> list[dict[str, Any]]:
             raise ValueError(f"line {number}: {error}") from None
         if not isinstance(line, dict):
             raise ValueError(f"line {number}: it has no keys")
-    raise ValueError("it is no JSON")
+    raise ValueError("it is not JSON")
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; of a key that is there twice, nobody knows which value was meant."""
+    """A JSON object; raises ValueError for duplicate keys, since it is unclear which value was meant."""
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
@@ -88,7 +88,7 @@ DECODER = json.JSONDecoder(object_pairs_hook=unique)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "", result: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Nested dictionaries as one with dotted keys; raises ValueError where two keys become the same."""
+    """Nested dictionaries as one with dotted keys; raises ValueError if two keys become the same."""
     result = {} if result is None else result
     for key, value in values.items():
         if isinstance(value, dict):
@@ -104,9 +104,10 @@ def flat(values: Mapping[str, Any], prefix: str = "", result: dict[str, Any] | N
 
 
 class Rule(NamedTuple):
-    """What a number can be: from `low` to `high`, `what` in words; whole, or not; and nan, and infinite, or not.
+    """The valid values of a number: from `low` to `high`, `what` in words.
 
-    A metric that is nan is shown as nan, and its run is named.
+    whole: whether it must be a whole number. loose: whether it may be nan or infinite. A metric that is nan is shown as
+    nan, and its run is named.
     """
 
     low: float
@@ -159,21 +160,21 @@ RULES = {
 
 
 def is_number(value: Any) -> bool:
-    """Whether it can be reckoned with: true and false cannot, nor what is too large for its square to be finite."""
+    """Whether it can be computed with: not booleans, nor finite numbers so large that their squares may be infinite."""
     return type(value) in NUMBERS and (-LARGEST <= value <= LARGEST or not -math.inf < value < math.inf)
 
 
 def check(values: Mapping[str, Any]) -> None:
-    """Raises ValueError for the first of the known numbers that cannot be; None is one that was not measured."""
+    """Raise ValueError for the first of the known numbers that is invalid; None was not measured."""
     for name, (low, high, _, whole, _) in RULES.items():
         value = values.get(name)
-        # nearly all pass here, at a third of the function's price
+        # nearly all values pass here, at a third of the cost of a call
         if not (value is None or (type(value) in NUMBERS and low <= value <= high and not (whole and value % 1))):
             check_one(name, value, RULES[name])
 
 
 def check_column(name: str, values: Iterable[Any]) -> None:
-    """The same of several values of one name, which may be anything where the name is not known."""
+    """The same for several values of one name, which may be anything if the name is not known."""
     if name in RULES:
         low, high, _, whole, _ = RULES[name]
         for value in values:
@@ -182,11 +183,11 @@ def check_column(name: str, values: Iterable[Any]) -> None:
 
 
 def check_one(name: str, value: Any, rule: Rule) -> None:
-    """The same of one number."""
+    """The same for one number."""
     if type(value) not in NUMBERS:
         raise ValueError(f"{name} is not a number but {brief(value)}")
     if not is_number(value):
-        raise ValueError(f"{name} is too large to be reckoned with: {brief(value)}")
+        raise ValueError(f"{name} is too large to compute with: {brief(value)}")
     if rule.loose:
         holds = value != value or rule.low <= max(-LARGEST, min(value, LARGEST)) <= rule.high
     else:
@@ -196,6 +197,6 @@ def check_one(name: str, value: Any, rule: Rule) -> None:
 
 
 def brief(value: Any) -> str:
-    """A value in a sentence: in one line, and not all of a long one."""
+    """A value for a sentence: on one line, and shortened if it is long."""
     text = value if isinstance(value, str) else json.dumps(value)
     return shown(text if len(text) <= 60 else f"{text[:50]}...")

@@ -1,6 +1,6 @@
 """A run's folder: its lock, configuration, metrics, checkpoint and result. Files appear whole or not at all.
 
-torch is imported where a checkpoint is: the reader of runs is 3 s faster without it.
+torch is imported only to write or read a checkpoint: reading runs is 3 s faster without it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("budgetrun")
 
 STATES = FINISHED, RUNNING, INTERRUPTED, FAILED, MISSING = "finished", "running", "interrupted", "failed", "missing"
-# what is shown of a result and looked up in it, so that a file without it is none
+# the keys of a result that are shown and looked up: a file that lacks one is not a result
 SHOWN = (
     "run_id",
     "names",
@@ -46,13 +46,13 @@ SHOWN = (
     "seconds",
 )
 SUMS = "SHA256SUMS"
-NEEDED = ("run_id", "names", "config", "test_accuracy")  # which may not be null: the others may be unknown
-RECKONED = ("budget", "epochs", "batch_size", "seed")  # what is reckoned with of every configuration
-MARK = "archive/written by a run"  # an entry of a checkpoint, in the folder that torch.save makes
+NEEDED = ("run_id", "names", "config", "test_accuracy")  # these may not be null; the others may be unknown
+RECKONED = ("budget", "epochs", "batch_size", "seed")  # what is computed with from every configuration
+MARK = "archive/written by a run"  # an entry of a checkpoint's archive, in the folder that torch.save makes
 
 
 class LogFile(logging.FileHandler):
-    """A log that goes on without what a full disk does not take, or what is in its place: the run itself says so."""
+    """A log that drops what cannot be written, as on a full disk, and goes on: the run itself reports the problem."""
 
     def emit(self, record: logging.LogRecord) -> None:
         path = Path(self.baseFilename)
@@ -71,12 +71,12 @@ def set_aside(path: Path, why: str) -> None:
 
 
 def why_not(error: OSError | ValueError) -> str:
-    """What kept a file from being read, in a few words."""
+    """Why a file could not be read, in a few words."""
     return shown((error.strerror if isinstance(error, OSError) else None) or str(error))
 
 
 def rename_free(path: Path, word: str) -> Path:
-    """Give a file a name with `word` in it that is free, and return it."""
+    """Rename a file to an unused name that contains `word`; returns the new path."""
     number = 0
     while (target := path.with_name(f"{path.name}.{word}{number or ''}")).exists():
         number += 1
@@ -84,7 +84,7 @@ def rename_free(path: Path, word: str) -> Path:
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
-    """The content of a result.json; raises OSError, or ValueError where it is not that of a finished run."""
+    """The content of a result.json; raises OSError, or ValueError if it is not that of a finished run."""
     result = parse(content(path))
     if not isinstance(result, dict) or result.get("status") != FINISHED:
         raise ValueError("it is not the result of a finished run")
@@ -104,17 +104,17 @@ def read_result(path: str | Path) -> dict[str, Any]:
 
 
 def check_made(path: Path) -> None:
-    """Raises UserError where a file in the folder of another run is not, or not yet, what that run has made."""
-    how = "copy it to a folder of another name to use it as it is"
+    """Raise UserError if a file in the folder of another run is not, or not yet, what that run made."""
+    how = "copy it to a folder with another name to use it as it is"
     if not path.is_file():
-        raise UserError(f"{path} is not there; run the experiment {path.parent.name} first, which makes it")
+        raise UserError(f"{path} does not exist; run the experiment {path.parent.name} first, which makes it")
     try:
         lines = content(path.parent / SUMS).decode().splitlines()
         sums = {name: made for made, name in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError):
-        raise UserError(f"{path} is of a run that is not finished, for all that its folder tells; {how}") from None
+        raise UserError(f"{path} belongs to a run that, by its folder, is not finished; {how}") from None
     if sums.get(path.name) != sha256(path):
-        raise UserError(f"{path} is not what its run has made ({path.parent / SUMS}); {how}, or run that again")
+        raise UserError(f"{path} is not what its run made ({path.parent / SUMS}); {how}, or run that again")
 
 
 def sha256(path: Path) -> str:
@@ -124,7 +124,7 @@ def sha256(path: Path) -> str:
 
 @dataclass
 class State:
-    """What became of a run, as its folder tells. word: one of STATES. detail: why it failed, or who works on it."""
+    """The state of a run, by its folder. word: one of STATES. detail: why it failed, or who is working on it."""
 
     word: str
     detail: str = ""
@@ -133,8 +133,8 @@ class State:
 class RunFolder:
     """output_dir/run_id: config.yaml, metrics.jsonl, checkpoint.pt, train.log, scores.csv and, last, result.json.
 
-    SHA256SUMS has the digests of what other runs may use, as sha256sum writes them. In place of the result failed.json,
-    where the run ended with an error.
+    SHA256SUMS has the digests of the files that other runs may use, as sha256sum writes them. If the run ended with an
+    error, failed.json takes the place of the result.
     """
 
     def __init__(self, output_dir: str, run_id: str) -> None:
@@ -149,7 +149,7 @@ class RunFolder:
         self.log_path = self.path / "train.log"
 
     def state(self) -> State:
-        """What became of the run; reads only."""
+        """The state of the run; reads only."""
         unusable: list[str] = []
 
         def known(path: Path, read: Callable[[], Any]) -> Any:
@@ -171,21 +171,21 @@ class RunFolder:
         return State(INTERRUPTED if begun else MISSING, "; ".join(unusable))
 
     def result(self) -> dict[str, Any]:
-        """The content of the result; raises OSError, or ValueError where it is not that of this run, finished."""
+        """The content of the result; raises OSError, or ValueError if it is not a finished result of this run."""
         result = read_result(self.result_path)
         if result["run_id"] != self.path.name:
             raise ValueError(f"it is that of another run, {brief(result['run_id'])}")
         return result
 
     def reason(self) -> str:
-        """Why the run failed, in a line; raises OSError, or ValueError where that is not known."""
+        """Why the run failed, in one line; raises OSError, or ValueError if that is not known."""
         failed = parse(content(self.failed_path))
         if not isinstance(failed, dict) or not isinstance(failed.get("reason"), str):
             raise ValueError("it has no reason")
         return shown(failed["reason"])
 
     def finished(self) -> dict[str, Any] | None:
-        """The result, if there is a whole one; what is not whole is set aside."""
+        """The result, if there is a valid one; an invalid one is set aside."""
         try:
             return self.result()
         except (FileNotFoundError, NotADirectoryError):
@@ -197,7 +197,7 @@ class RunFolder:
         return None
 
     def open(self) -> None:
-        """Make the folder this process's alone, once; what is logged from here on also goes to train.log."""
+        """Reserve the folder for this process, once; from here on the log also goes to train.log."""
         if self.lock is not None:
             return
         with writable(self.path):
@@ -216,20 +216,20 @@ class RunFolder:
         expected = isinstance(error, UserError)
         reason = one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}"
         where = None if expected else "".join(traceback.format_exception(error))
-        with contextlib.suppress(UserError):  # the disk is full, and that is the reason
+        with contextlib.suppress(UserError):  # the disk may be full, which is then the reason
             write_text(self.failed_path, json.dumps({"reason": reason, "traceback": where}, indent=2) + "\n")
 
     def close(self) -> None:
         """Undo `open`, if it was done."""
         if self.handler is not None:
             log.removeHandler(self.handler)
-            with contextlib.suppress(OSError):  # the disk is full, and said so elsewhere
+            with contextlib.suppress(OSError):  # the disk is full, which is reported elsewhere
                 self.handler.close()
         if self.lock is not None:
             self.lock.release()
 
     def start_over(self) -> None:
-        """Keep an earlier result under another name and forget the checkpoint, for a run that is forced."""
+        """Keep an earlier result under another name and delete the checkpoint, for a forced run."""
         if self.result_path.exists():
             rename_free(self.result_path, "previous")
         self.checkpoint_path.unlink(missing_ok=True)
@@ -240,7 +240,7 @@ class RunFolder:
     def write_checkpoint(self, state: dict[str, Any]) -> None:
         import torch
 
-        buffer = io.BytesIO()  # torch.save writing to a full disk raises other errors than a file does
+        buffer = io.BytesIO()  # on a full disk, torch.save raises other errors than a file does
         torch.save(state, buffer)
         with zipfile.ZipFile(buffer, "a") as archive:
             archive.writestr(MARK, "")
@@ -252,20 +252,20 @@ class RunFolder:
     ) -> dict[str, Any] | None:
         """The last checkpoint, if there is one; one that is broken or lacks one of `keys` is set aside.
 
-        here: what must be the same in it; raises UserError where it is not. What was loaded, changed and saved is
-        not as the run left it, which no look at its values could tell, and is set aside too; but for one of an earlier
-        version, which does not say which run it is of.
+        here: what must be the same in it; raises UserError if it is not. A checkpoint that was loaded, changed and
+        saved again is set aside too: its values could not show that, but it lacks MARK. Only checkpoints of earlier
+        versions, which do not name their run, are accepted without MARK.
         """
         import torch
 
         if not self.checkpoint_path.exists():
             return None
         try:
-            if not self.checkpoint_path.is_file():  # to read a FIFO or a device may never end
+            if not self.checkpoint_path.is_file():  # reading a FIFO or a device may never end
                 raise ValueError("it is not a file")
-            with zipfile.ZipFile(self.checkpoint_path) as archive:  # torch.load does not check the sums
+            with zipfile.ZipFile(self.checkpoint_path) as archive:  # torch.load does not check the checksums
                 if archive.testzip() is not None:
-                    raise ValueError("its content does not have its checksum")
+                    raise ValueError("its content does not match its checksum")
                 marked = MARK in archive.namelist()
             state = torch.load(self.checkpoint_path, map_location=device, weights_only=True)
             if not isinstance(state, dict) or not state.keys() >= {*keys, *here} - {"run"}:
@@ -276,18 +276,18 @@ class RunFolder:
                     raise UserError(f"{made}, and here it is {now}; force=true starts over")
             if "run" not in state:
                 check_one("seconds_total", state["seconds_total"], RULES["seconds_total"])
-                log.warning("%s does not say which run it is of, as those of earlier versions", self.checkpoint_path)
+                log.warning("%s does not name its run, as is usual for earlier versions", self.checkpoint_path)
             elif not marked:
                 raise ValueError("it is not as a run of this version wrote it")
             return state
         except UserError:
             raise
-        except Exception as error:  # torch.load raises a dozen kinds, by where the file is damaged
+        except Exception as error:  # torch.load raises a dozen kinds, depending on where the file is damaged
             self.give_up_checkpoint(error)
             return None
 
     def give_up_checkpoint(self, error: Exception) -> None:
-        """Set a checkpoint aside that cannot be gone on from."""
+        """Set aside a checkpoint that the run cannot resume from."""
         set_aside(self.checkpoint_path, (str(error) or type(error).__name__).splitlines()[0])
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
@@ -301,7 +301,7 @@ class RunFolder:
             raise UserError(f"{self.metrics_path} cannot be written ({error.strerror or error})") from error
 
     def last_checkpoint(self) -> str:
-        """Where it is, in words."""
+        """Where the last checkpoint is, in words."""
         path = self.checkpoint_path
         return f"the last good checkpoint is {path}" if path.exists() else "there is no checkpoint yet"
 
@@ -311,14 +311,14 @@ class RunFolder:
 
 
 def write_sums(folder: RunFolder) -> None:
-    """The digests of the files in a run's folder that another run may use."""
+    """Write the digests of the files in a run's folder that another run may use."""
     made = [path for path in (folder.checkpoint_path, folder.scores_path) if path.exists()]
     write_text(folder.path / SUMS, "".join(f"{sha256(path)}  {path.name}\n" for path in made))
 
 
-@functools.cache  # a commit made while a process runs is not what the process runs
+@functools.cache  # a commit made while a process runs does not change the code that it runs
 def commit() -> tuple[str | None, bool | None]:
-    """The git commit of the code that runs and whether it was changed since; (None, None) outside a checkout."""
+    """The git commit of the running code and whether it was changed since; (None, None) outside a checkout."""
     checkout = Path(__file__).resolve().parent.parent.parent
     if not (checkout / ".git").exists():
         return None, None

@@ -1,10 +1,10 @@
-"""Files of scores: what one run found out about training examples, for another run to select by.
+"""Files of scores: what one run learnt about training examples, for another run to select by.
 
 A comma-separated file whose first line is a comment: `# {"dataset_fingerprint": "...", ...}`, a JSON object with
 dataset_fingerprint, of the data set's clean examples and their validation part; labels_fingerprint, of the labels of
-the scored examples, as the run saw them; examples, their number; what made the file, and what that cost (flops). All
-but the first may be missing, in a file written by hand. Then a header, `index,score` and further columns (`weight`),
-and one line per example; index counts the training examples of the run, without the held-out ones.
+the scored examples, as the run saw them; examples, their number; what made the file, and what that cost (flops). In a
+file written by hand, all but the first may be missing. A header follows, `index,score` and further columns
+(`weight`), and then one line per example; index counts the training examples of the run, without the held-out ones.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from budgetrun.identity import made_by_a_run, paths, real
 
 
 def write(path: Path, columns: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """A file of `columns` [m] each, with `index` 0 .. m-1 where there is none; whole or not at all."""
+    """Write a file of `columns`, [m] each, with `index` 0 .. m-1 if there is none; whole or not at all."""
     length = len(next(iter(columns.values())))
     table = {"index": columns.get("index", torch.arange(length)), **columns}
     host = [column.cpu().numpy() for column in table.values()]
     text = io.StringIO()
     text.write(f"# {json.dumps({**about, 'examples': length})}\n{','.join(table)}\n")
     for row in zip(*host, strict=True):
-        # 9 digits give every float32 back
+        # 9 digits restore every float32 exactly
         text.write(",".join(str(v) if isinstance(v, np.integer) else f"{v:.9g}" for v in row) + "\n")
     write_text(path, text.getvalue())
 
@@ -50,7 +50,7 @@ def content(path: Path, key: str) -> bytes:
 
 
 def need(pattern: str | None, key: str) -> None:
-    """Raises UserError where a file of the pattern cannot be read, unless it is one that a run is still to make."""
+    """Raise UserError if a file of the pattern cannot be read, unless it is one that a run makes."""
     for path in map(Path, paths(pattern or "")):
         if pattern and not made_by_a_run(real(str(path))):
             content(path, key)
@@ -60,7 +60,7 @@ def read(pattern: str, key: str, run: Mapping[str, str], n: int) -> tuple[dict[s
     """The columns of a file, and what it cost to make in FLOPs; of several files the mean of their columns.
 
     key: where the pattern was configured, for messages. run: the two fingerprints of the run that reads. Raises
-    UserError where a file is missing, is none, or was made for other data.
+    UserError if a file is missing, is not a file of scores, or was made for other data.
     """
     tables, cost = [], 0
     for path in (files := [Path(path) for path in paths(pattern)]):
@@ -74,7 +74,7 @@ def read(pattern: str, key: str, run: Mapping[str, str], n: int) -> tuple[dict[s
         if about.get("labels_fingerprint", run["labels_fingerprint"]) != run["labels_fingerprint"]:
             raise UserError(
                 f"{key}: {path} scores other examples than those that this run trains on, or the same with other "
-                "labels: the noise, its seed, and which part is trained on must fit"
+                "labels: the noise, its seed, and which part is trained on must be the same"
             )
         index = table["index"]
         if not len(index) or index.min() < 0 or index.max() >= n or len(index.unique()) < len(index):
@@ -84,7 +84,7 @@ def read(pattern: str, key: str, run: Mapping[str, str], n: int) -> tuple[dict[s
     first = tables[0]
     for path, table in zip(files, tables, strict=True):
         if set(table) != set(first) or not torch.equal(table["index"], first["index"]):
-            raise UserError(f"{key}: {path} has other columns or examples than {files[0]}, so they have no mean")
+            raise UserError(f"{key}: {path} has other columns or examples than {files[0]}, so they cannot be averaged")
     return {
         name: first[name] if name == "index" else torch.stack([t[name] for t in tables]).mean(0) for name in first
     }, cost
@@ -108,10 +108,10 @@ def parse(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if not all(column.float().isfinite().all() for column in table.values()):
             raise ValueError("not all of its values are finite numbers")
         if not torch.equal(index.double(), table["index"]):
-            raise ValueError("not all of its index are whole numbers")
+            raise ValueError("not all of its indices are whole numbers")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(
-            f"{key}: {path} is no file of scores ({error}); its first line is '# {{\"dataset_fingerprint\": ...}}', "
+            f"{key}: {path} is not a file of scores ({error}); its first line is '# {{\"dataset_fingerprint\": ...}}', "
             "its second 'index,score'"
         ) from error
     order = index.argsort()

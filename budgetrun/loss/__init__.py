@@ -1,1 +1,1 @@
-"""Losses: each gives the loss of every image, from logits and the shares of its sources."""
+"""Losses: each computes the loss of every image from its logits and the shares of its sources."""

@@ -11,10 +11,10 @@ from budgetrun.contracts import Batch
 
 @dataclass
 class Focal:
-    """`-sum_k share_k (1 - p(label_k))^gamma log p(label_k)`, p the softmax: solved examples count for less.
+    """`-sum_k share_k (1 - p(label_k))^gamma log p(label_k)`, p the softmax: easy examples count for less.
 
     Source: Lin et al. 2018, eq. 4.
-    Published: sigmoids of one class each, and a class weight alpha; here the softmax of several classes, and no weight.
+    Published: one sigmoid per class, and a class weight alpha; here the softmax over the classes, and no weight.
     gamma: at least 0; 0 is the cross-entropy, theirs is 2.
     """
 

@@ -1,4 +1,4 @@
-"""The first convolution of torchvision's models, which are made for images of 224 pixels, for small images."""
+"""Adapts the first convolution of torchvision's models, which are made for images of 224 pixels, to small images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def check_stem(stem: str) -> None:
-    """Raise ValueError where there is no such stem."""
+    """Raise ValueError if there is no such stem."""
     if stem not in ("small", "imagenet"):
         raise ValueError(f"stem={stem} is not one of small, imagenet")
 
@@ -14,7 +14,7 @@ def check_stem(stem: str) -> None:
 def first_convolution(like: nn.Conv2d, channels: int, stem: str) -> nn.Conv2d:
     """A new first convolution for images of `channels` channels, normal by fan-out (He et al. 2015).
 
-    stem: "small", 3x3 with stride 1, so that no pixel is lost at once; "imagenet", of the size and stride of `like`.
+    stem: "small", 3x3 with stride 1, so that no resolution is lost; "imagenet", the size and stride of `like`.
     """
     size, stride = (3, 1) if stem == "small" else (like.kernel_size[0], like.stride[0])
     convolution = nn.Conv2d(channels, like.out_channels, size, stride, padding=size // 2, bias=False)

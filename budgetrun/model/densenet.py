@@ -28,7 +28,7 @@ class DenseNet121:
 
         net: Any = densenet121(num_classes=classes)
         net.features.conv0 = first_convolution(net.features.conv0, channels, self.stem)
-        nn.init.kaiming_normal_(net.features.conv0.weight)  # by fan-in, as its other layers
+        nn.init.kaiming_normal_(net.features.conv0.weight)  # by fan-in, like its other layers
         if self.stem == "small":
             net.features.pool0 = nn.Identity()
         return net

@@ -16,10 +16,10 @@ class EfficientNet:
 
     Source: Tan & Le 2019 (b4), 2021 (`v2_s`); both in Sahayam et al. 2023.
     variant: "b4" or "v2_s".
-    stem: "small", the first convolution with stride 1 instead of 2, so that images of 32 pixels end as 2 x 2 places and
-    not as one; "imagenet", torchvision's.
-    dropout: before the last layer. stochastic_depth: chance that the last block is left out in training; that of the
-    others grows with their place.
+    stem: "small", the first convolution with stride 1 instead of 2, so that images of 32 pixels end as 2 x 2 positions
+    and not as one; "imagenet", torchvision's.
+    dropout: before the last layer. stochastic_depth: probability that the last block is skipped in training; that of
+    the others grows with their depth.
     """
 
     variant: str

@@ -59,9 +59,9 @@ class Residual(nn.Module):
 class GlobalMax(nn.Module):
     """An eighth of the maximum of each channel, [B, C, H, W] as [B, C].
 
-    As large as they are, maxima make logits of the first updates so large that a learning rate of 0.1 ends at chance
-    level: on CIFAR-10, 260 updates reach 13%, and 66% with an eighth. `nn.AdaptiveMaxPool2d` has no deterministic
-    gradient on a GPU.
+    Unscaled maxima make the first logits so large that training at a learning rate of 0.1 stays near chance level: on
+    CIFAR-10, 260 updates reach 13%, and 66% with an eighth. `nn.AdaptiveMaxPool2d` has no deterministic gradient on a
+    GPU.
     """
 
     def forward(self, x: Tensor) -> Tensor:

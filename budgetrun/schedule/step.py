@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Step:
-    """lr times `factor` for every milestone reached; milestones are increasing parts of the budget in `(0, 1)`.
+    """lr times `factor` for every milestone reached; milestones are increasing shares of the budget in `(0, 1)`.
 
     The milestones of Arazo et al. 2021 are not known; one and two thirds are this project's choice.
     """
@@ -19,7 +19,7 @@ class Step:
         bounded = all(0 < m < 1 for m in self.milestones)
         if not bounded or sorted(set(self.milestones)) != list(self.milestones):
             raise ValueError(
-                f"milestones={list(self.milestones)} must increase and lie in (0, 1), as parts of the budget"
+                f"milestones={list(self.milestones)} must increase and lie in (0, 1), as shares of the budget"
             )
         if not 1e-6 <= self.factor <= 1:
             raise ValueError(f"factor={self.factor} must be in [0.000001, 1]")

@@ -1,4 +1,4 @@
-"""The clock of a run: what has been spent, in four units, and how far that is through the budget."""
+"""The clock of a run: what has been spent, in four units, and what share of the budget that is."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from budgetrun.contracts import Settings, UserError
 from budgetrun.training.machine import synchronize
 
-SHORTEST = 1e-5  # seconds that an update takes at least: there are a hundred calls in it
+SHORTEST = 1e-5  # seconds that an update takes at least: it makes about a hundred calls
 
 
 @dataclass
 class Budget:
     """Counts and limits what a run spends.
 
-    unit: one of UNITS. allowed: in that unit. step: what one uniform update costs in that unit.
+    unit: one of UNITS. allowed: the budget in that unit. step: what one uniform update costs in that unit.
     flops_forward, flops_update: FLOPs of one image's forward pass, and of its forward and backward pass.
 
-    A budget of B allows round(B x full) uniform updates, or what they cost in another unit, so that uniform
-    sampling does the same number of updates whatever is counted. An update starts while there is budget left; a run
-    ends less than one update over it, and in updates exactly.
+    A budget of B allows round(B x full) uniform updates, or what they cost in another unit, so that uniform sampling
+    makes the same number of updates in every unit. An update starts while there is budget left: a run exceeds its
+    budget by less than one update, and not at all if updates are counted.
     """
 
     unit: str
@@ -40,15 +40,15 @@ class Budget:
     updates: int = 0
     examples_forward: int = 0
     examples_backward: int = 0
-    examples_looked: int = 0  # with the model or with a second one, before training
+    examples_looked: int = 0  # looked at before training, with the model or with a second one
     flops: int = 0
     seconds: float = 0.0
-    flops_before: int = 0  # of the runs that made the files which this one reads; no part of this budget
+    flops_before: int = 0  # of the runs that made the files which this run reads; not part of this budget
     _since: float | None = field(default=None, repr=False)
 
     @staticmethod
     def of(settings: Settings, full: int, flops: tuple[int, int], full_seconds: float, device: torch.device) -> Budget:
-        """What the settings allow, given the updates of the full training run, and its seconds where those are counted.
+        """What the settings allow, given the updates of the full training run, and its seconds if those are counted.
 
         flops: of one image's forward pass, and of its forward and backward pass.
         """
@@ -89,26 +89,26 @@ class Budget:
         return min(1.0, self.spent / before_last) if before_last > 0 else 0.0
 
     def charge_look(self, images: int) -> None:
-        """Forward passes without a backward pass."""
+        """Charge forward passes without a backward pass."""
         self.examples_forward += images
         self.examples_looked += images
         self.flops += images * self.flops_forward
 
     def charge_update(self, images: int) -> None:
-        """One update on that many images."""
+        """Charge one update on that many images."""
         self.updates += 1
         self.examples_forward += images
         self.examples_backward += images
         self.flops += images * self.flops_update
         if self.unit == "seconds" and self.updates % 10 == 0:
-            synchronize(self.device)  # or the host would launch updates ahead of the time that they take
+            synchronize(self.device)  # else the host would launch updates before their time is counted
 
     def start(self) -> None:
-        """Seconds count from here."""
+        """Start counting seconds."""
         self._since = time.perf_counter()
 
     def stop(self) -> None:
-        """Seconds count no further: evaluation and writing are free. Waits for the device's work to end."""
+        """Stop counting seconds: evaluation and writing are free. Waits for the device's work to end."""
         synchronize(self.device)
         if self._since is not None:
             self.seconds += time.perf_counter() - self._since
@@ -116,7 +116,7 @@ class Budget:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens in the block is free."""
+        """The block takes no counted seconds."""
         self.stop()
         yield
         self.start()
@@ -138,7 +138,7 @@ class Budget:
 def full_updates(settings: Settings, examples: int) -> int:
     """Updates of the full training run: epochs x floor(N / batch size).
 
-    Raises UserError where the budget is not even one of them, or full_seconds too short for so many.
+    Raises UserError if the budget is less than one update, or full_seconds is too short for that many.
     """
     full = int(settings.epochs * (examples // settings.batch_size))
     if round(settings.budget * full) < 1:
@@ -147,8 +147,8 @@ def full_updates(settings: Settings, examples: int) -> int:
         )
     if settings.full_seconds is not None and settings.full_seconds / full < SHORTEST:
         raise UserError(
-            f"full_seconds={settings.full_seconds:g} for {full} updates is less than {SHORTEST} seconds for one, which "
-            "no machine does; set it to what a full training run takes"
+            f"full_seconds={settings.full_seconds:g} for {full} updates is less than {SHORTEST} seconds for one, "
+            "faster than any machine; set it to what a full training run takes"
         )
     return full
 
@@ -156,8 +156,8 @@ def full_updates(settings: Settings, examples: int) -> int:
 def model_flops(model: nn.Module, shape: torch.Size) -> tuple[int, int]:
     """FLOPs of one image [C, H, W]: of the forward pass, and of the forward and backward pass.
 
-    Counted by torch on the meta device (a multiplication and an addition are two), so it takes no time and no
-    memory. Raises UserError where the model does not fit the images.
+    Counted by torch on the meta device (a multiplication and an addition count as two), so it takes no time and no
+    memory. Raises UserError if the model does not fit the images.
     """
     twin = copy.deepcopy(model).to("meta")
     images = torch.empty(2, *shape, device="meta")  # two images: BatchNorm cannot train on one value per channel

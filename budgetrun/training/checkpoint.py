@@ -1,4 +1,4 @@
-"""How a run is saved and goes on: the state of all its parts, and what must be the same when it goes on."""
+"""How a run is saved and resumed: the state of all its parts, and what must be the same when it resumes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ log = logging.getLogger("budgetrun")
 
 
 class Unloadable(Exception):
-    """The checkpoint fits no part of the run, or not all, and is set aside; what was loaded of it is of no use."""
+    """The checkpoint does not fit all parts of the run and is set aside; what was loaded must be discarded."""
 
 
 class Checkpoint:
-    """parts: what has a state beside the network, by name. here: facts that may not change on the way.
+    """Saves and restores a run.
 
-    began: perf_counter at the start of the run. commits: of earlier processes whose code was another, which a review
-    wants to know.
+    parts: what has state besides the network, by name. here: facts that must be the same when the run resumes.
+    began: perf_counter at the start of the run. commits: those of earlier processes that ran other code, for reviewers.
     """
 
     def __init__(
@@ -37,17 +37,17 @@ class Checkpoint:
         self.saved = time.perf_counter()
 
     def seconds(self) -> float:
-        """In all, those of earlier processes included."""
+        """The total, including earlier processes."""
         return self.seconds_before + time.perf_counter() - self.began
 
     def age(self) -> float:
-        """Seconds since the last one was written, or read."""
+        """Seconds since the last checkpoint was written or read."""
         return time.perf_counter() - self.saved
 
     def keep(self) -> None:
-        """Copy all that a draw and the forward pass after it change; it takes about a millisecond.
+        """Copy everything that a draw and the forward pass after it change; takes about a millisecond.
 
-        Until `forget`, `write` saves this in the place of what is left of a draw that was broken off.
+        Until `forget`, `write` saves this copy instead of the state that an abandoned draw left.
         """
         states = {name: part.state_dict() for name, part in self.parts.items() if name != "record"}
         self.kept = copy.deepcopy({**states, "buffers": dict(self.network.net.named_buffers())})
@@ -65,9 +65,9 @@ class Checkpoint:
         self.saved = time.perf_counter()
 
     def restore(self) -> bool:
-        """Go on from the last one, where there is one.
+        """Resume from the last checkpoint, if there is one.
 
-        Raises UserError where it was made of other data, and Unloadable where a part has changed since.
+        Raises UserError if it was made with other data, and Unloadable if a part has changed since.
         """
         names = ["model", "optimizer", *self.parts, "seconds_total", "commits"]
         state = self.folder.read_checkpoint(self.network.device, names, self.here)
@@ -77,14 +77,14 @@ class Checkpoint:
             self.network.load_state_dict({"net": state["model"], "optimizer": state["optimizer"]})
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
-        except Exception as error:  # whatever a part raises whose state has another form
+        except Exception as error:  # a part may raise anything if the state has another form
             self.folder.give_up_checkpoint(error)
             raise Unloadable from error
         self.seconds_before = state["seconds_total"]
         self.commits = list(dict.fromkeys(c for c in state["commits"] if c not in (None, self.source)))
         if self.commits:
             log.warning(
-                "it began with the code of commit %s and goes on with that of %s", self.commits[-1], self.source
+                "the run began with the code of commit %s and goes on with that of %s", self.commits[-1], self.source
             )
         self.saved = time.perf_counter()
         return True

@@ -1,4 +1,4 @@
-"""Whether the parts of an experiment go together, and fit the data and the machine."""
+"""Checks whether the parts of an experiment go together, and fit the data and the machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from budgetrun.training.machine import find_device, uses_bf16
 
 
 def check_parts(experiment: Experiment) -> torch.device:
-    """The device; raises UserError where it is not there, parts do not go together, or files of other runs are missing.
+    """The device; raises UserError if it does not exist, parts do not go together, or files of other runs are missing.
 
     Touches no data.
     """
@@ -41,28 +41,28 @@ def check_parts(experiment: Experiment) -> torch.device:
 
 
 def check_views(experiment: Experiment, data: Data) -> None:
-    """Raise UserError where a step of the augmentation cannot take the images."""
+    """Raise UserError if a step of the augmentation does not accept the images."""
     for step in experiment.aug:
         if isinstance(step, ChecksShape):
             step.check(trained_shape(data, experiment.settings))
 
 
 def outline(model: Model, data: Data) -> nn.Module:
-    """The network without its weights, on the meta device; whole where it cannot be built there.
+    """The network without its weights, on the meta device; with its weights if it cannot be built there.
 
-    It leaves the random numbers alone that initial weights are drawn from.
+    The random state that initial weights are drawn from is left as it was.
     """
     size = data.images.shape[1], data.classes
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):
                 return model.build(*size)
-        except Exception:  # whatever somebody's module raises: it says so again
+        except Exception:  # a user's module may raise anything: if it is at fault, it raises again
             return model.build(*size)
 
 
 def check_memory(net: nn.Module, data: Data, settings: Settings, device: torch.device) -> None:
-    """Raise UserError where training the network, which fits the images, takes more memory than there is.
+    """Raise UserError if training the network, which fits the images, takes more memory than there is.
 
     It takes at least the weights and their gradients, what a batch leaves for the backward pass, and the data.
     """
@@ -77,7 +77,7 @@ def check_memory(net: nn.Module, data: Data, settings: Settings, device: torch.d
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         twin(torch.empty(2, *trained_shape(data, settings), device="meta"))
     of_two = sum(t.untyped_storage().nbytes() for place, t in left.items() if place not in weights)
-    half = uses_bf16(settings.precision, device) or settings.compile  # which keeps less
+    half = uses_bf16(settings.precision, device) or settings.compile  # both keep less
     of_batch = settings.batch_size * of_two // (4 if half else 2)
     count = sum(p.numel() for p in twin.parameters())
     memory.check(

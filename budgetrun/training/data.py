@@ -21,7 +21,7 @@ from budgetrun.contracts import Batch, Context, Data, KnowsRate, Random, Setting
 def prepare(experiment: Experiment) -> tuple[Data, str]:
     """The data of a run, on the CPU, and the fingerprint of its clean training and test examples.
 
-    The fingerprint is that before resizing: scores of examples made at one image size fit them at another.
+    The fingerprint is taken before resizing, so that scores made at one image size can be used at another.
     """
     data = load(experiment)
     fingerprint_of_clean = fingerprint(data)
@@ -33,9 +33,10 @@ def prepare(experiment: Experiment) -> tuple[Data, str]:
 
 
 def trained_on(data: Data, settings: Settings) -> Data:
-    """The data with the part to train on as its training examples; raises UserError where it is less than a batch.
+    """The data with the part to train on as its training examples; raises UserError if it is smaller than a batch.
 
-    With train_on=validation that is the held-out part, always clean, and the training part, as it is, is held out.
+    With train_on=validation this is the held-out part, always clean, and the training part, noise included, is held
+    out.
     """
     if settings.train_on == "validation":
         assert data.val_images is not None
@@ -60,7 +61,7 @@ def trained_on(data: Data, settings: Settings) -> Data:
 
 
 def load(experiment: Experiment) -> Data:
-    """The clean data of a run with its held-out part, before resizing. Raises UserError where settings do not fit."""
+    """The clean data of a run with its held-out part, before resizing. Raises UserError if settings do not fit."""
     settings = experiment.settings
     data = experiment.dataset.load(settings.data_dir)
     check_pixels(data.mean, data.std, data.images.shape[1])
@@ -70,7 +71,7 @@ def load(experiment: Experiment) -> Data:
 
 
 def corrupt(data: Data, experiment: Experiment) -> Data:
-    """The data with the experiment's noise; raises UserError where the noise does not fit them."""
+    """The data with the experiment's noise; raises UserError if the noise does not fit them."""
     if experiment.noise is None:
         return data
     noisy = experiment.noise.apply(data, Random.seeded(experiment.settings.seed, "noise", torch.device("cpu")))
@@ -83,7 +84,7 @@ def corrupt(data: Data, experiment: Experiment) -> Data:
 
 
 def hold_out(data: Data, part: float) -> Data:
-    """Move round(part x its examples) of every class to the validation set: the same ones for every seed."""
+    """Move round(part x its examples) of every class to the validation set: the same examples for every seed."""
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(data.labels))
     shuffled = data.labels[order].numpy()
     held = np.zeros(len(order), dtype=bool)
@@ -114,17 +115,17 @@ def resized(images: Tensor, size: int) -> Tensor:
 
 
 def images_of(data: Data) -> dict[str, Tensor]:
-    """The images of every part that there is, by their names in the data."""
+    """The images of every part that is present, by their field names."""
     return {name: part for name, part in vars(data).items() if name.endswith("images") and part is not None}
 
 
 def bytes_of(data: Data, settings: Settings) -> int:
-    """What the images that a run works with take, for `data` as `load` returns them."""
+    """Bytes of the images that a run works with, for `data` as `load` returns them."""
     return sum(map(len, images_of(data).values())) * math.prod(trained_shape(data, settings))
 
 
 def check_resized(data: Data, settings: Settings) -> None:
-    """Raise UserError where the resized images fit no memory."""
+    """Raise UserError if the resized images do not fit into memory."""
     count, size = sum(map(len, images_of(data).values())), settings.image_size
     if size is not None:
         what = f"the {count:,} images of {size}x{size} pixels"
@@ -138,13 +139,13 @@ def trained_shape(data: Data, settings: Settings) -> torch.Size:
 
 
 def fingerprint(data: Data) -> str:
-    """16 hexadecimal digits that change with any pixel, label, or the order of the examples."""
+    """16 hexadecimal digits that change with any pixel or label, or with the order of the examples."""
     held_out = [t for t in (data.val_images, data.val_labels) if t is not None]
     return digest(data.images, data.labels, *held_out, data.test_images, data.test_labels)
 
 
 def digest(*tensors: Tensor) -> str:
-    """16 hexadecimal digits that change with any value, shape, or the order."""
+    """16 hexadecimal digits that change with any value or shape, or with the order."""
     hashed = hashlib.sha256()
     for tensor in tensors:
         hashed.update(str(tuple(tensor.shape)).encode())
@@ -153,7 +154,7 @@ def digest(*tensors: Tensor) -> str:
 
 
 def held_out(data: Data) -> Batch | None:
-    """The validation part as one plain batch, whose indices count in that part; None where there is none."""
+    """The validation part as one plain batch, whose indices count within that part; None if there is none."""
     if data.val_images is None or data.val_labels is None:
         return None
     index = torch.arange(len(data.val_labels), device=data.val_labels.device)
@@ -168,7 +169,7 @@ def context_of(
     read_scores: Callable[[str], dict[str, Tensor]],
     **of_the_network: Any,
 ) -> Context:
-    """What a method is given: what is known of the data, and what asks the network."""
+    """What a method is given: facts about the data, and access to the network."""
     n = len(data.labels)
     return Context(
         n=n,
@@ -187,7 +188,7 @@ def context_of(
 
 
 class Normalize:
-    """Pixel values [B, C, H, W] in 0 .. 255 to float32 with the data set's mean and standard deviation removed."""
+    """Normalises pixel values [B, C, H, W] in 0 .. 255 to float32 by the data set's mean and standard deviation."""
 
     def __init__(self, data: Data, device: torch.device) -> None:
         mean, std = (torch.tensor(v, device=device)[None, :, None, None] for v in (data.mean, data.std))

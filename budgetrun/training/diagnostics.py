@@ -21,21 +21,21 @@ COUNTS = ("visits", "visits_before", "effective", "weighted", "looking", "candid
 
 
 class Diagnostics:
-    """Counts on the device, of many updates at once; nothing is read before an evaluation.
+    """Counts on the device, many updates at once; nothing is read before an evaluation.
 
-    Of all updates so far:
+    Over all updates so far:
     visits_entropy: H(c) = -sum_i c_i log c_i in nats, c_i the share of example i in all visits; log N if all are
-        visited alike (Arazo et al. 2021). An image of several sources is a visit of each by its share, and an image
-        of weight 0 is none.
-    selected_class_entropy: entropy of the visited classes over its maximum log K; 1 if all are visited alike.
+        visited equally often (Arazo et al. 2021). An image of several sources visits each by its share, and an image of
+        weight 0 visits none.
+    selected_class_entropy: entropy of the visited classes over its maximum log K; 1 if all are visited equally often.
     selected_corrupted: share of the corrupted examples in the visits, next to corrupted, their share in the data;
         selected_corrupted_lately: in the visits since the last evaluation.
-    keep_rate: images backpropagated, of the candidates: those that the sampler looks at for an update or, if more,
-        trains on, and those that it says it has `dropped` without a look.
-    looking_updates: share of the updates that the sampler looked for; of a gated method, how often it was open.
+    keep_rate: images backpropagated, divided by the candidates: those that the sampler looks at for an update or, if
+        more, trains on, plus those that it reports as `dropped` without a look.
+    looking_updates: share of the updates for which the sampler looked; for a gated method, how often the gate was open.
     effective_batch: mean of (sum w)^2 / sum w^2 over the batch size, w the weights of the losses (Kish).
-    selection_seconds, selection_flops: share of the time and the FLOPs that went into choosing, which is what the
-        sampler spends in `draw` but for augmentation. What a scorer spends is none of it.
+    selection_seconds, selection_flops: share of the time and the FLOPs spent on choosing: what the sampler spends in
+        `draw`, without augmentation. What a scorer spends is not included.
     """
 
     def __init__(self, data: Data, budget: Budget, view: Views, sampler: Sampler) -> None:
@@ -52,7 +52,7 @@ class Diagnostics:
 
     @contextlib.contextmanager
     def drawing(self) -> Iterator[None]:
-        """Around a sampler's draw. The budget counts on the host: there is nothing to read on the device."""
+        """Around a sampler's draw. The budget counts on the host, so nothing is read from the device."""
         looked, flops = self.budget.examples_looked, self.budget.flops
         with self.drawn:
             yield
@@ -60,7 +60,7 @@ class Diagnostics:
         self.flops += self.budget.flops - flops
 
     def observe(self, batch: Batch) -> None:
-        """One more training batch, after its weights are set."""
+        """Take note of a training batch, after its weights are set."""
         # counted later, many at once: an operation between two updates finds every cache cold
         self.waiting.append((batch.index, batch.share, batch.weight))
         if len(self.waiting) == TOGETHER:
@@ -69,7 +69,7 @@ class Diagnostics:
         self.candidates += max(self.looked, len(batch))
 
     def count(self) -> None:
-        """Take the waiting batches in."""
+        """Count the waiting batches."""
         if not self.waiting:
             return
         index = torch.cat([index.flatten() for index, _, _ in self.waiting])
@@ -112,7 +112,7 @@ class Diagnostics:
 
     def state_dict(self) -> dict[str, Any]:
         watches = {"drawing": self.drawn.seconds(), "viewing": self.viewing.seconds()}
-        # not counted first: sums in another grouping would differ in the last bit from an uninterrupted run's
+        # not counted first: sums grouped differently would differ in the last bit from an uninterrupted run's
         return {**{name: getattr(self, name) for name in COUNTS}, "waiting": self.waiting, **watches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The machine a run is on: device, precision, determinism."""
+"""The machine that a run uses: device, precision, determinism."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("budgetrun")
 
 
 def find_device(name: str) -> torch.device:
-    """The device that `name` means here; raises UserError where there is no such device."""
+    """The device that `name` means here; raises UserError if there is no such device."""
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda", 0) if there else torch.device("cpu")
@@ -34,20 +34,20 @@ def find_device(name: str) -> torch.device:
 
 
 def own_gpu(worker: int | None) -> str | None:
-    """The GPU of a parallel launcher's worker, counted from 1, where there are several: they take turns."""
+    """The GPU for a parallel launcher's worker, counted from 1, if there are several: they are assigned in turn."""
     there = torch.cuda.device_count() if worker is not None and torch.cuda.is_available() else 0
     return f"cuda:{(worker - 1) % there}" if worker is not None and there > 1 else None
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that was asked of it."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 @dataclass
 class GlobalRandom:
-    """torch's global generators, which dropout draws from, as a part of a run's state."""
+    """torch's global generators, which dropout draws from, as part of a run's state."""
 
     device: torch.device
 
@@ -69,7 +69,7 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
 
 
 def compile_now(model: Any, once: Callable[[], Tensor], device: torch.device) -> None:
-    """Compile the model for training and for looking, and leave its weights, buffers and randomness as they were."""
+    """Compile the model for training and for looking, and leave its weights, buffers and random state as they were."""
     began = time.perf_counter()
     state, random = copy.deepcopy(model.state_dict()), GlobalRandom(device)
     before = random.state_dict()
@@ -86,7 +86,7 @@ def compile_now(model: Any, once: Callable[[], Tensor], device: torch.device) ->
 
 
 def seconds_of(work: Callable[[], None], device: torch.device) -> float:
-    """The median time of 30 calls, after 5 that warm up."""
+    """The median time of 30 calls, after 5 warm-up calls."""
     times = []
     for _ in range(35):
         began = time.perf_counter()
@@ -97,7 +97,7 @@ def seconds_of(work: Callable[[], None], device: torch.device) -> float:
 
 
 class Stopwatch:
-    """Time of the device's work between entering and leaving, in all; measured without waiting for the device."""
+    """Total time of the device's work between entering and leaving; measured without waiting for the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
@@ -120,23 +120,23 @@ class Stopwatch:
             self.total += time.perf_counter() - self.began
 
     def seconds(self) -> float:
-        """In all, up to the last leaving; waits for the device."""
+        """The total up to the last leaving; waits for the device."""
         if self.waiting:
             self.waiting[-1][1].synchronize()
-            self.total += sum(begin.elapsed_time(end) for begin, end in self.waiting) / 1000  # it is in milliseconds
+            self.total += sum(begin.elapsed_time(end) for begin, end in self.waiting) / 1000  # milliseconds
             self.waiting = []
         return self.total
 
 
 @contextlib.contextmanager
 def profile(deterministic: bool) -> Iterator[None]:
-    """Set torch's global flags for a run, and put them back."""
+    """Set torch's global flags for a run, and restore them."""
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     if deterministic:
         # cuBLAS reads it when it is first used; the alternative value :16:8 is slower
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
-    torch.backends.cudnn.benchmark = not deterministic  # batches have one shape: search the fastest kernel once
+    torch.backends.cudnn.benchmark = not deterministic  # all batches have one shape: find the fastest kernel once
     try:
         yield
     finally:

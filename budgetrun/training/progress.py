@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a bar on a terminal; one line per evaluation everywhere."""
+"""What a run shows while it runs: a bar on a terminal, and one line per evaluation everywhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("budgetrun")
 
 
 class Progress:
-    """The share of the budget spent, time left, images trained on a second, and the last test accuracy."""
+    """The share of the budget spent, the time left, images trained on per second, and the last test accuracy."""
 
     def __init__(self, budget: Budget) -> None:
         from tqdm import tqdm
@@ -49,7 +49,7 @@ class Progress:
             self.bar.update(self.percent() - self.bar.n)
 
     def evaluated(self, line: dict[str, Any]) -> None:
-        """Show a line of metrics; called with the clock stopped, before the evaluation's own time counts."""
+        """Show a line of metrics; called with the clock stopped, so that the evaluation's own time does not count."""
         self.accuracy = line["test_accuracy"]
         validation = f", val accuracy {line['val_accuracy']:.4f}" if "val_accuracy" in line else ""
         log.info(

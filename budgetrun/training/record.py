@@ -47,7 +47,7 @@ class Record:
         self.waiting, self.rates = [], []
 
     def mean_loss(self) -> float:
-        """The mean of the losses since this was last asked."""
+        """The mean of the losses since the last call."""
         self.read()
         mean = self.sum / max(1, self.count)
         self.sum, self.count = 0.0, 0

@@ -1,4 +1,4 @@
-"""What is said at the end of a run. Free of torch, for a run that was finished before."""
+"""What is reported at the end of a run. Does not import torch, which a run that is already finished does not need."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 log = logging.getLogger("budgetrun")
-BEFORE = "finished before, not run again (force=true does)"
+BEFORE = "already finished, not run again (force=true runs it again)"
 
 
 def say(result: Mapping[str, Any], path: Path) -> None:
-    """Say what came out, what it cost, what the method did, and where it stands."""
+    """Log the result, what it cost, what the method did, and where the result is."""
 
     def spent(name: str, form: str) -> str:
         return "unknown" if result[name] is None else format(result[name], form)
@@ -32,9 +32,9 @@ def say(result: Mapping[str, Any], path: Path) -> None:
 
 
 def in_words(result: Mapping[str, Any]) -> str:
-    """What the method of a finished run did, in a line, by the diagnostics in its result; "" where it did nothing.
+    """What the method of a finished run did, in one line, from its result's diagnostics; "" if there is nothing to say.
 
-    A value that is null is not known.
+    A null value is unknown.
     """
     sampler = result["config"].get("sampler", {})
     keep, looking, effective, flops, seconds, corrupted, selected = map(

@@ -1,4 +1,4 @@
-"""Training examples as the model sees them: gathered, augmented, and made ahead of time where nothing forbids it."""
+"""Training examples as the model sees them: gathered, augmented, and made ahead of time where possible."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ AHEAD_BYTES = 2**21  # of pixels that are augmented at once: they stay in a CPU'
 class Views:
     """Augmented batches of the examples `index` [B], on the device.
 
-    A view is made of the steps at the front of the row that change each image by itself (`image_wise`), which may be
-    applied to many batches' images at once, and of the rest, from the first step that mixes, batch by batch.
+    The leading steps that change each image independently (`image_wise`) may be applied to many batches' images at
+    once. The rest, from the first step that does not, are applied batch by batch.
     """
 
     def __init__(self, data: Data, steps: Sequence[Augmentation], random: Random) -> None:
@@ -35,7 +35,7 @@ class Views:
 
     def plain(self, index: Tensor) -> Batch:
         """The examples without augmentation."""
-        # index_select copies whole rows: 0.01 ms for 128 images of 28x28 on a CPU core, and data.images[index] 0.07 ms
+        # index_select copies whole rows: 0.01 ms for 128 images of 28x28 on a CPU core; data.images[index]: 0.07 ms
         images, labels = self.data.images.index_select(0, index), self.data.labels.index_select(0, index)
         batch = Batch.plain(images, index, labels)
         return batch if self.data.each_access is None else self.data.each_access(batch, self.random)
@@ -44,7 +44,7 @@ class Views:
         return Stream(plan, self)
 
     def images(self, index: Tensor) -> Batch:
-        """The examples augmented each by itself, before anything is mixed."""
+        """The examples, each augmented independently, before any mixing."""
         with self.stopwatch:
             batch = self.plain(index)
             for step in self.alone:
@@ -52,7 +52,7 @@ class Views:
             return batch
 
     def mixed(self, batch: Batch) -> Batch:
-        """What `images` returned, mixed where the augmentation mixes."""
+        """What `images` returned, mixed if the augmentation mixes."""
         with self.stopwatch:
             for step in self.mixing:
                 batch = step(batch, self.random)
@@ -66,8 +66,8 @@ def is_image_wise(step: Augmentation) -> bool:
 class Stream:
     """A stream of examples, see contracts.Stream.
 
-    The images of a draw are augmented several batches at a time. Alone, a crop of 64 digits takes 0.05 ms; between two
-    updates, with every cache cold, 0.2 ms, which is 7% of an update.
+    The images of a draw are augmented several batches at a time. By itself, a crop of 64 digits takes 0.05 ms; between
+    two updates, with every cache cold, 0.2 ms, which is 7% of an update.
     """
 
     def __init__(self, plan: Plan, view: Views) -> None:
@@ -92,7 +92,7 @@ class Stream:
         return self.view.mixed(taken[0] if len(taken) == 1 else Batch.cat(taken))
 
     def augment(self, missing: int, count: int) -> None:
-        """Make ready what completes a batch, and as many batches of `count` more as are made at once and are drawn."""
+        """Augment what completes a batch, and as many drawn batches of `count` more as fit into `view.ahead`."""
         if not len(self.left):
             drawn = self.plan()
             self.left, self.weight = drawn if isinstance(drawn, tuple) else (drawn, None)
@@ -105,7 +105,7 @@ class Stream:
 
     @property
     def waiting(self) -> int:
-        """How many examples of the last draw are not taken yet."""
+        """How many examples of the last draw have not been taken yet."""
         return len(self.left) + sum(map(len, self.ready))
 
     def state_dict(self) -> dict[str, Any]:

@@ -192,11 +192,11 @@ def test_a_file_counts_in_whatever_kind_of_value_it_is_named(
     ("said", "words"),
     [
         ('elsewhere: ClassVar = ("place")', ["elsewhere", "a tuple"]),
-        ('elsewhere: ClassVar = ("palce",)', ["elsewhere", "palce", "no field"]),
-        ('neutral: ClassVar = {"temprature": 1.0}', ["neutral", "temprature", "no field"]),
+        ('elsewhere: ClassVar = ("palce",)', ["elsewhere", "palce", "not one of its fields"]),
+        ('neutral: ClassVar = {"temprature": 1.0}', ["neutral", "temprature", "not one of its fields"]),
         ('neutral: ClassVar = ["temperature"]', ["neutral", "a dictionary"]),
         ('version: ClassVar = "2"', ["version", "a whole number"]),
-        ("values: bytes = b'1'", ["values", "bytes", "no configuration"]),
+        ("values: bytes = b'1'", ["values", "bytes", "a configuration cannot hold"]),
     ],
 )
 def test_what_a_class_says_of_its_identity_is_read_as_meant_or_refused(
@@ -241,7 +241,7 @@ def test_a_file_that_a_run_makes_counts_by_that_run_before_it_is_there(tmp_path:
     folder = f"outputs/{id_of(f'scores=el2n {SHORT}')}"
     line = f"sampler=subset sampler.keep=0.5 sampler.file={folder}/scores.csv {SHORT}"
     before = id_of(line)
-    refused(here(line, tmp_path), f"{folder}/scores.csv is not there", "which makes it")
+    refused(here(line, tmp_path), f"{folder}/scores.csv does not exist", "which makes it")
     assert here(f"scores=el2n {SHORT}", tmp_path).code == 0
     done = here(line, tmp_path)
     assert done.code == 0, done.err
@@ -256,7 +256,7 @@ def test_a_file_of_a_run_that_is_not_what_the_run_made_is_refused(tmp_path: Path
     kept = scores.read_text()
     scores.write_text(kept.replace("\n5,", "\n5,1"))
     for command in (line, f"-m {line} seed=0,1"):
-        refused(here(command, tmp_path), str(scores), "is not what its run has made", "SHA256SUMS")
+        refused(here(command, tmp_path), str(scores), "is not what its run made", "SHA256SUMS")
     (made / "SHA256SUMS").unlink()
     refused(here(line, tmp_path), str(scores), "not finished")
     # elsewhere it is a file of its own, and counts by its content
@@ -271,7 +271,7 @@ def test_a_run_s_file_through_a_link_is_that_run_s(tmp_path: Path, monkeypatch: 
     line = f"sampler=subset sampler.file=%s/scores.csv {SHORT}"
     assert id_of(line % "best") == id_of(line % made) == id_of(line % f"outputs/{made.name}")
     (made / "scores.csv").write_text((made / "scores.csv").read_text().replace("\n5,", "\n5,1"))
-    refused(here(line % "best", tmp_path), made.name, "is not what its run has made")
+    refused(here(line % "best", tmp_path), made.name, "is not what its run made")
 
 
 def test_what_base_classes_say_of_their_identity_holds(lines: Path) -> None:
@@ -309,9 +309,9 @@ def test_an_option_in_a_folder_has_a_run_of_one_folder(tmp_path: Path) -> None:
 
 def test_a_name_is_not_invented() -> None:
     cfg, choices = composed()
-    with pytest.raises(UserError, match="no option of it was chosen"):
+    with pytest.raises(UserError, match="no chosen option"):
         experiment(cfg, {})
-    with pytest.raises(UserError, match="sampler has values, but no option"):
+    with pytest.raises(UserError, match="sampler has values but no chosen option"):
         experiment(cfg, {**choices, "sampler": None})
 
 
@@ -353,7 +353,7 @@ def test_a_checkpoint_from_before_it_named_its_run_goes_on_with_a_remark(cut: Pa
     torch.save(state, cut / "checkpoint.pt")
     done = here("epochs=0.5 evaluations=5 seed=1", tmp_path)
     assert done.code == 0, done.err
-    assert "does not say which run it is of" in done.out
+    assert "does not name its run" in done.out
     assert "goes on from update 5" in done.out
     (tmp_path / "whole").mkdir()
     assert_ends_alike(here("epochs=0.5 evaluations=5 seed=1", tmp_path / "whole").folder, cut)

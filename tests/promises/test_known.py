@@ -43,7 +43,7 @@ def test_it_is_found_without_torch_and_says_the_same(first: Done) -> None:
         [sys.executable, "-c", ask, *LINE.split()], cwd=first.cwd, env=environment(), capture_output=True, text=True
     )
     assert (again.returncode, again.stderr) == (0, "")
-    assert again.stdout.splitlines()[0] == "finished before, not run again (force=true does)"
+    assert again.stdout.splitlines()[0] == "already finished, not run again (force=true runs it again)"
     assert again.stdout.splitlines()[1:] == first.out.splitlines()[-3:]
 
 

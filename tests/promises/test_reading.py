@@ -85,7 +85,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "half an update": ({"updates": 10.5}, "updates is not a whole number from 0 but 10.5"),
     "fewer than no updates": ({"updates": -1}, "updates is not a whole number from 0 but -1"),
     "a count that is no number": ({"examples_forward": math.nan}, "examples_forward is not a whole number"),
-    "a number beyond floats": ({"flops": 10**400}, "flops is too large to be reckoned with: 1000"),
+    "a number beyond floats": ({"flops": 10**400}, "flops is too large to compute with: 1000"),
     "a number without a square": ({"test_loss": 1e308}, "test_loss is too large"),
     "time that runs backwards": ({"seconds": -0.5}, "seconds is not a number from 0 but -0.5"),
     "a list for a loss": ({"test_loss": [1]}, "test_loss is not a number but [1]"),
@@ -221,9 +221,9 @@ def test_something_other_than_a_file_keeps_nobody_waiting(name: str, kind: str, 
         (DEEP, "nested too deep"),
         ("[1]", "not the plan of a sweep"),
         ('{"a": ["x=1"], "a": []}', "a more than once"),
-        ('{"a": "x=1"}', "a has no list of words"),
-        ('{"a": null}', "a has no list of words"),
-        ('{"a": ["x=1", 2]}', "a has no list of words"),
+        ('{"a": "x=1"}', "a has no list of overrides"),
+        ('{"a": null}', "a has no list of overrides"),
+        ('{"a": ["x=1", 2]}', "a has no list of overrides"),
         ('{"../a": ["x=1"]}', "../a is not the name of a folder"),
         ('{"a\\u0000": []}', r"a\x00 is not the name"),
         (json.dumps({300 * "a": []}), "is not the name"),
@@ -240,7 +240,7 @@ def test_an_invalid_plan_is_named_with_what_is_not_known_then(plan: str, why: st
     (line,) = done.err.splitlines()
     assert line.startswith(f"status: skipped {tmp_path / '.sweeps' / 'x.json'}: ")
     assert why in line
-    assert line.endswith("; what only this sweep planned is not known")
+    assert line.endswith("; runs that only this sweep planned are not known")
     assert f"{1:6} finished\n{1:6} missing\n" in done.out
     assert done.code == 1
 
@@ -321,7 +321,7 @@ def test_impossible_evaluations_are_in_no_number_and_are_named(wrong: dict[str, 
     assert best.err.startswith(f"skipped {path}: its evaluations are not known ({why}")
     runs = aggregate(tmp_path, "--format", "runs")
     assert {line["curve.updates"] for line in csv.DictReader(io.StringIO(runs.out))} == {"[1, 2]", ""}
-    assert runs.err.startswith(f"note: {path} is there without its evaluations ({why}")
+    assert runs.err.startswith(f"note: {path} is included without its evaluations ({why}")
     assert called(report.main, tmp_path).code == 0
     assert f"{path}: it has no learning curve ({why}" in (tmp_path / "report.html").read_text()
 

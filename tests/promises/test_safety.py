@@ -578,7 +578,7 @@ def test_a_second_ctrl_c_stops_at_once_and_says_what_is_lost(tmp_path: Path) -> 
     with before_update(5, "uniform", twice):
         done = here("epochs=1", tmp_path)
     assert done.code == 130
-    assert done.err == "budgetrun: interrupted; at once, so what came after the last checkpoint was not saved\n"
+    assert done.err == "budgetrun: interrupted; stopped at once, so progress since the last checkpoint was not saved\n"
     assert not list(tmp_path.rglob("checkpoint.pt"))
 
 
