@@ -102,7 +102,7 @@ def planned(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
             except (UserError, OSError, ValueError, KeyError, ImportError, AttributeError, TypeError) as error:
                 left[name] = one_line(error)
         if waiting == todo:
-            left |= dict.fromkeys(waiting, "the runs that made its files wait for it")
+            left |= dict.fromkeys(waiting, "it and the runs that made its files depend on each other; run them again")
             break
         todo = waiting
     return results, left

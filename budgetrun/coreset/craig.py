@@ -17,7 +17,7 @@ PAIRS = 2**24  # of examples that are compared at a time
 class Craig:
     """craig on the gradients of the last bias, as the authors' code does.
 
-    By a slip, theirs takes the first example of each class second, whatever its gain; here it has to wait its turn.
+    By mistake, their code takes the first example of each class second, whatever its gain; here its gain decides.
     They choose by augmented images, here by the images as they are. The warm-up in the first 20 of their 200 epochs is
     one of the learning rate.
     """
