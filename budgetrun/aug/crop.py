@@ -15,7 +15,7 @@ from budgetrun.contracts import Batch, Random, UserError
 
 @dataclass
 class Crop:
-    """Pad every side by `padding` black pixels, then cut the original size at a random place, one for each image.
+    """Pad every side with `padding` black pixels, then crop to the original size at a random place per image.
 
     Source: the standard CIFAR augmentation, as in Arazo et al. 2021.
     padding: pixels, at most an image's side; each data set has its own, CIFAR 4.
@@ -29,9 +29,9 @@ class Crop:
             raise ValueError(f"padding={self.padding} must be at least 0 pixels")
 
     def check(self, shape: torch.Size) -> None:
-        """Raise UserError where the padding is too much for images of this shape."""
+        """Raise UserError if the padding is too large for images of this shape."""
         height, width = shape[1:]
-        if self.padding > min(height, width):  # a crop from further out shows nothing of the image
+        if self.padding > min(height, width):  # a crop from further out would show nothing of the image
             raise UserError(
                 f"aug.crop.padding={self.padding} is more than a side of the images, {height}x{width}: padded they are "
                 f"{height + 2 * self.padding}x{width + 2 * self.padding}, and most crops of them black; set it lower"

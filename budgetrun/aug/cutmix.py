@@ -13,7 +13,7 @@ from budgetrun.contracts import Batch, Random
 
 @dataclass
 class CutMix:
-    """Paste a box of x' at the same place into x; the shares are the areas that are really visible.
+    """Paste a box of x' at the same place into x; the shares are the visible areas.
 
     `lambda ~ Beta(alpha, alpha)`; the box has sides `sqrt(1 - lambda)` of the image's, its centre is uniform, and what
     lies outside the image is cut off. x' comes from a random permutation of the batch.

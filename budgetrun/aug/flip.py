@@ -15,7 +15,7 @@ class Flip:
     """Mirror each image left to right with probability 1/2.
 
     Source: the standard CIFAR augmentation, as in Arazo et al. 2021.
-    allowed: whether it is done at all; each data set says whether a mirrored image keeps its class.
+    allowed: whether images are flipped at all; each data set says whether a mirrored image keeps its class.
     """
 
     image_wise: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""RandAugment: random operations of one common strength, each image with its own."""
+"""RandAugment: each image gets its own random operations, all at one strength."""
 
 from __future__ import annotations
 

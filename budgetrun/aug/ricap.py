@@ -17,12 +17,12 @@ class RICAP:
     """Four crops of four images fill the quadrants around a random point; the shares are the quadrants' areas.
 
     The point is (`round(W x)`, `round(H y)`), x and y from `Beta(beta, beta)`; each quadrant shows a crop of its size,
-    at a uniform place, of an image from a random permutation of the batch of its own: row i of the batch is in mixed
-    image i only by chance.
-    Source: Takahashi et al. 2018; one point and one place a quadrant for the whole batch, as there and in Arazo et al.
-    2021.
+    at a uniform place, of an image from the quadrant's own random permutation of the batch. So row i of the batch is in
+    mixed image i only by chance.
+    Source: Takahashi et al. 2018; one point for the whole batch and one place per quadrant, as there and in Arazo et
+    al. 2021.
     beta: of the Beta distribution; 0.3 in both.
-    draw: "batch" as published, "image" for a point and places of each image's own.
+    draw: "batch" as published; "image": each image has its own point and places.
     """
 
     mixes: ClassVar[bool] = True
@@ -54,7 +54,7 @@ class RICAP:
         quadrant = (column >= moved[:, 0, None, None]).long() + 2 * (row >= moved[:, 1, None, None])
 
         def of_pixel(values: Tensor) -> Tensor:
-            """[m, 4], a value for each quadrant, to [m, H, W], the value of each pixel's quadrant."""
+            """From [m, 4], one value per quadrant, to [m, H, W], the value of each pixel's quadrant."""
             return values.gather(1, quadrant.flatten(1).expand(len(values), -1)).view(-1, height, width)
 
         y, x = row + of_pixel(moved[:, 6:10]), column + of_pixel(moved[:, 2:6])

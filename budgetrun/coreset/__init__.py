@@ -1,1 +1,1 @@
-"""Core-set methods: each chooses few examples that stand for all of them."""
+"""Core-set methods: each chooses a few examples that represent all of them."""

@@ -1,6 +1,6 @@
-"""Core-sets: few examples that stand for all of them, chosen by what a network says of each.
+"""Core-sets: a few examples that represent all of them, chosen by a network's output for each.
 
-Each method is in a file of its own beside this one; this is how a sampler or a scorer lets it choose.
+Each method has its own file beside this one. This module is how a sampler or a scorer calls it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Seen:
         return Seen(self.features[rows], self.logits[rows], self.labels[rows])
 
     def errors(self) -> Tensor:
-        """Gradients [m, classes] of the cross-entropy by the last layer's bias.
+        """Gradients [m, classes] of the cross-entropy with respect to the last layer's bias.
 
-        By all of the layer they are the outer products of these and `inputs`.
+        With respect to the whole layer, they are the outer products of these and `inputs`.
         """
         return bias_gradients(self.logits, self.labels)
 
@@ -45,7 +45,7 @@ class Method(Protocol):
     def __call__(
         self, seen: Seen, held: Seen | None, count: int, random: torch.Generator
     ) -> tuple[Tensor, Tensor | None]:
-        """Positions [count] among the seen, the first chosen first, and their weights [count] or None (all 1)."""
+        """Positions [count] in `seen`, in the order of the choice, and their weights [count], or None if all are 1."""
         ...
 
 
@@ -76,13 +76,13 @@ COUNTS = ("round", "ceil", "equal")
 
 
 def check_counts(counts: str) -> None:
-    """Raise ValueError where there is no such way to count."""
+    """Raise ValueError if there is no such way to count."""
     if counts not in COUNTS:
         raise ValueError(f"counts={counts} is not one of {', '.join(COUNTS)}")
 
 
 def check(context: Context, method: Method, fraction: float, balanced: bool, counts: str, where: str) -> None:
-    """Raise UserError where the data do not allow such a choice; `where` is the group, for messages."""
+    """Raise UserError if the data do not allow such a choice. where: the group, for messages."""
     if needs_validation(method) and context.validation is None:
         raise UserError(f"{where}={type(method).__name__.lower()} chooses by held-out examples; set validation=0.1")
     if not any(count for _, count in groups(context, fraction, balanced, counts)):
@@ -108,11 +108,11 @@ def groups(context: Context, fraction: float, balanced: bool, counts: str) -> It
 
 
 def choose(context: Context, method: Method, fraction: float, balanced: bool, counts: str) -> Chosen:
-    """A part of the training examples, of each class if `balanced`, by the network as it is.
+    """Choose a part of the training examples, of each class if `balanced`, with the current network.
 
     counts: how many of each class, if `balanced`: its share, as "round" or "ceil" make it whole; or "equal", the same
     number of each, and all of a class that has fewer.
-    Looks at every un-augmented example once, and at the held-out ones if the method does; charged.
+    Looks at every un-augmented example once, and at the held-out ones if the method needs them; all is charged.
     """
     seen = look(context, context.everything(), context.labels)
     held = None

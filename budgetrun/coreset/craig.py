@@ -1,4 +1,4 @@
-"""CRAIG: the gradients that are nearest to all gradients."""
+"""CRAIG: the examples whose gradients are nearest to all gradients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from budgetrun.contracts import UserError
 from budgetrun.coreset.choice import Seen
 
-PAIRS = 2**24  # of examples that are compared at a time
+PAIRS = 2**24  # pairs of examples that are compared at a time
 
 
 @dataclass
@@ -30,7 +30,7 @@ def craig(gradients: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """`count` of the gradients [m, d] by greedy facility location, and how many gradients are nearest to each.
 
     Greedy for `F(S) = sum_i max_{j in S} s_ij`, with `s_ij = max distance - ||g_i - g_j||`. Source: Mirzasoleiman et
-    al. 2020, and their code. It takes `m^2` numbers of memory: UserError above 4 GiB. A choice waits for the host.
+    al. 2020, and their code. It stores `m^2` numbers; raises UserError above 4 GiB. Each choice waits for the host.
     """
     m = len(gradients)
     if 4 * m * m > 2**32:
@@ -38,7 +38,7 @@ def craig(gradients: Tensor, count: int) -> tuple[Tensor, Tensor]:
             f"CRAIG compares {m} examples with each other, which takes {4 * m * m / 2**30:.0f} GiB; "
             "choose by class (balanced=true), or another method"
         )
-    # in parts, between which a signal is heard: 30,000 examples at once take 29 s on a core
+    # in parts, so that a signal can interrupt: 30,000 examples at once take 29 s on one core
     part = PAIRS // m + 1
     distance = gradients.new_empty(m, m)
     for rows in torch.arange(m, device=gradients.device).split(part):

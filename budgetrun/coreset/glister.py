@@ -1,4 +1,4 @@
-"""GLISTER: the examples that lower the loss on held-out ones the most."""
+"""GLISTER: the examples that lower the held-out loss the most."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from budgetrun.coreset.choice import Seen, bias_gradients
 class Glister:
     """Greedily, the examples whose gradients reduce the loss on the held-out examples the most.
 
-    Their configurations choose among all classes at once. On the digits that ends at chance level: 10% of the examples
-    at a budget of 0.3 reach 10.0%, and 96.5% by class (uniform sampling: 98.5%; with greedy=rounds: 15.2 and 95.1%;
-    means of 3 seeds). So here they are chosen by class.
+    The authors' configurations choose among all classes at once. On the digits this ends at chance level: with 10% of
+    the examples and a budget of 0.3 it reaches 10.0%, and by class 96.5% (greedy=rounds: 15.2 and 95.1%; uniform
+    sampling: 98.5%; means of 3 seeds). So here the choice is by class.
     greedy: "stochastic", one example at a time, the best of a few random ones, as in every configuration that the
     authors released; or "rounds", equal parts of the best at once, their "RGreedy". step: of the Taylor approximation,
     at least 0; their code takes the learning rate. rounds: of greedy=rounds, at least 1.

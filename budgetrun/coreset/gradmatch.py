@@ -12,11 +12,11 @@ from budgetrun.coreset.choice import Seen
 
 @dataclass
 class GradMatch:
-    """gradmatch, filled up to the count with random others of weight 1 where it ends early, as the authors' code does.
+    """gradmatch; if it ends early, random examples of weight 1 fill the count, as in the authors' code.
 
     gradients: "row", of the last layer's weights and bias for the example's own class alone, as in the authors'
     configurations for CIFAR-10 ("PerClassPerGradient"); of all of the "last" layer; or of its "bias" alone.
-    regularization: at least 0. Theirs leaves the weight of the first chosen out of it until a second is there, which
+    regularization: at least 0. Their code does not regularise the first weight until a second example is chosen, which
     can change the second.
     """
 
@@ -62,7 +62,7 @@ def gradmatch(errors: Tensor, inputs: Tensor, count: int, regularization: float)
     ridge = regularization + 1e-9 * (errors64.square().sum(1) * inputs64.square().sum(1)).mean()
     left, weights = products.clone(), target.new_empty(0)
     chosen: list[int] = []
-    factor = target.new_zeros(count, count)  # Cholesky's, of the products of the chosen with each other
+    factor = target.new_zeros(count, count)  # Cholesky factor of the products of the chosen with each other
     for _ in range(count):
         left[chosen] = -torch.inf
         best = int(left.argmax())
@@ -89,9 +89,9 @@ def gradmatch(errors: Tensor, inputs: Tensor, count: int, regularization: float)
 
 
 def factored(gram: Tensor) -> Tensor:
-    """Cholesky's factor of a matrix [k, k]; of many rows in parts, between which a signal is heard.
+    """Cholesky factor of a matrix [k, k]; with many rows in parts, so that a signal can interrupt.
 
-    5,000 rows at once take 1.2 s on a core.
+    5,000 rows at once take 1.2 s on one core.
     """
     if len(gram) <= 2048:
         return torch.linalg.cholesky(gram)

@@ -21,8 +21,8 @@ class Herding:
 def herding(features: Tensor, count: int) -> Tensor:
     """`count` of the points [m, D] in order, each the one that brings the mean of the chosen nearest to that of all.
 
-    Source: Welling 2009, in the features' own space and without repetition. (DeepCore's takes the farthest for the
-    nearest.) Waits for nothing.
+    Source: Welling 2009, in the features' own space and without repetition. (DeepCore takes the
+    farthest instead of the nearest.) Waits for nothing.
     """
     mean, squares = features.mean(0), features.square().sum(1)
     taken = torch.zeros_like(squares)

@@ -1,4 +1,4 @@
-"""k-Center-Greedy: always the example that is farthest from all that are chosen."""
+"""k-Center-Greedy: always the example farthest from all chosen ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class KCenter:
 
 
 def k_center_greedy(features: Tensor, count: int, first: Tensor) -> Tensor:
-    """`count` of the points [m, D] in order: `first` [1], then always the one farthest from all that are chosen.
+    """`count` of the points [m, D] in order: `first` [1], then always the one farthest from all chosen ones.
 
     Source: Sener & Savarese 2018, k-Center-Greedy, Euclidean. Waits for nothing.
     """

@@ -1,1 +1,1 @@
-"""Noise: each corrupts training examples, and marks which."""
+"""Noise: each kind corrupts training examples and marks them."""

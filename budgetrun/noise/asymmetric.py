@@ -45,8 +45,8 @@ class Asymmetric:
     the other five classes stay clean, so half of `rate` of all labels are wrong); "cifar100", the next class of the
     same superclass, the last one's is the first (Patrini et al. 2017).
     Published code flips each label of such a class with probability `rate`; here the count is exact. Patrini's code
-    for CIFAR-100 takes five consecutive labels for a superclass, which they are not (the labels are in alphabetical
-    order), and much later code does the same; here it is the true superclass.
+    for CIFAR-100 treats five consecutive labels as a superclass, which is wrong (the labels are in alphabetical order),
+    and much later code does the same. Here it is the true superclass.
     """
 
     rate: float
@@ -59,7 +59,7 @@ class Asymmetric:
             raise ValueError(f"map={self.map} is not one of pairs, cifar10, cifar100")
 
     def apply(self, data: Data, random: Random) -> Data:
-        """Raises UserError where the map is for another number of classes."""
+        """Raises UserError if the map is for another number of classes."""
         pairs = {c: (c + 1) % data.classes for c in range(data.classes)}
         classes, mistaken_for = {
             "pairs": (data.classes, pairs),

@@ -12,11 +12,11 @@ from budgetrun.contracts import Batch, Data, Random
 
 @dataclass
 class GaussianPixels:
-    """Exactly `round(rate x N)` images, chosen uniformly, become noise of their own mean and deviation; labels stay.
+    """Exactly `round(rate x N)` images, chosen uniformly, become noise with their own mean and deviation; labels stay.
 
     Every pixel of every channel is drawn from the normal distribution with the image's mean and standard deviation,
     one number each over all channels, then rounded and clipped to 0 .. 255.
-    fresh: false, drawn once, before training; true, anew whenever the image is viewed, for a look too.
+    fresh: false: drawn once, before training. true: drawn anew whenever the image is viewed, including looks.
     Source: Hu et al. 2021. The first author's code draws anew at each access, on the normalised image, after crop and
     flip, and does not clip; here noise is an image like any other, uint8, which every augmentation can take, so the
     black border of a crop stays black. Clipping matters for dark images: on Fashion-MNIST the mean image has mean 73
@@ -54,7 +54,7 @@ class Redraw:
 
     def __call__(self, batch: Batch, random: Random) -> Batch:
         chosen = self.chosen.index_select(0, batch.drawn)[:, None, None, None]
-        # noise is drawn for all rows: to draw it for the chosen ones only, the host would have to know how many
+        # noise is drawn for all rows: to draw only for the chosen ones, the host would have to wait for their number
         batch.images = torch.where(chosen, redrawn(batch.images, random.device), batch.images)
         return batch
 
@@ -62,7 +62,7 @@ class Redraw:
 def redrawn(images: Tensor, generator: torch.Generator) -> Tensor:
     """Noise with the mean and deviation of each image [B, C, H, W], uint8."""
     pixels = images.float()
-    values = images[0].numel()  # of one alone there is no sample's deviation
+    values = images[0].numel()  # a single value has no sample deviation
     mean, std = pixels.mean((1, 2, 3), keepdim=True), pixels.std((1, 2, 3), correction=min(1, values - 1), keepdim=True)
     noise = torch.randn(images.shape, generator=generator, device=images.device)
     return noise.mul_(std).add_(mean).round_().clamp_(0, 255).to(torch.uint8)

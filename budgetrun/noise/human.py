@@ -21,11 +21,11 @@ class Human:
     """CIFAR-10N and CIFAR-100N (Wei et al. 2022): the labels of crowd workers, from the published file.
 
     file: CIFAR-10_human.pt or CIFAR-100_human.pt. labels: which of the file's labels. CIFAR-10N has `random_label1`,
-    `random_label2` and `random_label3`, of one worker each (17 to 18% wrong), `aggre_label`, their majority (9%), and
-    `worse_label`, a wrong one of the three where there is one (40%); CIFAR-100N has `noisy_label` (40%; all shares are
-    counted in the files).
-    They are the same for every seed. The file's own clean labels must be those of the data set. It is read as data
-    only: a file that would run code is refused.
+    `random_label2` and `random_label3`, by one worker each (17 to 18% wrong), `aggre_label`, their majority (9%), and
+    `worse_label`, a wrong label if any of the three is wrong (40%). CIFAR-100N has `noisy_label` (40%). All shares were
+    counted in the files.
+    The labels are the same for every seed. The file's clean labels must be those of the data set. The file is read as
+    data only: one that would run code is refused.
     """
 
     file: str
@@ -39,7 +39,7 @@ class Human:
             raise ValueError(f"labels={self.labels} is not one of {', '.join(LABELS)}")
 
     def apply(self, data: Data, random: Random) -> Data:
-        """Raises UserError where the file is missing, broken, without these labels, or of another data set."""
+        """Raises UserError if the file is missing, broken, without these labels, or for another data set."""
         clean, noisy = self.read()
         count = len(data.labels) + (0 if data.val_labels is None else len(data.val_labels))
         position = torch.arange(count) if data.position is None else data.position
@@ -52,17 +52,17 @@ class Human:
         return replace(data, labels=labels, corrupted=labels != data.labels)
 
     def read(self) -> tuple[Tensor, Tensor]:
-        """The file's clean labels and those that were chosen, int64, of all training examples."""
+        """The file's clean labels and the chosen ones, int64, of all training examples."""
         if not Path(self.file).exists():
             raise UserError(f"noise.file={self.file} is not there; get it from {HOME} and put it there by hand")
-        # what NumPy's arrays are made with, under its names before and since version 2
+        # what NumPy arrays are unpickled with, under the names before and since version 2
         rebuild = np.empty(0).__reduce__()[0]
         names = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
         allowed: list[Any] = [*((rebuild, name) for name in names), np.ndarray, np.dtype, np.dtypes.Int64DType]
         try:
             with torch.serialization.safe_globals(allowed):
                 given = dict(torch.load(self.file, weights_only=True))
-        except Exception as error:  # whatever a file that is something else raises
+        except Exception as error:  # whatever reading another kind of file raises
             raise UserError(
                 f"noise.file={self.file} is broken, half-downloaded, or no file of CIFAR-10N's or CIFAR-100N's labels; "
                 f"get it from {HOME}"

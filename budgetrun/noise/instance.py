@@ -15,7 +15,7 @@ SPREAD = 0.1  # of the examples' rates, as in the released code
 
 @dataclass
 class Instance:
-    """Exactly `round(rate x N)` labels are wrong; which examples, and to what their labels change, depends on them.
+    """Exactly `round(rate x N)` labels are wrong; which ones, and what they become, depends on the images.
 
     Example i has a rate `q_i` of its own, from the normal distribution of mean `rate` and standard deviation 0.1,
     truncated to `[0, 1]`. A flipped label becomes c with probability `softmax_c(x_i W_y)`, without the true class y:
@@ -40,7 +40,7 @@ class Instance:
         flipped = torch.from_numpy(order[: round(self.rate * n)])
         pixels, labels = data.images.flatten(1), data.labels.clone()
         for c in range(data.classes):
-            # float64, so that a sum in another order does not move an argmax on another machine
+            # float64, so that another machine's order of summation does not change an argmax
             weights = torch.from_numpy(host.standard_normal((pixels.shape[1], data.classes)))
             of_class = flipped[data.labels[flipped] == c]
             if len(of_class):

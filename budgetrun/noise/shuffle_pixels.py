@@ -1,4 +1,4 @@
-"""Input noise: images whose pixels are in another order."""
+"""Input noise: images with permuted pixels."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from budgetrun.contracts import Data, Random
 class Symmetric:
     """Exactly `round(rate x N)` examples, chosen uniformly, get a label drawn uniformly.
 
-    over: "others", from the other classes; "all", from all classes as in Hu et al. 2021, so that about one in `classes`
-    of these examples keeps its true label. The mask says which labels are wrong, not which were drawn.
+    over: "others": from the other classes. "all": from all, as in Hu et al. 2021, so that about one in `classes`
+    of these examples keeps its true label. The mask marks the labels that are wrong, not those that were drawn.
     The choice depends on the seed alone, so every sampler trains on the same corrupted examples.
     """
 

@@ -1,4 +1,4 @@
-"""What the training passes said of each example."""
+"""What the training passes tell about each example."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from budgetrun.contracts import Batch
 
 
 class LatestLosses:
-    """The latest known loss of every of `n` examples: `losses` [n], infinite where an example was not seen yet.
+    """The latest known loss of each of `n` examples: `losses` [n], infinite for an example not seen yet.
 
     An image of one source replaces that example's loss. A mixed image moves the loss of each source towards its own,
-    by the share: l becomes (1 - share) l + share loss, or the image's loss where there is no l yet. An example in
+    by the share: l becomes (1 - share) l + share loss, or the image's loss if there is no l yet. An example in
     several images of a batch takes their mean by share, and moves by the sum of its shares, at most 1. This is ours,
     since the methods are published for images of one source. A source's own -log p(label) would mostly say how small
     its share was: to a model that sees two sources and their shares of 0.9 and 0.1, they are 0.11 and 2.30.
@@ -24,15 +24,15 @@ class LatestLosses:
         self.losses = torch.full((n,), torch.inf, device=device)
 
     def observe(self, batch: Batch, losses: Tensor) -> None:
-        """losses: [B], of the batch's images and without its weights."""
+        """losses: [B], of the batch's images, unweighted."""
         index, share = batch.index.flatten(), batch.share.flatten()
         credit = (batch.share * losses[:, None]).flatten()
-        # of the batch's examples alone: over all 60,000 it would be 0.38 ms per update on a CPU core, and so 0.10 ms
+        # only for the batch's examples: for all 60,000 it takes 0.38 ms per update on a CPU core, like this 0.10 ms
         total, loss = (torch.zeros_like(self.losses).index_add_(0, index, each)[index] for each in (share, credit))
         before, mean, step = self.losses[index], loss / total, total.clamp(max=1)
-        # not before + step (mean - before): at step 1 that rounds small losses off, whose order counts
+        # not before + step (mean - before): at step 1 that rounds small losses off, and their order counts
         moved = torch.where(before == torch.inf, mean, (1 - step) * before + step * mean)
-        # an example that is there twice is written twice, with one and the same value
+        # an example that occurs twice is written twice, with the same value
         self.losses.index_copy_(0, index, torch.where(total > 0, moved, before))
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Active bias: prefers the examples that the network is unsure of, by drawing or by weighting them."""
+"""Active bias: prefers the examples that the network is uncertain about, by drawing or by weighting them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from budgetrun.contracts import Batch, Context
 
 @dataclass
 class ActiveBias:
-    """Draws with probability `P ∝ q + epsilon`, or weighs by `q + epsilon`; q is how unsure the network was of it.
+    """Draws with probability `P ∝ q + epsilon`, or weighs by `q + epsilon`; q is the network's uncertainty so far.
 
     With H the `p(label)` of all the example's training passes so far, m their mean and v their variance (population):
     `score=variance`: `q = sqrt(v + v^2 / (|H| - 1))`; `score=closeness`: `q = m (1 - m)`, how near m is to the
     threshold. `use=draw`: each epoch draws `int(n x budget)` examples with replacement, without weights (SGD-SPV,
-    SGD-STC). `use=weight`: shuffled passes, with weights whose mean in a batch is 1 (SGD-WPV, SGD-WTC). Weights are a
-    preference and not the correction of one: all four are biased on purpose. q is worked out at the beginning of an
+    SGD-STC). `use=weight`: shuffled passes, with weights whose mean in a batch is 1 (SGD-WPV, SGD-WTC). Weights
+    express a preference and do not correct one: all four are biased on purpose. q is computed at the beginning of an
     epoch or pass.
-    Source: Chang et al. 2017, by way of public code: Song's ActiveBias (WPV; epsilon 0.2, warm-up 15 of 200 epochs) and
+    Source: Chang et al. 2017, after public code: Song's ActiveBias (WPV; epsilon 0.2, warm-up 15 of 200 epochs) and
     AllenAI's cartography (both q). We found none for the two that draw: drawing with replacement is our choice.
-    An example of fewer than 2 visits, for the closeness of none, has the mean q of the others (ours; in the code of
-    Song et al. 2020 its q is 0). A mixed image is a visit of each source by its share, with the p of the source's own
-    label, and has its sources' weights by share.
+    An example with fewer than 2 visits (for the closeness: with none) has the mean q of the others (ours; in the code
+    of Song et al. 2020 its q is 0). A mixed image is a visit of each source by its share, with the p of the
+    source's own label, and has its sources' weights by share.
     Cost of an update: `b (F + B)`.
 
     warmup: part of the budget at the start that is uniform; the pass in which it ends is finished.
@@ -71,7 +71,7 @@ class ActiveBias:
         """q + epsilon [n], scaled to mean 1."""
         q = self.unsure()
         q = q + (q.mean() if self.epsilon is None else self.epsilon)
-        # all solved, or nothing known yet: nothing to prefer
+        # everything solved, or nothing known yet: no preference
         return torch.where(q.sum() > 0, q / q.mean(), 1)
 
     def plan(self) -> Tensor | tuple[Tensor, Tensor]:

@@ -15,10 +15,10 @@ from budgetrun.contracts import Batch, Context, UserError
 class BatchwiseSelectiveBackprop:
     """Draw `int(keep x b)` images of each batch, without replacement, with `probability ∝ percentile^(1 / keep - 1)`.
 
-    The percentile is `(i + 1/2) / b` for the i-th smallest loss of the batch, i from 0. No re-weighting: biased to hard
+    The percentile is `(i + 1/2) / b` for the i-th smallest loss of the batch, from 0. No re-weighting: biased to hard
     on purpose.
     Source: selective backprop of mosaicml/composer (keep 0.5, begin 0.5, end 0.9, interrupt 2, in training mode).
-    Their option to look at images of a lower resolution is not built.
+    Their option to look at images of lower resolution is not implemented.
     Cost of an update that chooses: `b F` of looks, then `int(keep x b) (F + B)`; of the others: `b (F + B)`.
 
     keep: part of a batch, in `(0, 1]`; 1 looks at nothing. begin, end: the part of the budget in which it chooses, from
@@ -68,7 +68,7 @@ class BatchwiseSelectiveBackprop:
         return batch[losses.argsort()[places]]
 
     def chooses(self) -> bool:
-        """Whether the next update is on a part of its batch."""
+        """Whether the next update trains on a part of its batch."""
         progress = self.context.progress()
         place = self.updates % max(1, self.context.epoch)
         inside = self.begin <= progress and (progress < self.end or self.end == 1)  # the last update is at 1

@@ -1,4 +1,4 @@
-"""Hard mini-batches: batches that never change, and rounds over those of the largest loss."""
+"""Hard mini-batches: batches that never change, and rounds over those with the largest loss."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from budgetrun.contracts import Batch, Context, UserError
 
 @dataclass
 class HardBatches:
-    """One pass over all `B = floor(n / b)` fixed batches, then rounds over the `d = int(delta B)` of the largest loss.
+    """One pass over all `B = floor(n / b)` fixed batches, then rounds over the `d = int(delta B)` of largest loss.
 
-    A batch's loss is the mean in its last training forward pass, before that update; a batch that a round leaves out
-    keeps it, and comes back when the others have fallen below. A round is chosen when it begins, of equal losses the
-    first batches, and goes through them in the order of the data. No re-weighting: biased to hard on purpose.
+    A batch's loss is the mean in its last training forward pass, before that update. A batch that a round leaves out
+    keeps its loss, and comes back when the others have fallen below it. A round is chosen when it begins (among equal
+    losses, the first batches) and visits its batches in the order of the data. No re-weighting: biased to hard on
+    purpose.
     Source: the code of Sahayam et al. 2023 (DyBAT), where the rounds go on until there are as many updates as in the
     full training run; here, until the budget is spent. delta 1 is its baseline: plain SGD on batches in a fixed order.
-    Theirs never leaves training mode: BatchNorm normalises test images by their own batch, and learns from them, in the
-    accuracies of its README; here they are evaluated in evaluation mode.
+    Their code never leaves training mode: for the accuracies in its README, BatchNorm normalises test images by their
+    own batch and learns from them. Here the network is evaluated in evaluation mode.
     The `n - B b` examples that fill no batch are never trained on, as published.
     Cost of an update: `b (F + B)`.
 
@@ -52,7 +53,7 @@ class HardBatches:
         self.place = 0  # in the round, of the next batch
 
     def plan(self) -> Tensor:
-        """The examples of the next round; asked for when the last one is used up, so that all losses are known."""
+        """The examples of the next round; called when the last round is used up, so that all losses are known."""
         if len(self.round):
             self.round = self.losses.sort(descending=True, stable=True).indices[: self.hardest].sort().values
         else:

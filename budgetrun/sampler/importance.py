@@ -1,4 +1,4 @@
-"""Importance sampling from a pool, by an upper bound of the gradient norm or by the loss, with a gate."""
+"""Importance sampling from a pool, by an upper bound on the gradient norm or by the loss, with a gate."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class ImportanceSampling:
     Cost of an update: open `B F + b (F + B)`; closed `b (F + B)`.
 
     pool: multiple of the batch size, in `[1, 1000]`. threshold: null for eq. 29. momentum: in `[0, 1)`.
-    score: "bound" of the gradient norm, or the "loss", as in Hu 2021 after the same algorithm.
-    weights: whether to weigh; without, as in Hu 2021, the drawn images are biased to the score on purpose.
+    score: the "bound" on the gradient norm, or the "loss", as in Hu 2021 with the same algorithm.
+    weights: whether to re-weight; without, as in Hu 2021, the drawn images are biased to high scores on purpose.
     looks: the model's mode, "eval" as in Katharopoulos & Fleuret's code or "train" as in Hu's; there BatchNorm takes
     the pool as a whole, here in parts of b images.
     replacement: whether pools and uniform batches are drawn with replacement, as in Katharopoulos & Fleuret's code, or
@@ -79,7 +79,7 @@ class ImportanceSampling:
         return self.size > MANY and bool(self.passed)
 
     def draw(self) -> Batch:
-        # on a GPU, the host waits here for the last scores, and no longer for the last backward pass
+        # on a GPU, the host waits here for the last scores, but not for the last backward pass
         self.open = bool(self.passed)
         if not self.open:
             return self.stream.take(self.context.batch_size)
@@ -96,7 +96,7 @@ class ImportanceSampling:
         """Move the gate by the distribution g [B] of this batch, and return g."""
         score = losses if self.score == "loss" else self.context.logit_gradients(logits, batch).norm(dim=1)
         total = score.sum()
-        # all solved, or a loss that is not a number, which the loop reports: nothing to prefer
+        # everything solved, or a loss that is not a number, which the loop reports: no preference
         g = torch.where((total > 0) & total.isfinite(), score / total, 1 / len(batch))
         tau = (len(batch) * g.square().sum()).sqrt()
         self.tau = self.momentum * self.tau + (1 - self.momentum) * tau

@@ -1,4 +1,4 @@
-"""InfoBatch: every epoch leaves out some of the easy examples at random, and weighs the others of them up."""
+"""InfoBatch: every epoch leaves out some easy examples at random, and gives the other easy ones more weight."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from budgetrun.sampler._history import LatestLosses
 
 @dataclass
 class InfoBatch:
-    """Each epoch is a shuffled pass that drops an example of less than the mean loss with probability `ratio`.
+    """Each epoch is a shuffled pass that drops an example with less than the mean loss with probability `ratio`.
 
     Of these easy examples, those that are kept have the weight `1 / (1 - ratio)`, and all others 1, so that an epoch's
     sum of weighted gradients has the full pass's as its expectation (for images of one source; a mixed image has its
     sources' weights by share). A loss is the latest of an example's training passes, without weights; mixed images:
     see LatestLosses. Once `delta` of the budget is spent, an epoch is a full pass.
     Source: Qin et al. 2024 and their code (ratio 0.5, delta 0.875). Differences: their code drops the part `ratio` of
-    the easy ones, rounded up; here each is dropped by a chance of its own, so that no rounding biases the sum. Their
-    first losses are a constant; here an example that was not seen yet is not easy, and the mean is that of the
-    others: both drop nothing in the first epoch. Theirs saves updates; here a budget has as many for every method, so
-    that there are more and shorter epochs. Theirs takes a ratio above 0.9 as 0.9.
+    the easy ones, rounded up; here each is dropped independently, so that no rounding biases the sum. Their first
+    losses are a constant; here an example not seen yet is not easy, and the mean is that of the others: both drop
+    nothing in the first epoch. Theirs saves updates; here a budget has the same number for every method, so there are
+    more and shorter epochs. Theirs caps the ratio at 0.9.
     Cost of an update: `b (F + B)`.
     """
 
@@ -46,7 +46,7 @@ class InfoBatch:
 
     @property
     def dropped(self) -> float:
-        """Examples left out so far; of the epoch under way as many as of those that are kept are taken."""
+        """Examples left out so far; the current epoch counts in proportion to how much of it has been drawn."""
         return self.passed + (self.context.n - self.kept) * (1 - self.stream.waiting / self.kept)
 
     def plan(self) -> tuple[Tensor, Tensor]:
@@ -55,10 +55,10 @@ class InfoBatch:
         weight = torch.ones(len(order), device=order.device)
         if self.context.progress() < self.delta:
             losses = self.latest.losses
-            # in float64 the mean of equal losses is exactly theirs, and none of them is below it
+            # in float64 the mean of equal losses equals them exactly, so that none is below it
             easy = losses < losses[losses.isfinite()].double().mean()
             chance = torch.rand(len(order), generator=self.context.random.device, device=order.device)
-            # waits for the device, once per epoch: how many are left decides when the next one begins
+            # waits for the device, once per epoch: the number kept decides when the next epoch begins
             order = order[(~easy | (chance >= self.ratio))[order]]
             weight = torch.where(easy[order], 1 / (1 - self.ratio), 1.0)
         self.kept = len(order)

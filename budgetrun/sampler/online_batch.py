@@ -22,8 +22,8 @@ class OnlineBatchSelection:
     The first rank is about s times as likely as the last. The selection pressure s goes from `pressure` at the first
     update to `final` at the last, `s = pressure (final / pressure)^progress`. Losses are not re-weighted: biased to
     hard on purpose. The first epoch is a shuffled pass, which fills in the losses; mixed images: see LatestLosses.
-    Source: Loshchilov & Hutter 2015, by way of public re-implementations: both formulas, and a first pass and drawing
-    with replacement as in a port of their code. Ours: the pressure falls at every update and not every epoch, and
+    Source: Loshchilov & Hutter 2015, after public re-implementations: both formulas; the first pass and drawing with
+    replacement are as in a port of their code. Ours: the pressure falls at every update and not every epoch, and
     equal losses rank in random order (examples that are solved have a loss of exactly 0 in float32).
     Cost of an update: `b (F + B)`, and `n F` at every refresh.
 
@@ -72,7 +72,7 @@ class OnlineBatchSelection:
         return self.context.view(self.ranked[self.ranks(self.context.batch_size)])
 
     def ranks(self, count: int) -> Tensor:
-        """int64 [count]: ranks from 0 on, drawn with replacement by the pressure of the moment."""
+        """int64 [count]: ranks from 0 on, drawn with replacement under the current pressure."""
         n, s = self.context.n, self.pressure * (self.final / self.pressure) ** self.context.progress()
         # the inverse of CDF(r) = (1 - s^(-r / n)) / (1 - 1 / s); of a million ranks, float32 never draws a fifth of the
         # last 20,000
@@ -81,7 +81,7 @@ class OnlineBatchSelection:
         return (place * n).long().clamp(max=n - 1)
 
     def ranking(self) -> Tensor:
-        """The examples from the largest loss to the smallest, int64 [n], equal ones in random order."""
+        """The examples from the largest loss to the smallest, int64 [n]; equal ones in random order."""
         order = self.context.permutation()
         return order[self.latest.losses[order].argsort(descending=True, stable=True)]
 

@@ -16,10 +16,10 @@ class OrderedSGD:
     """The loss of an update is the mean of the q largest of the s losses in a shuffled batch.
 
     q is s at first, and `int(s / 2)`, `int(s / 4)`, ... (at least 1) from the epoch after the one in which the training
-    accuracy reached the first, second, ... of the thresholds; it never grows. An epoch is `floor(n / s)` updates. An
-    unbiased gradient of an ordered loss, biased to hard for the mean loss on purpose; no re-weighting.
+    accuracy reached the first, second, ... of the thresholds; it never grows. An epoch is `floor(n / s)` updates. The
+    gradient is unbiased for an ordered loss and, on purpose, biased to hard for the mean loss; no re-weighting.
     Source: Kawaguchi & Lu 2020, and their code (`s / 2`, 4, 8, 16 at 80, 90, 95, 99.5%). Their code also cuts the
-    learning rate at 99.5%, in one of its two programs for plain SGD as well; that is not built: the schedule decides.
+    learning rate at 99.5%, in one of its two programs for plain SGD as well. Not implemented: the schedule decides.
 
     backward: A graph cannot be differentiated for a part of a batch at less than the cost of the whole.
         all, as published: one forward pass of all s; in `observe`, weight `s / q` for the q and 0 for the others.
@@ -77,12 +77,12 @@ class OrderedSGD:
         self.right += (batch.share * (batch.label == logits.argmax(1, keepdim=True))).sum()
 
     def shrink(self) -> None:
-        """Between two epochs, adapt q to the accuracy. The host waits for it: q is the size of batches."""
+        """Between two epochs, adapt q to the accuracy. The host waits for it, since q is the batch size."""
         size, images = self.context.batch_size, self.epoch * self.context.batch_size
         if self.accuracy == "pass":
             self.right.zero_()
             images = self.context.n
-            # parts of nearly the same size: a last part of one image would stop BatchNorm
+            # parts of nearly equal size: BatchNorm fails on a last part of one image
             for index in self.context.permutation().tensor_split(-(-images // size)):
                 part = self.context.view(index)
                 self.count(part, self.context.look(part, training=True)[1])

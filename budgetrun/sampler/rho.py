@@ -1,4 +1,4 @@
-"""RHO: the examples whose loss can still be reduced, by a file of irreducible losses."""
+"""RHO: the examples whose loss can still be reduced, given a file of irreducible losses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RHO:
 
     The irreducible loss of an example is that of a network trained on held-out data alone; it is read from a file:
     `train_on=validation validation=0.5 scores=loss scores.of=validation` makes it, and the same `validation=0.5` uses
-    it. A mixed image's is the mean of its sources', by share (ours). The very view that was looked at is trained on.
+    it. A mixed image has the mean of its sources' losses, by share (ours). The view that was looked at is trained on.
     Source: Mindermann et al. 2022, and their code (pool 10: 32 of 320; CIFAR-10 in two halves). Their
     held-out network is the checkpoint of lowest validation loss, ours the last one. They train with AdamW at 0.001:
     with SGD at 0.1, a pool of 10 collapses on half of the digits (36%; 3: 98.9%, uniform 98.3%; budget 0.3, one seed).

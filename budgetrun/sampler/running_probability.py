@@ -1,4 +1,4 @@
-"""p-SGD and c-SGD: one draw per epoch, without replacement, by what the network thought of each example."""
+"""p-SGD and c-SGD: one draw per epoch, without replacement, by the network's past predictions for each example."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RunningProbability:
     def scores(self) -> Tensor:
         """s [n] before smoothing, in [0, 1]."""
         mean = self.total / self.visits
-        # with nothing seen yet max() is -inf; any constant gives the uniform first epoch
+        # before anything is seen, max() is -inf; any constant gives the uniform first epoch
         seen = torch.where(self.visits > 0, mean, -torch.inf)
         a = torch.where(self.visits > 0, mean, seen.max().clamp(min=0))
         return a * (1 - a) if self.score == "confusion" else a

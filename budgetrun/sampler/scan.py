@@ -15,7 +15,7 @@ class Scan:
     """Shuffled passes over the whole training set, with the learning-rate schedule compressed to the budget.
 
     After any number of updates, two examples' visits differ by at most 1.
-    Source: Arazo et al. 2021, "SGD with scan". Their code has no flag for it: a run of `200 x budget` epochs is the
+    Source: Arazo et al. 2021, "SGD with scan". Their code has no flag for it; a run of `200 x budget` epochs is the
     same.
     Cost of an update: `b (F + B)`.
     """

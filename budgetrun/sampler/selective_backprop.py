@@ -22,12 +22,12 @@ class SelectiveBackprop:
     included. With floor 0, `1 / (beta + 1)` of the candidates are kept on average. No re-weighting: biased to hard on
     purpose.
     Source: Jiang et al. 2019, algorithm 1, and their code (history 1024; beta 2 keeps the 33% of their CIFAR-10
-    runs; Arazo et al. 2021 use beta 3). A candidate is trained on in the very view that was looked at. Candidates are
-    looked at as many batches at a time as are expected to fill the queue, theirs one batch at a time; and theirs ends
-    each epoch with an update on what is left in the queue, here it waits for the next.
+    runs; Arazo et al. 2021 use beta 3). The view of a candidate that was looked at is the one trained on. A look covers
+    as many batches as are expected to fill the queue; their code looks at one batch at a time. Their code also ends
+    each epoch with an update on what is left in the queue; here that waits for the next epoch.
     In the code of Arazo et al., selective backprop with their option `ricap`, spelled as documented, trains without
     RICAP, and its mixup folds lambda to `max(lambda, 1 - lambda)`, unlike that of their other methods: neither is done
-    here, and both bear on how rows of theirs compare.
+    here, and both matter when rows are compared with theirs.
     Cost of an update: about `(beta + 1) b / stale F` of looks, then `b (F + B)`.
 
     prime: epochs at the start in which every candidate is kept without a look (their code: 1); they leave the
@@ -81,7 +81,7 @@ class SelectiveBackprop:
 
     @property
     def takes_long(self) -> bool:
-        """Where many candidates are expected, or were needed the last time; of the first looks nothing is known."""
+        """Whether many candidates are expected or were needed the last time; unknown before the first looks."""
         expected = self.candidates_for_one * self.context.batch_size
         return self.taken >= self.primed and max(expected, self.needed) > MANY
 
@@ -100,7 +100,7 @@ class SelectiveBackprop:
                     f"sampler=sb kept {kept_of_them} of its last {seen} candidates by their losses: {why} harder than "
                     "another; choose another sampler, or a smaller lr if the training diverged"
                 )
-            # as many batches as are expected to fill the queue, and no more at once than there are
+            # as many batches as are expected to fill the queue, but at most one epoch at once
             count = max(1, round((size - queued) * self.candidates_for_one / size)) * size
             count = min(count, math.ceil(self.context.n / size) * size)
             if self.stale > 1:  # of one epoch, which is looked at or is not
@@ -119,7 +119,7 @@ class SelectiveBackprop:
         return epoch < self.first or (epoch - self.first) % self.stale == 0
 
     def looked(self, count: int) -> list[Batch]:
-        """What is kept of the next candidates by the losses that they have now."""
+        """The next candidates that are kept by their current losses."""
         candidates = self.stream.take(count)
         losses, _ = self.context.look(candidates, training=self.looks == "train")
         if self.stale > 1:
@@ -131,7 +131,7 @@ class SelectiveBackprop:
         return [candidates[rows]] if len(rows) else []
 
     def remembered(self, count: int) -> list[Batch]:
-        """What is kept of the next candidates by the losses of their last look, in fresh views."""
+        """The next candidates that are kept by the losses of their last look, in fresh views."""
         if not len(self.order):
             self.order = self.context.permutation()
         index, self.order = self.order[:count], self.order[count:]

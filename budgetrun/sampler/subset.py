@@ -13,12 +13,12 @@ from budgetrun.contracts import Batch, Context, UserError, path
 
 @dataclass
 class Subset:
-    """Shuffled passes over the examples of the highest, or the lowest, scores in a file; the others are never seen.
+    """Shuffled passes over the examples with the highest, or the lowest, scores in a file; the others are never seen.
 
     A run with scores=... writes the file. A column `weight` in it weighs the losses, normalised to mean 1 over the
     subset. Equal scores are ranked at random.
-    Source: the second phase of forgetting events, EL2N, GraNd, ensembles, k-center, herding and one-off core-sets; the
-    scores name their papers.
+    Source: the second phase of forgetting events, EL2N, GraNd, ensembles, k-center, herding and one-off core-sets; see
+    the scores for the papers.
     Cost of an update: `b (F + B)`; the result's `flops_before` is the file's.
 
     file: path; with * or ?, or commas, several files whose mean counts. keep: part of the examples, in `(0, 1]`, or
@@ -71,7 +71,7 @@ class Subset:
         self.stream = context.stream(self.plan)
 
     def first(self, keep: float, ranked: Tensor, examples: int) -> Tensor:
-        """The first of `ranked` that are this part of so many examples."""
+        """The first of `ranked`: this part of a number of examples."""
         count = round(keep * examples)
         if count > len(ranked):
             of = "a class" if self.balanced else "all"

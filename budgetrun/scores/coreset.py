@@ -13,16 +13,16 @@ from budgetrun.coreset import choice
 
 @dataclass
 class CoreSetScores:
-    """The examples that a core-set method chooses with the run's last network; the others are not in the file.
+    """The examples that a core-set method chooses with the final network; the file leaves out the others.
 
-    The score is 1 for the first that is chosen and falls by 1/n, or 1 over the size of the class if `balanced`, from
-    one to the next: a sampler that keeps the highest scores keeps those that were chosen first. Methods with weights
-    (CRAIG, GRAD-MATCH) give the column `weight`, right for all of the file and not for a part of it.
-    Cost: `n F` at the end (GLISTER: and as many F as examples are held out).
+    The first example chosen scores 1, and each next one scores less by 1/n, or, if `balanced`, by 1 over the size of
+    its class. So a sampler that keeps the highest scores keeps the examples that were chosen first. Methods with
+    weights (CRAIG, GRAD-MATCH) add the column `weight`. The weights are right for the whole file, not for a part of it.
+    Cost: `n F` at the end (GLISTER: one more F per held-out example).
 
-    method: how to choose, a part of budgetrun/coreset/choice.py. keep: part of the examples to choose, in `(0, 1]`.
-    balanced: a part of each class, chosen in it.
-    counts: how many of each class, if balanced: its share, "round" or "ceil"; or "equal", the same number of each.
+    method: how to choose, see budgetrun/coreset/choice.py. keep: part of the examples to choose, in `(0, 1]`.
+    balanced: choose this part of each class, class by class.
+    counts: how many per class, if balanced: its share, rounded by "round" or "ceil"; or "equal", the same number each.
     """
 
     method: choice.Method

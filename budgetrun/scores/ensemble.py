@@ -14,17 +14,17 @@ from budgetrun.softmax import entropy
 
 @dataclass
 class Ensemble:
-    """How unsure of an example the networks of `members` points of the run are, evenly spaced, the last at its end.
+    """Uncertainty of the networks at `members` points of the run, evenly spaced, the last one at its end.
 
     With `p_e` the softmax of member e on the un-augmented image and p their mean over the E members:
     entropy            H(p) = -sum_k p_k log p_k
     mutual_information H(p) - mean_e H(p_e)
     variation_ratio    1 - (members that predict the most predicted class) / E
     errors             members that predict another class than the label
-    Source: Chitta et al. 2020, who select a training subset by an ensemble of hundreds of checkpoints; the definitions
-    are the standard ones, and the points of the run our choice, as the paper's own are not known to us. Of several runs
-    the files are averaged where they are read, which for the first three is not the ensemble of all their networks.
-    All four are columns of the file. Cost: `members x n F`, n of it at the end.
+    Source: Chitta et al. 2020, who select a training subset with an ensemble of hundreds of checkpoints. The
+    definitions are the standard ones. The points of the run are our choice; the paper's are not known to us. The files
+    of several runs are averaged when they are read; for the first three that is not the ensemble of all networks.
+    All four are columns of the file. Cost: `members x n F`, of which `n F` at the end.
 
     acquisition: which of them is the score. members: at least 2.
     """
@@ -42,13 +42,13 @@ class Ensemble:
 
     def start(self, context: Context) -> None:
         self.context = context
-        self.due = 0  # points of the run that are past
-        self.taken = 0  # members so far: fewer than points where an update passes several
+        self.due = 0  # points of the run that have passed
+        self.taken = 0  # members so far; fewer than points if one update passes several
         self.sum, self.votes = torch.zeros(2, context.n, context.classes, device=context.device)
         self.entropies = torch.zeros(context.n, device=context.device)
 
     def passed(self) -> int:
-        """How many points of the run are past; at the last one `scores` takes the network."""
+        """How many points of the run have passed; `scores` takes the network at the last one."""
         return min(int(self.members * self.context.progress()), self.members - 1)
 
     @property

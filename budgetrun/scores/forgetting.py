@@ -1,4 +1,4 @@
-"""Forgetting events: how often the training lost an example that it had right."""
+"""Forgetting events: how often an example that was classified correctly is misclassified again."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ class Forgetting:
     """How often an example goes from correct to wrong between two consecutive presentations.
 
     A presentation is the training forward pass: before the update, in training mode, on the augmented image. Costs
-    nothing besides the run. Source: Toneva et al. 2019, and their code.
-    An image of several sources is a presentation of the one that it shows most of, correct if that one's label is
-    predicted (ours; of one source it is the published one). Twice in a batch is one presentation, correct if all are.
+    nothing beyond the run. Source: Toneva et al. 2019, and their code.
+    A mixed image is a presentation of the source that it shows most of, and is correct if that source's label is
+    predicted (ours; without mixing, this is the published definition). An example that occurs twice in a batch has one
+    presentation, which is correct if all its images are.
 
-    never: what an example gets that was never correct, or never seen. "epochs": the largest number of presentations
-    of any example, as in the authors' code, where it is the number of epochs; more than anything that was learnt can
-    get. "zero": as counted, as in DeepCore's.
+    never: the score of an example that was never correct, or never seen. "epochs": the largest number of presentations
+    of any example, which is more than any learned example can reach; in the authors' code it is the number of epochs.
+    "zero": the events as counted, as in DeepCore.
     """
 
     never: str
@@ -40,7 +41,7 @@ class Forgetting:
         before = self.correct[index]
         self.correct.scatter_reduce_(0, index, (logits.argmax(1) == label).float(), "amin", include_self=False)
         now = self.correct[index]
-        # an example that is here twice is written twice, with the same value
+        # an example that occurs twice is written twice, with the same value
         self.events[index] = self.events[index] + (before > now)
         self.learnt[index] = torch.maximum(self.learnt[index], now)
         self.presentations[index] = self.presentations[index] + 1

@@ -15,11 +15,11 @@ from budgetrun.contracts import Batch, Context
 class GraNd:
     """`||d loss_i / d parameters||_2` of every un-augmented image at the end of the run, of the run's own loss.
 
-    Source: Paul et al. 2021, for one training: several files are averaged where they are read, and their code's advice
-    is at least 10. A run with few epochs scores early in training, as they do.
+    Source: Paul et al. 2021, for one training run. Several files are averaged when they are read; the authors' code
+    recommends at least 10. A run with few epochs scores early in training, as they do.
     parameters: "all", as they do; `n (F + B)` at the end. "last": those of the last linear layer, weights and bias, as
-    DeepCore does; `n F` at the end. Their gradient is g [h, 1]^T, h the layer's input and g the loss's gradient by the
-    logits, `softmax - onehot` of the cross-entropy, so the norm is `||g|| sqrt(||h||^2 + 1)`.
+    DeepCore does; `n F` at the end. Their gradient is g [h, 1]^T, with h the layer's input and g the gradient of the
+    loss by the logits (`softmax - onehot` for the cross-entropy), so the norm is `||g|| sqrt(||h||^2 + 1)`.
     """
 
     parameters: str

@@ -13,12 +13,12 @@ from budgetrun.softmax import entropy, errors
 
 
 def el2n(logits: Tensor, label: Tensor) -> Tensor:
-    """||p - onehot(label)||_2, [B], p the softmax of logits [B, classes], label [B, 1]. Source: Paul et al. 2021."""
+    """||p - onehot(label)||_2, [B]; p: softmax of logits [B, classes], label: [B, 1]. Source: Paul et al. 2021."""
     return errors(logits, label, torch.ones_like(logits[:, :1])).norm(dim=1)
 
 
 def margin(logits: Tensor, label: Tensor) -> Tensor:
-    """max of p over the other classes, minus p(label): in [-1, 1], above 0 where the prediction is wrong."""
+    """The largest p of the other classes minus p(label): in [-1, 1], above 0 if the prediction is wrong."""
     p = logits.softmax(1)
     return p.scatter(1, label, -torch.inf).amax(1) - p.gather(1, label)[:, 0]
 
@@ -28,14 +28,14 @@ SCORES = {"el2n": el2n, "margin": margin, "entropy": lambda logits, label: entro
 
 @dataclass
 class LogitScores:
-    """A score of every example's un-augmented image at the end of the run; higher is harder for all of them.
+    """A score of every un-augmented image at the end of the run; higher always means harder.
 
-    score: "loss" is the run's own loss; the others are functions of the softmax p, see there. EL2N is the published
-    score of one run: several files are averaged where they are read, and the advice of the authors' code is at least
-    10. A run with few epochs scores early in training, as they do.
-    of: "training", or "validation" to score the held-out examples. With `train_on=validation` those are the training
-    examples: their irreducible losses, for RHO.
-    Cost: `n F` at the end, in the file's cost.
+    score: "loss" is the run's own loss; the others are functions of the softmax p. EL2N is the published score of one
+    run. Several files are averaged when they are read; the authors' code recommends at least 10. A run with few epochs
+    scores early in training, as they do.
+    of: "training", or "validation" to score the held-out examples. With `train_on=validation` the run trains
+    on the held-out part, and "validation" scores the ordinary training examples: RHO's irreducible losses.
+    Cost: `n F` at the end, included in the file's cost.
     """
 
     score: str

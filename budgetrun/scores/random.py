@@ -13,7 +13,7 @@ from budgetrun.contracts import Batch, Context
 
 @dataclass
 class RandomScores:
-    """Every example gets a uniform number in `[0, 1)`, by the seed of the run. Costs nothing besides the run."""
+    """Every example gets a uniform number in `[0, 1)`, drawn with the run's seed. Costs nothing beyond the run."""
 
     def start(self, context: Context) -> None:
         self.context = context
