@@ -1,1 +1,1 @@
-"""Steps of the augmentation, batched on the device."""
+"""Augmentation steps, batched on the device."""

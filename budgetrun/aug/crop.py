@@ -53,8 +53,8 @@ class Crop:
 def places(
     count: int, channels: int, height: int, width: int, padding: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Where in the flat padded images each row [count, channels, height] of the top left crop begins, and how much
-    further on [(2 padding + 1)^2] it does for each other crop."""
+    """Where in the flat padded images each row [count, channels, height] of the top left crop begins, and the
+    offset [(2 padding + 1)^2] of each other crop from it."""
     tall, wide = height + 2 * padding, width + 2 * padding
     rows = torch.arange(0, count * channels * tall * wide, wide, device=device).view(count, channels, tall)
     steps = torch.arange(2 * padding + 1, device=device)

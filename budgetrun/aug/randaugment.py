@@ -102,7 +102,7 @@ class RandAugment:
     def __call__(self, batch: Batch, random: Random) -> Batch:
         count, _, height, width = batch.images.shape
         space = RANGES[self.ranges](self.magnitude, height, width)
-        # they are made for whole pixel values, which mixtures do not have
+        # the operations need whole pixel values, which mixtures do not have
         images = batch.images.round().to(torch.uint8)
         for _ in range(self.operations):
             choice = random.host.integers(len(space), size=count)

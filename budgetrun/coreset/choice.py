@@ -51,7 +51,7 @@ class Method(Protocol):
 
 @runtime_checkable
 class NeedsValidation(Protocol):
-    """A method that says whether it is given the held-out examples too."""
+    """A method that says whether it needs the held-out examples too."""
 
     needs_validation: bool
 
@@ -76,7 +76,7 @@ COUNTS = ("round", "ceil", "equal")
 
 
 def check_counts(counts: str) -> None:
-    """Raise ValueError if there is no such way to count."""
+    """Raise ValueError if `counts` is unknown."""
     if counts not in COUNTS:
         raise ValueError(f"counts={counts} is not one of {', '.join(COUNTS)}")
 
@@ -110,7 +110,7 @@ def groups(context: Context, fraction: float, balanced: bool, counts: str) -> It
 def choose(context: Context, method: Method, fraction: float, balanced: bool, counts: str) -> Chosen:
     """Choose a part of the training examples, of each class if `balanced`, with the current network.
 
-    counts: how many of each class, if `balanced`: its share, as "round" or "ceil" make it whole; or "equal", the same
+    counts: how many of each class, if `balanced`: its share, rounded by "round" or "ceil"; or "equal", the same
     number of each, and all of a class that has fewer.
     Looks at every un-augmented example once, and at the held-out ones if the method needs them; all is charged.
     """

@@ -15,11 +15,11 @@ PAIRS = 2**24  # pairs of examples that are compared at a time
 
 @dataclass
 class Craig:
-    """craig on the gradients of the last bias, as the authors' code does.
+    """`craig` on the gradients of the last bias, as in the authors' code.
 
     By mistake, their code takes the first example of each class second, whatever its gain; here its gain decides.
-    They choose by augmented images, here by the images as they are. The warm-up in the first 20 of their 200 epochs is
-    one of the learning rate.
+    They choose by augmented images, here by the images as they are. The warm-up in the first 20 of their 200 epochs
+    concerns the learning rate.
     """
 
     def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -30,7 +30,7 @@ def craig(gradients: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """`count` of the gradients [m, d] by greedy facility location, and how many gradients are nearest to each.
 
     Greedy for `F(S) = sum_i max_{j in S} s_ij`, with `s_ij = max distance - ||g_i - g_j||`. Source: Mirzasoleiman et
-    al. 2020, and their code. It stores `m^2` numbers; raises UserError above 4 GiB. Each choice waits for the host.
+    al. 2020, and their code. It stores `m^2` numbers; raises UserError above 4 GiB. The host waits for each choice.
     """
     m = len(gradients)
     if 4 * m * m > 2**32:

@@ -21,7 +21,7 @@ class Glister:
     sampling: 98.5%; means of 3 seeds). So here the choice is by class.
     greedy: "stochastic", one example at a time, the best of a few random ones, as in every configuration that the
     authors released; or "rounds", equal parts of the best at once, their "RGreedy". step: of the Taylor approximation,
-    at least 0; their code takes the learning rate. rounds: of greedy=rounds, at least 1.
+    at least 0; their code uses the learning rate. rounds: of greedy=rounds, at least 1.
     """
 
     step: float
@@ -54,7 +54,7 @@ def stochastic(
     gradient of the validation loss, of logits [v, classes] and labels [v], after one step of this size along the sum of
     what is chosen so far; for the last bias, the logits are linear in that step. Source: Killamsetty et al. 2021
     (GLISTER), its Taylor approximation and their code's "Stochastic" (Mirzasoleiman et al. 2015, epsilon 0.01).
-    Waits for nothing.
+    The host does not wait.
     """
     candidates = int(len(gradients) / count * math.log(100))
     left = torch.arange(len(gradients), device=gradients.device)
@@ -74,7 +74,7 @@ def in_rounds(gradients: Tensor, logits: Tensor, labels: Tensor, count: int, ste
     """`count` of the gradients as in `stochastic`, but an equal part of them in each round: the best products of all.
 
     Where the rounds do not divide the count, their parts differ by one; their code takes the smaller part in each, and
-    more rounds. Source: their code's "RGreedy". (DeepCore's never refreshes the gradient.) Waits for nothing.
+    more rounds. Source: their code's "RGreedy". (DeepCore's never refreshes the gradient.) The host does not wait.
     """
     chosen = torch.empty(0, dtype=torch.int64, device=gradients.device)
     available = torch.zeros(len(gradients), device=gradients.device)

@@ -12,7 +12,7 @@ from budgetrun.coreset.choice import Seen
 
 @dataclass
 class GradMatch:
-    """gradmatch; if it ends early, random examples of weight 1 fill the count, as in the authors' code.
+    """`gradmatch`; if it ends early, random examples of weight 1 fill the count, as in the authors' code.
 
     gradients: "row", of the last layer's weights and bias for the example's own class alone, as in the authors'
     configurations for CIFAR-10 ("PerClassPerGradient"); of all of the "last" layer; or of its "bias" alone.
@@ -32,7 +32,7 @@ class GradMatch:
     def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
         errors = seen.errors()
         inputs = torch.ones_like(seen.features[:, :1]) if self.gradients == "bias" else seen.inputs()
-        if self.gradients == "row":  # of examples of one class one column, and of more of them as many
+        if self.gradients == "row":  # one column per class that occurs
             own = torch.nn.functional.one_hot(seen.labels, errors.shape[1])
             errors = (errors * own)[:, seen.labels.unique()]
         index, weights = gradmatch(errors, inputs, count, self.regularization)
@@ -46,9 +46,9 @@ def gradmatch(errors: Tensor, inputs: Tensor, count: int, regularization: float)
 
     Gradient i is the outer product of errors[i] and inputs[i], [m, C] and [m, D], as a linear layer's is.
     Orthogonal matching pursuit for `min_w ||sum_i g_i - sum_{j in S} w_j g_j||^2 + regularization ||w||^2`: choose the
-    gradient of the largest product with what is left, solve for the weights of all chosen, drop the most negative
+    gradient with the largest product with the residual, solve for the weights of all chosen, drop the most negative
     while there is one. It ends early where nothing is left to match. Source: Killamsetty et al. 2021 (GRAD-MATCH), and
-    their code, which drops negative weights the same way. A choice waits for the host.
+    their code, which drops negative weights the same way. The host waits for each choice.
     """
 
     def with_all(gradient: Tensor) -> Tensor:  # its products [m]
@@ -89,7 +89,7 @@ def gradmatch(errors: Tensor, inputs: Tensor, count: int, regularization: float)
 
 
 def factored(gram: Tensor) -> Tensor:
-    """Cholesky factor of a matrix [k, k]; with many rows in parts, so that a signal can interrupt.
+    """Cholesky factor of a matrix [k, k]; many rows are factored in parts, so that a signal can interrupt.
 
     5,000 rows at once take 1.2 s on one core.
     """

@@ -12,7 +12,7 @@ from budgetrun.coreset.choice import Seen
 
 @dataclass
 class Herding:
-    """herding on the features."""
+    """`herding` on the features."""
 
     def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, None]:
         return herding(seen.features, count), None
@@ -22,7 +22,7 @@ def herding(features: Tensor, count: int) -> Tensor:
     """`count` of the points [m, D] in order, each the one that brings the mean of the chosen nearest to that of all.
 
     Source: Welling 2009, in the features' own space and without repetition. (DeepCore takes the
-    farthest instead of the nearest.) Waits for nothing.
+    farthest instead of the nearest.) The host does not wait.
     """
     mean, squares = features.mean(0), features.square().sum(1)
     taken = torch.zeros_like(squares)

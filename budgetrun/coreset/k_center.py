@@ -22,7 +22,7 @@ class KCenter:
 def k_center_greedy(features: Tensor, count: int, first: Tensor) -> Tensor:
     """`count` of the points [m, D] in order: `first` [1], then always the one farthest from all chosen ones.
 
-    Source: Sener & Savarese 2018, k-Center-Greedy, Euclidean. Waits for nothing.
+    Source: Sener & Savarese 2018, k-Center-Greedy, Euclidean. The host does not wait.
     """
     squares = features.square().sum(1)
     distance = torch.full_like(squares, torch.inf)  # squared, of each to the nearest of the chosen

@@ -43,7 +43,7 @@ class Asymmetric:
     map: "pairs", class c is mistaken for `c + 1`, the last for the first (the pair flips of Han et al. 2018, any number
     of classes); "cifar10", truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog (Patrini et al. 2017;
     the other five classes stay clean, so half of `rate` of all labels are wrong); "cifar100", the next class of the
-    same superclass, the last one's is the first (Patrini et al. 2017).
+    same superclass, and for the last one the first (Patrini et al. 2017).
     Published code flips each label of such a class with probability `rate`; here the count is exact. Patrini's code
     for CIFAR-100 treats five consecutive labels as a superclass, which is wrong (the labels are in alphabetical order),
     and much later code does the same. Here it is the true superclass.

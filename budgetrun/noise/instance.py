@@ -21,7 +21,7 @@ class Instance:
     truncated to `[0, 1]`. A flipped label becomes c with probability `softmax_c(x_i W_y)`, without the true class y:
     `x_i` are the pixel values 0 .. 255 and `W_y` [pixels, classes] is a standard normal matrix of class y.
     Source: Xia et al. 2020, the released code. There, example i is flipped with probability `q_i`: where a uniform
-    `u_i < q_i`. Here, those of the `round(rate x N)` smallest `u_i / q_i` are flipped: the count is exact, and the
+    `u_i < q_i`. Here, those with the `round(rate x N)` smallest `u_i / q_i` are flipped: the count is exact, and the
     threshold 1 moves a little (at a rate near 0 more: cut off at 0, the distribution's mean is above `rate`). With
     pixel values up to 255 the logits differ by thousands and the softmax is an argmax, there as here: equal images of a
     class are mistaken for the same class. On Fashion-MNIST, 63% of a class's flips go to one class and 20% to a second

@@ -1,4 +1,4 @@
-"""A boolean computed on the device, on which the host decides."""
+"""A boolean computed on the device, for a decision on the host."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from budgetrun.contracts import Batch, Context
 
 @dataclass
 class ActiveBias:
-    """Draws with probability `P ∝ q + epsilon`, or weighs by `q + epsilon`; q is the network's uncertainty so far.
+    """Draws with probability `P ∝ q + epsilon`, or weights by `q + epsilon`; q is the network's uncertainty so far.
 
     With H the `p(label)` of all the example's training passes so far, m their mean and v their variance (population):
     `score=variance`: `q = sqrt(v + v^2 / (|H| - 1))`; `score=closeness`: `q = m (1 - m)`, how near m is to the
@@ -23,13 +23,13 @@ class ActiveBias:
     epoch or pass.
     Source: Chang et al. 2017, after public code: Song's ActiveBias (WPV; epsilon 0.2, warm-up 15 of 200 epochs) and
     AllenAI's cartography (both q). We found none for the two that draw: drawing with replacement is our choice.
-    An example with fewer than 2 visits (for the closeness: with none) has the mean q of the others (ours; in the code
+    An example with fewer than 2 visits (closeness: with none) has the mean q of the others (ours; in the code
     of Song et al. 2020 its q is 0). A mixed image is a visit of each source by its share, with the p of the
     source's own label, and has its sources' weights by share.
     Cost of an update: `b (F + B)`.
 
-    warmup: part of the budget at the start that is uniform; the pass in which it ends is finished.
-    epsilon: at least 0; or null for the mean q of the moment, which is ours.
+    warmup: part of the budget, at the start, that is uniform; the pass in which it ends is completed.
+    epsilon: at least 0; or null for the current mean q, which is ours.
     """
 
     score: str

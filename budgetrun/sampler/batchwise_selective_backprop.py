@@ -18,7 +18,7 @@ class BatchwiseSelectiveBackprop:
     The percentile is `(i + 1/2) / b` for the i-th smallest loss of the batch, from 0. No re-weighting: biased to hard
     on purpose.
     Source: selective backprop of mosaicml/composer (keep 0.5, begin 0.5, end 0.9, interrupt 2, in training mode).
-    Their option to look at images of lower resolution is not implemented.
+    Their option to look at images at a lower resolution is not implemented.
     Cost of an update that chooses: `b F` of looks, then `int(keep x b) (F + B)`; of the others: `b (F + B)`.
 
     keep: part of a batch, in `(0, 1]`; 1 looks at nothing. begin, end: the part of the budget in which it chooses, from

@@ -17,15 +17,15 @@ class CoreSet:
     """`warmup` passes over everything, then shuffled passes over a core-set, chosen anew after `every` passes.
 
     Losses are weighted by the method's weights, normalised to mean 1.
-    Source: CRAIG, GRAD-MATCH and GLISTER: the definitions are in budgetrun/coreset, and the options are those of their
-    authors' code: CRAIG takes the same number of each class, at every pass, and normalises over the core-set;
-    GRAD-MATCH rounds each class's part up and normalises each batch; both of CORDS choose anew every 20 passes.
+    Source: CRAIG, GRAD-MATCH and GLISTER. The definitions are in budgetrun/coreset; the options follow the authors'
+    code. CRAIG takes the same number of each class, chooses anew after every pass, and normalises over the core-set;
+    GRAD-MATCH rounds each class's part up and normalises each batch; the two in CORDS choose anew every 20 passes.
     Cost of a choice: `n F` (GLISTER: one more F per held-out example); of an update: `b (F + B)`.
 
     method: how to choose, one of budgetrun/coreset. fraction: of the examples, in `(0, 1]`. every: passes over the
-    core-set, the epochs of the papers, or null to choose once. balanced: choose this part of each class.
+    core-set (the papers' epochs) between choices, or null to choose once. balanced: choose this part of each class.
     counts: how many per class, if balanced: its share, rounded by "round" or "ceil"; or "equal", the same number each.
-    normalize: the weights to mean 1 over the core-"set", or in each "batch".
+    normalize: scale the weights to mean 1 over the core-"set", or in each "batch".
     """
 
     method: choice.Method

@@ -27,7 +27,7 @@ class HardBatches:
     Cost of an update: `b (F + B)`.
 
     delta: part of the batches in a round, in `(0, 1]`. shuffle: cut the batches from one random order of the data;
-    false: from the data set's own, as published, in which neighbours may be of one class.
+    false: from the data set's own order, as published, where neighbours may share a class.
     """
 
     delta: float

@@ -29,8 +29,8 @@ class ImportanceSampling:
 
     pool: multiple of the batch size, in `[1, 1000]`. threshold: null for eq. 29. momentum: in `[0, 1)`.
     score: the "bound" on the gradient norm, or the "loss", as in Hu 2021 with the same algorithm.
-    weights: whether to re-weight; without, as in Hu 2021, the drawn images are biased to high scores on purpose.
-    looks: the model's mode, "eval" as in Katharopoulos & Fleuret's code or "train" as in Hu's; there BatchNorm takes
+    weights: whether to re-weight; without weights, as in Hu 2021, draws are biased to high scores on purpose.
+    looks: the model's mode, "eval" as in Katharopoulos & Fleuret's code or "train" as in Hu's; there BatchNorm sees
     the pool as a whole, here in parts of b images.
     replacement: whether pools and uniform batches are drawn with replacement, as in Katharopoulos & Fleuret's code, or
     from shuffled passes over the training set, as uniform sampling does.
@@ -93,7 +93,7 @@ class ImportanceSampling:
         return batch
 
     def update(self, batch: Batch, losses: Tensor, logits: Tensor) -> Tensor:
-        """Move the gate by the distribution g [B] of this batch, and return g."""
+        """Update the gate with the distribution g [B] of this batch, and return g."""
         score = losses if self.score == "loss" else self.context.logit_gradients(logits, batch).norm(dim=1)
         total = score.sum()
         # everything solved, or a loss that is not a number, which the loop reports: no preference

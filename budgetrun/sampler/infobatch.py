@@ -14,7 +14,7 @@ from budgetrun.sampler._history import LatestLosses
 
 @dataclass
 class InfoBatch:
-    """Each epoch is a shuffled pass that drops an example with less than the mean loss with probability `ratio`.
+    """Each epoch is a shuffled pass that drops each example of below-mean loss with probability `ratio`.
 
     Of these easy examples, those that are kept have the weight `1 / (1 - ratio)`, and all others 1, so that an epoch's
     sum of weighted gradients has the full pass's as its expectation (for images of one source; a mixed image has its

@@ -29,8 +29,8 @@ class OrderedSGD:
             while `q = s`.
     accuracy: of the s images of each update in training mode, before it, averaged over the epoch at no cost
         (running: their code for wide networks), or of a pass over all examples in training mode between two epochs,
-        `n F` (pass: their other program). An image of several sources is right by the share of the class predicted.
-    thresholds: increasing, in `(0, 1]`; none is plain SGD.
+        `n F` (pass: their other program). An image of several sources is correct by the share of the predicted class.
+    thresholds: increasing, in `(0, 1]`; with none it is plain SGD.
     """
 
     thresholds: list[float]

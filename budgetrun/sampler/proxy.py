@@ -20,8 +20,8 @@ class Proxy:
     2020, chooses a part of the data by a small network, once and beforehand. With SGD at 0.1 on the digits, a pool of 3
     collapses (41%; 2: 97.8%, uniform 97.8%; budget 0.3, one seed).
     Published: the small network goes through all batches before the large one's training, looks in training mode, and
-    learns from every fourth; the large one sees the same batches and trains on what was marked in them. Here both train
-    in one run, the proxy learns at every update and looks in evaluation mode, and its cost is charged.
+    learns from every fourth; the large one sees the same batches and trains on the images marked in them. Here both
+    train in one run, the proxy learns at every update and looks in evaluation mode, and its cost is charged.
     Cost of an update: `pool b F' + b (F' + B')` of the proxy, then `b (F + B)`.
 
     model: the proxy, as in the group model. pool: multiple of the batch size.

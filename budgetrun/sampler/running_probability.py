@@ -25,7 +25,7 @@ class RunningProbability:
     score: "probability" or "confusion", what an epoch's draw prefers.
     credit: what a mixed image teaches about its sources. "sources" updates each source by its share, with the
     probability of that source's own label. "as_published" updates the example that was drawn for the image's row,
-    with weight 1 and its own label, as the released code does: right for mixup up to the share, but near-noise for
+    with weight 1 and its own label, as the released code does: right for mixup up to the share, but nearly noise for
     RICAP, whose row i is made of other examples than i in 97% of the cases. Without mixing the two are the same.
     """
 

@@ -27,18 +27,18 @@ class SelectiveBackprop:
     each epoch with an update on what is left in the queue; here that waits for the next epoch.
     In the code of Arazo et al., selective backprop with their option `ricap`, spelled as documented, trains without
     RICAP, and its mixup folds lambda to `max(lambda, 1 - lambda)`, unlike that of their other methods: neither is done
-    here, and both matter when rows are compared with theirs.
+    here, and both matter in comparisons with their results.
     Cost of an update: about `(beta + 1) b / stale F` of looks, then `b (F + B)`.
 
     prime: epochs at the start in which every candidate is kept without a look (their code: 1); they leave the
         history empty.
     stale: every stale-th epoch is looked at (Stale-SB of the paper; 1 looks at all). In the epochs between, a candidate
-        has the loss of its last look: nothing is charged, the loss enters the history again, chance decides anew, and
+        has the loss of its last look: nothing is charged, the loss enters the history again, the draw is repeated, and
         what is kept is trained on in a fresh view. The first epoch that begins after the priming is looked at, and so
         is what is left of an epoch in which the priming ends (their code looks during the priming, too, and uses that
         in the `stale - 1` epochs after it). Under mixing, an example has the mean, by share, of the losses of the
-        images that it was in, and counts as the hardest if it was in none; what is kept at one time is mixed with each
-        other.
+        images that it was in, and counts as the hardest if it was in none; candidates kept at the same time are mixed
+        with each other.
     floor: the least probability of keeping, in `[0, 1]` (0 in both papers' code by default).
     looks: eval; or train, as the code of Hu et al. 2021 looks: BatchNorm uses and learns from the candidates.
     """

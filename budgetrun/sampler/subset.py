@@ -15,13 +15,13 @@ from budgetrun.contracts import Batch, Context, UserError, path
 class Subset:
     """Shuffled passes over the examples with the highest, or the lowest, scores in a file; the others are never seen.
 
-    A run with scores=... writes the file. A column `weight` in it weighs the losses, normalised to mean 1 over the
+    A run with scores=... writes the file. A column `weight` in it weights the losses, normalised to mean 1 over the
     subset. Equal scores are ranked at random.
     Source: the second phase of forgetting events, EL2N, GraNd, ensembles, k-center, herding and one-off core-sets; see
     the scores for the papers.
     Cost of an update: `b (F + B)`; the result's `flops_before` is the file's.
 
-    file: path; with * or ?, or commas, several files whose mean counts. keep: part of the examples, in `(0, 1]`, or
+    file: path; with * or ?, or commas, several files, which are averaged. keep: part of the examples, in `(0, 1]`, or
     null for all that are in the file. order: "highest" or "lowest" scores are kept. balanced: the same part of every
     class.
     """

@@ -23,10 +23,10 @@ class Ensemble:
     errors             members that predict another class than the label
     Source: Chitta et al. 2020, who select a training subset with an ensemble of hundreds of checkpoints. The
     definitions are the standard ones. The points of the run are our choice; the paper's are not known to us. The files
-    of several runs are averaged when they are read; for the first three that is not the ensemble of all networks.
+    of several runs are averaged when they are read; for the first three that differs from the joint ensemble.
     All four are columns of the file. Cost: `members x n F`, of which `n F` at the end.
 
-    acquisition: which of them is the score. members: at least 2.
+    acquisition: which of the four is the score. members: at least 2.
     """
 
     members: int
@@ -61,7 +61,7 @@ class Ensemble:
             self.take()
 
     def take(self) -> None:
-        """One more member: the network as it is."""
+        """Add a member: the current network."""
         p = torch.cat([self.context.look(part)[1] for part in self.context.everything()]).softmax(1)
         self.taken += 1
         self.sum += p
