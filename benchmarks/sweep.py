@@ -1,4 +1,4 @@
-"""(f) Runs a minute of a sweep, by how it is launched: `python -m benchmarks.sweep dataset=digits budget=0.3`.
+"""(f) Runs per minute of a sweep, by how it is launched: `python -m benchmarks.sweep dataset=digits budget=0.3`.
 
 Before that, the processor seconds that a sweep of 1,000 jobs takes to check them, and to find all of them finished. The
 runs that are launched differ in their seed alone. `model=resnet18 device=cuda --jobs 1,2,4` shows how many a GPU holds.
@@ -39,7 +39,7 @@ def main() -> None:
         },
     }
     print(f"\n### (f) A sweep: {options.runs} runs of `{' '.join(typed)}`\n")
-    print("| launched as | seconds | runs a minute | of the first |\n| --- | --- | --- | --- |")
+    print("| launched as | seconds | runs per minute | of the first |\n| --- | --- | --- | --- |")
     first = None
     for name, lines in ways.items():
         seconds = took(lines)
