@@ -12,7 +12,7 @@ from typing import Any
 from unittest import mock
 
 import hydra
-import optuna  # noqa: F401  its log goes to what stderr is at its first import, which no test may capture
+import optuna  # noqa: F401  its log keeps the stderr of its first import, which must not be a test's
 import pytest
 import yaml
 from cli import CHECKOUT, CONF, here, listing, refused
