@@ -15,7 +15,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from budgetrun.errors import UserError
-from budgetrun.launch import slurm
 from budgetrun.launch.command import CONF
 from budgetrun.launch.help import help_page
 
@@ -54,7 +53,7 @@ class BudgetSweeper(Sweeper):
 
 
 class SlurmQueue(Launcher):
-    """The name and options of hydra/launcher=submitit_slurm. Our sweeper passes them to slurm.SlurmLauncher."""
+    """What Hydra makes of hydra/launcher=submitit_slurm. Our sweeper gives its options to slurm.SlurmLauncher."""
 
     def __init__(self, **options: Any) -> None:
         pass
@@ -91,9 +90,6 @@ def register() -> None:
         plugin.__module__ = PLACE
         plugins.register(plugin)
     store.store("budgetrun", SweeperOptions, group="hydra/sweeper", provider="budgetrun")
-    # replaces hydra-submitit-launcher's options
-    options = OmegaConf.merge({"_target_": f"{PLACE}.SlurmQueue"}, slurm.OPTION)
-    store.store("submitit_slurm", options, group="hydra/launcher", provider="budgetrun")
     if "optuna.yaml" in store.list("hydra/sweeper"):  # it minimises what a job returns, and ours return the accuracy
         node = store.load("hydra/sweeper/optuna.yaml").node
         node.direction = "maximize"

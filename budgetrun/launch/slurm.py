@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from omegaconf import OmegaConf
-
 from budgetrun.errors import STOPPING, Interrupted, UserError, one_line
 from budgetrun.folder.run import commit
 
@@ -48,41 +46,41 @@ SLOWEST = 30.0  # longest time in seconds between two queries to Slurm while a s
 class SlurmLauncher:
     """Submits a sweep as a job array. It implements `hydra/launcher=submitit_slurm`.
 
-    The options are those of sbatch, under the names that hydra-submitit-launcher gives them. `wait` and `runs_per_job`
-    are our own, as are the final state of a job (a failed run makes a FAILED job) and the handling of signals.
+    conf/hydra/launcher/submitit_slurm.yaml has the options' values and meanings. They are those of sbatch, under the
+    names that hydra-submitit-launcher gives them, except for `wait` and `runs_per_job`, our own. So are the final state
+    of a job (a failed run makes a FAILED job) and the handling of signals.
     """
 
-    wait: bool = True  # wait until the last job has ended, and report what happens; false: submit and exit
-    runs_per_job: int = 1  # for small runs: how many share a job, one after another in one process
-    array_parallelism: int = 256  # how many jobs may run at a time
+    wait: bool
+    runs_per_job: int
+    array_parallelism: int
 
-    partition: str | None = None  # None, here and below, is Slurm's default
-    account: str | None = None
-    qos: str | None = None
-    timeout_min: int = 60  # a job's time limit in minutes
-    signal_delay_s: int = 120  # seconds before the limit at which a job saves and goes back to the queue
-    max_num_timeout: int = 100  # how often a job may go back like this before it fails
+    partition: str | None
+    account: str | None
+    qos: str | None
+    timeout_min: int
+    signal_delay_s: int
+    max_num_timeout: int
 
-    cpus_per_task: int | None = None  # a job's CPUs, and the threads of torch
-    gpus_per_node: int | None = None  # a job's GPUs; a run uses one
-    mem_gb: float | None = None  # a job's memory
-    gres: str | None = None
-    constraint: str | None = None
-    exclude: str | None = None
-    cpus_per_gpu: int | None = None
-    gpus_per_task: int | None = None
-    mem_per_gpu: str | None = None
-    mem_per_cpu: str | None = None
-    nodes: int = 1  # a run is one process on one node
-    tasks_per_node: int = 1
+    cpus_per_task: int | None
+    gpus_per_node: int | None
+    mem_gb: float | None
+    gres: str | None
+    constraint: str | None
+    exclude: str | None
+    cpus_per_gpu: int | None
+    gpus_per_task: int | None
+    mem_per_gpu: str | None
+    mem_per_cpu: str | None
+    nodes: int
+    tasks_per_node: int
 
-    name: str = "budgetrun"  # in the queue
-    comment: str | None = None
-    # any other sbatch option; true stands for an option without a value
-    additional_parameters: dict[str, Any] = field(default_factory=lambda: {"requeue": True})
-    setup: list[str] | None = None  # shell commands before the runs: [module load cuda, source venv/bin/activate]
-    submitit_folder: str = "${hydra.sweep.dir}/.submitit/%j"  # for logs and submitit's files; %j is the job number
-    stderr_to_stdout: bool = True  # one log per job
+    name: str
+    comment: str | None
+    additional_parameters: dict[str, Any] | None
+    setup: list[str] | None
+    submitit_folder: str
+    stderr_to_stdout: bool
 
     def __post_init__(self) -> None:
         for key in ("runs_per_job", "array_parallelism", "timeout_min", "cpus_per_task", "mem_gb"):
@@ -172,6 +170,8 @@ class SlurmLauncher:
         ours = ("wait", "runs_per_job", "max_num_timeout", "submitit_folder")
         other = {"timeout_min": "time", "name": "job_name", "tasks_per_node": "ntasks_per_node"}
         values = {other.get(k, k): v for k, v in vars(self).items() if k not in (*ours, "mem_gb", "setup")}
+        # a job that Slurm may not requeue could not go on after its time limit or a preemption
+        values["additional_parameters"] = {"requeue": True} | (self.additional_parameters or {})
         if self.mem_gb is not None:
             values["mem"] = f"{round(1024 * self.mem_gb)}MB"
         # where Slurm does not confine a job to its CPUs, torch would start a thread for each CPU of the machine; since
@@ -205,11 +205,6 @@ class SlurmLauncher:
             pause = min(SLOWEST, 1.3 * pause) if say == said else 1.0
             said = say
             time.sleep(pause)
-
-
-# the option as Hydra stores it; additional_parameters accepts any other option of sbatch
-OPTION = OmegaConf.create(vars(SlurmLauncher()))
-OmegaConf.set_struct(OPTION.additional_parameters, False)
 
 
 @dataclass

@@ -25,7 +25,9 @@ import torch
 from cli import CHECKOUT, Done, environment, here, process, refused, started
 from states import assert_as_quiet, assert_identical, times, without_clocks
 
-from budgetrun.launch.slurm import SlurmLauncher
+from budgetrun.launch.command import composed
+from budgetrun.launch.plugins import register
+from budgetrun.launch.sweep import slurm_launcher
 
 # a sampler that takes its time until there is a file `fast`
 SLOW = """
@@ -208,7 +210,10 @@ def test_what_slurm_refuses_is_reported_in_its_words_and_nothing_is_written(cwd:
 
 def test_more_jobs_than_slurm_accepts_at_a_time_must_share_jobs(cwd: Path) -> None:
     most = int(re.findall(r"MaxArraySize\s*= (\d+)", asked("scontrol", "show", "config"))[0])
-    launcher = SlurmLauncher(submitit_folder=str(cwd / "%j"))
+    register()
+    options = ["hydra/launcher=submitit_slurm", f"hydra.launcher.submitit_folder={cwd}/%j"]
+    launcher = slurm_launcher(composed([], options))
+    assert launcher is not None
     with pytest.raises(Exception, match=r"runs_per_job=2 or more"):
         launcher.submit({str(i): [] for i in range(most + 1)})
 
