@@ -22,12 +22,16 @@ from torch import Tensor
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context, Data, Random
 from budgetrun.dataset.digits import Digits
+from budgetrun.launch import preflight
 from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.training.views import Views
 
 # a script ignores the first for all that it starts in the background, and nohup the second; so would every run
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# a hundred sweeps are started here, and each would time updates for half a second
+preflight.ENOUGH = 0.01
 
 CPU = torch.device("cpu")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
 import shutil
 import signal
@@ -13,11 +15,12 @@ from typing import Any
 
 import pytest
 import torch
-from cli import FILES, SAMPLERS, before_update, here, needed, sampler_class, started
+from cli import FILES, SAMPLERS, before_update, checked, here, needed, sampler_class, started
 from states import AT_WORK, Killed, assert_ends_alike, interrupt, kill
 
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context
+from budgetrun.errors import Interrupted
 from budgetrun.folder import run as results
 from budgetrun.train import run
 from budgetrun.training.looks import Looks, SecondNetwork
@@ -25,26 +28,32 @@ from budgetrun.training.looks import Looks, SecondNetwork
 MIXING = ["mixup", "cutmix", "ricap", "randaugment"]
 
 
+@pytest.fixture(autouse=True)
+def logged(caplog: pytest.LogCaptureFixture) -> None:
+    """As Hydra sets it: train.log says that a run goes on."""
+    caplog.set_level("INFO", "budgetrun")
+
+
 def both(line: str, tmp_path: Path, sampler: str, stops: list[tuple[int, Any]]) -> tuple[Path, Path]:
     """The folders of the command line, uninterrupted, and stopped before each of these updates and continued."""
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    whole.mkdir()
-    parts.mkdir()
-    uninterrupted = here(line, whole)
-    assert uninterrupted.code == 0, uninterrupted.err
+    once = checked(*line.split())  # composed once for all of its runs, which takes longer than a few updates
+
+    def folder_of(name: str) -> Path:
+        return tmp_path / name / "outputs" / once.run_id
+
+    def run_in(name: str) -> None:
+        (tmp_path / name).mkdir(exist_ok=True)
+        with contextlib.chdir(tmp_path / name):
+            run(copy.deepcopy(once))
+
+    run_in("whole")
     for update, action in stops:
-        with before_update(update, sampler, action):
-            try:
-                done = here(line, parts)
-            except Killed:
-                assert not (parts / "outputs" / uninterrupted.folder.name / "result.json").exists()
-            else:
-                assert action is interrupt
-                assert done.code == 130, done.err
-    continued = here(line, parts)
-    assert continued.code == 0, continued.err
-    assert "goes on from update" in continued.out
-    return uninterrupted.folder, continued.folder
+        with before_update(update, sampler, action), pytest.raises(Killed if action is kill else Interrupted):
+            run_in("parts")
+        assert not (folder_of("parts") / "result.json").exists()
+    run_in("parts")
+    assert (folder_of("parts") / "train.log").read_text().count("goes on from update") == len(stops)
+    return folder_of("whole"), folder_of("parts")
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
