@@ -20,6 +20,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol, get_origin, get_type_hints, runtime_checkable
 
 import numpy as np
@@ -259,8 +260,9 @@ class Context:
     view(index): augmented images of the examples `index` [B]; costs nothing. view.plain(index): without augmentation.
         everything(): all examples without augmentation, in order, in batches. stream(plan): views made ahead of time.
     progress(): how much of the budget is spent: 0 at the first update, 1 at the last.
-    read_scores(file): the columns [m] of a file of scores, among them `index` and `score`; see scorefile.read. The
-        result states what the file cost to make.
+    read_scores(file, acquisition=None): the columns [m] of a file of scores, among them `index` and `score`; see
+        scorefile.read. The result states what the file cost to make.
+    state_folder: a folder for files of the method's state, see KeepsFiles; it may not exist yet.
     logit_gradients(logits, batch): d loss_i / d logits_i [B, classes] of the run's loss; needs no pass of the model.
 
     Charged as one forward pass per image:
@@ -285,7 +287,8 @@ class Context:
     view: View
     validation: Batch | None
     progress: Callable[[], float]
-    read_scores: Callable[[str], dict[str, Tensor]]
+    read_scores: ReadScores
+    state_folder: Path
     logit_gradients: Callable[[Tensor, Batch], Tensor]
     look: Look
     embed: Callable[[Batch], tuple[Tensor, Tensor]]
@@ -347,6 +350,10 @@ class Stream(Stateful, Protocol):
     def waiting(self) -> int:
         """How many examples of the last draw have not been taken yet."""
         ...
+
+
+class ReadScores(Protocol):
+    def __call__(self, file: str, acquisition: str | None = None) -> dict[str, Tensor]: ...
 
 
 class Look(Protocol):
@@ -427,7 +434,7 @@ class Sampler(Protocol):
 
     The loop calls `start` once, then for every update `draw`, the forward pass, `observe`, the backward pass.
     A parameter of the method is a dataclass field; everything it learns goes through `state_dict`. Optional: Dropping,
-    TakesLong, ReadsFile.
+    TakesLong, ReadsFile, KeepsFiles.
     """
 
     def start(self, context: Context) -> None: ...
@@ -454,7 +461,7 @@ class Scorer(Protocol):
     The loop calls `start` once, `observe` at every update as for a sampler, and `scores` after the last one. Looks are
     charged. Those of `scores` come after the budget is spent, and count in the cost that the file states.
     Every score is a finite number, higher for examples that are harder or to be chosen first. Optional: OfPart,
-    TakesLong.
+    TakesLong, KeepsFiles, Additive.
     """
 
     def start(self, context: Context) -> None: ...
@@ -554,6 +561,30 @@ class OfPart(Protocol):
     """A scorer of the examples of one part, "training" or "validation"; others score the examples trained on."""
 
     of: str
+
+
+@runtime_checkable
+class KeepsFiles(Protocol):
+    """A method with state that is too large for a checkpoint, in files in `context.state_folder`.
+
+    files: those that its present state needs. They are never changed: a new state has new files. Files are deleted when
+    neither the present state nor a checkpoint needs them.
+    """
+
+    files: set[Path]
+
+
+@runtime_checkable
+class Additive(Protocol):
+    """A scorer with sums over the members of an ensemble, which add up over the files of several runs.
+
+    sums: their file, see budgetrun/acquisition.py, once there are scores. taken: how many members it has.
+    acquisition: the one that is the score, unless the reader says otherwise.
+    """
+
+    sums: Path
+    taken: int
+    acquisition: str
 
 
 # ---- whether parts fulfil their protocols, and go together

@@ -20,6 +20,7 @@ from torch import Tensor
 from budgetrun import memory
 from budgetrun.config import Experiment
 from budgetrun.contracts import (
+    Additive,
     Batch,
     Context,
     Data,
@@ -110,7 +111,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     budget = budget_of(experiment, data, network)
 
     # ---- the method: what it is given, and what it is told of each update
-    context = context_in(experiment, data, fingerprint, random, view, network, budget)
+    context = context_in(experiment, folder, data, fingerprint, random, view, network, budget)
     diagnostics = Diagnostics(data, budget, view, sampler)
     interruption = Interruption()
     sampler.start(context)
@@ -258,16 +259,23 @@ def result_of(
 
 
 def context_in(
-    experiment: Experiment, data: Data, fingerprint: str, random: Random, view: Views, network: Network, budget: Budget
+    experiment: Experiment,
+    folder: RunFolder,
+    data: Data,
+    fingerprint: str,
+    random: Random,
+    view: Views,
+    network: Network,
+    budget: Budget,
 ) -> Context:
     """What a method is given in a run; all access to the network charges the budget."""
     part = experiment.settings.batch_size
     looks = Looks(network, budget, part)
 
-    def read_scores(file: str) -> dict[str, Tensor]:
+    def read_scores(file: str, acquisition: str | None = None) -> dict[str, Tensor]:
         run = {"dataset_fingerprint": fingerprint, "labels_fingerprint": digest(data.labels)}
-        columns, flops = scorefile.read(file, "sampler.file", run, len(data.labels))
-        budget.flops_before += flops
+        columns, runs = scorefile.read(file, "sampler.file", run, len(data.labels), acquisition)
+        budget.before |= runs
         return {name: column.to(network.device) for name, column in columns.items()}
 
     def second(kind: Model) -> SecondNetwork:
@@ -279,6 +287,7 @@ def context_in(
         random,
         view,
         read_scores,
+        folder.state_path,
         progress=lambda: budget.progress,
         look=looks.look,
         embed=looks.embed,
@@ -315,12 +324,17 @@ def write_scores(
     columns = scorer.scores()
     of_validation = isinstance(scorer, OfPart) and scorer.of == "validation"
     labels = data.val_labels if of_validation and data.val_labels is not None else data.labels
+    runs = {**budget.before, experiment.run_id: budget.flops}
     about = {
         "dataset_fingerprint": fingerprint,
         "labels_fingerprint": digest(labels),
         "method": experiment.names["scores"],
         "run_id": experiment.run_id,
-        "flops": budget.flops + budget.flops_before,
+        "flops": sum(runs.values()),
+        "runs": runs,
         "commit": commit,
     }
+    if isinstance(scorer, Additive):
+        scorer.sums.replace(folder.sums_path)
+        about |= scorefile.additive(folder.sums_path, scorer.taken, scorer.acquisition)
     scorefile.write(folder.scores_path, columns, about)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 
@@ -51,11 +52,12 @@ def refuses_to_look(*_: Any, **__: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def context_for() -> Callable[..., Context]:
+def context_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Context]:
     """Contexts over `n` random 8x8 images whose labels cycle through the classes; aug: steps that `view` applies.
 
     others: values for the rest of Context.
     """
+    folders = (tmp_path_factory.getbasetemp() / f"state{number}" for number in itertools.count())
 
     def make(
         n: int,
@@ -79,6 +81,7 @@ def context_for() -> Callable[..., Context]:
             "validation": None,
             "progress": lambda: 0.0,
             "read_scores": refuses_to_look,
+            "state_folder": next(folders),
             "embed": refuses_to_look,
             "gradient_norms": refuses_to_look,
             "second": refuses_to_look,

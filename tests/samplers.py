@@ -167,11 +167,11 @@ def file_of(
 ) -> Callable[..., Any]:
     """What a context reads from any file."""
     columns = {"index": torch.tensor(index or list(range(len(score)))), "score": torch.tensor(score)}
-    return lambda file: columns | ({} if weight is None else {"weight": torch.tensor(weight)})
+    return lambda file, acquisition=None: columns | ({} if weight is None else {"weight": torch.tensor(weight)})
 
 
 def subset(context: Any, keep: float | None, order: str = "highest", balanced: bool = False) -> Subset:
-    sampler = Subset(file="scores.csv", keep=keep, order=order, balanced=balanced)
+    sampler = Subset(file="scores.csv", acquisition=None, keep=keep, order=order, balanced=balanced)
     sampler.start(context)
     return sampler
 

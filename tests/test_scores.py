@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
@@ -23,6 +24,8 @@ from omegaconf import OmegaConf
 from states import interrupt
 from torch import Tensor, nn
 
+from budgetrun import acquisition
+from budgetrun.acquisition import ACQUISITIONS
 from budgetrun.config import build
 from budgetrun.contracts import Batch, Context, Scorer, UserError
 from budgetrun.folder import scorefile
@@ -250,14 +253,14 @@ def test_grand_is_the_norm_that_a_loop_over_the_examples_finds(
 # ---- ensembles
 
 
-def test_the_four_uncertainties_of_an_ensemble_are_those_worked_out_by_hand(
+def test_the_uncertainties_of_an_ensemble_are_those_worked_out_by_hand(
     context_for: Callable[..., Context],
 ) -> None:
     """Three members over two classes, labels 0 and 1."""
     members = torch.tensor([[[0.9, 0.1], [0.5, 0.5]], [[0.6, 0.4], [0.2, 0.8]], [[0.3, 0.7], [0.2, 0.8]]])
     turn = iter(members.log())
     progress = [0.0]
-    scorer = Ensemble(members=3, acquisition="variation_ratio")
+    scorer = Ensemble(members=3, acquisition="variation_ratio", since=0.0)
     now: list[Tensor] = []
 
     def look(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -282,7 +285,11 @@ def test_the_four_uncertainties_of_an_ensemble_are_those_worked_out_by_hand(
         "mutual_information": [t - m for t, m in zip(total, mean_h, strict=True)],
         "variation_ratio": [1 / 3, 1 / 3],
         "errors": [1, 1],  # a tie of the first member of example 1 goes to class 0
+        "least_confidence": [0.4, 0.3],
+        "margin": [0.4 - 0.6, 0.3 - 0.7],
+        "variance": [0.06, 0.02],  # of 0.9, 0.6, 0.3 and of 0.5, 0.8, 0.8
     }
+    assert columns.keys() - {"score"} == expected.keys() == set(ACQUISITIONS)
     for name, values in expected.items():
         torch.testing.assert_close(columns[name], torch.tensor(values, dtype=torch.float32), rtol=1e-5, atol=1e-6)
     assert torch.equal(columns["score"], columns["variation_ratio"])
@@ -290,7 +297,7 @@ def test_the_four_uncertainties_of_an_ensemble_are_those_worked_out_by_hand(
 
 def test_a_run_of_fewer_updates_than_members_has_as_many_as_it_can(context_for: Callable[..., Context]) -> None:
     progress = [0.0]
-    scorer = Ensemble(members=10, acquisition="errors")
+    scorer = Ensemble(members=10, acquisition="errors", since=0.0)
     look = lambda batch: (torch.zeros(len(batch)), predicting([0] * len(batch)))  # noqa: E731
     scorer.start(context_for(4, 2, look=look, progress=lambda: progress[0]))
     for progress[0] in (0.0, 0.5, 1.0):
@@ -300,21 +307,125 @@ def test_a_run_of_fewer_updates_than_members_has_as_many_as_it_can(context_for: 
     assert columns["variation_ratio"].tolist() == [0, 0, 0, 0]
 
 
+def test_members_can_come_from_a_later_part_of_the_run_alone(context_for: Callable[..., Context]) -> None:
+    progress = [0.0]
+    scorer = Ensemble(members=4, acquisition="errors", since=0.6)
+    look = lambda batch: (torch.zeros(len(batch)), predicting([0] * len(batch)))  # noqa: E731
+    scorer.start(context_for(4, 2, look=look, progress=lambda: progress[0]))
+    for progress[0], taken in [(0.0, 0), (0.5, 0), (0.65, 0), (0.701, 1), (0.75, 1), (0.801, 2), (0.901, 3), (1.0, 3)]:
+        scorer.observe(batch_of([[0]], [[0]]), torch.zeros(1), torch.zeros(1, 4))
+        assert scorer.taken == taken
+    assert scorer.scores()["errors"].tolist() == [0, 4, 4, 4]
+
+
+def members_file(path: Path, p: Tensor, label: Tensor, part: int = 5, **about: Any) -> Path:
+    """A file of scores with the sums over these members: p [E, n, classes]."""
+    path.parent.mkdir()
+    records = [acquisition.of_member(one, label) for one in p]
+    total = functools.reduce(acquisition.add, records[1:], records[0])
+    acquisition.write(
+        path.with_name("sums.npy"), [total[i : i + part] for i in range(0, len(total), part)], *p.shape[1:]
+    )
+    made = scorefile.additive(path.with_name("sums.npy"), len(p), "entropy")
+    return written(path, {"score": torch.zeros(p.shape[1])}, **(made | about))
+
+
+def slowly(p: Tensor, label: Tensor) -> dict[str, list[float]]:
+    """Every acquisition of members p [E, n, classes], example by example."""
+    found: dict[str, list[float]] = {name: [] for name in ACQUISITIONS}
+    h = lambda row: -sum(x * math.log(x) for x in row if x > 0)  # noqa: E731
+    for i, of_example in enumerate(p.double().transpose(0, 1).tolist()):
+        mean = [sum(column) / len(of_example) for column in zip(*of_example, strict=True)]
+        votes = [row.index(max(row)) for row in of_example]
+        right = [row[int(label[i])] for row in of_example]
+        found["entropy"].append(h(mean))
+        found["mutual_information"].append(h(mean) - sum(map(h, of_example)) / len(of_example))
+        found["variation_ratio"].append(1 - max(map(votes.count, votes)) / len(votes))
+        found["errors"].append(sum(vote != int(label[i]) for vote in votes))
+        found["least_confidence"].append(1 - max(mean))
+        found["margin"].append(sorted(mean)[-2] - sorted(mean)[-1])
+        found["variance"].append(float(np.var(right)))
+    return found
+
+
+@settings(deadline=None, max_examples=25)
+@given(sizes=st.lists(st.integers(1, 6), min_size=1, max_size=4), classes=st.integers(2, 5), seed=st.integers(0, 99))
+def test_the_files_of_several_runs_are_one_ensemble_of_all_their_members_in_any_order(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], classes: int, seed: int
+) -> None:
+    folder, random = tmp_path_factory.mktemp("runs"), torch.Generator().manual_seed(seed)
+    p = (4 * torch.randn(sum(sizes), 12, classes, generator=random)).softmax(2)
+    label = torch.randint(classes, (12,), generator=random)
+    files = [
+        str(members_file(folder / str(number) / "scores.csv", part, label, part=1 + seed % 12))
+        for number, part in enumerate(p.split(sizes))
+    ]
+    for name, expected in slowly(p, label).items():
+        for order in (files, files[::-1]):
+            columns, _ = scorefile.read(",".join(order), "sampler.file", RUN, 12, name)
+            np.testing.assert_allclose(columns["score"], expected, atol=1e-6)
+    columns, _ = scorefile.read(",".join(files), "sampler.file", RUN, 12)
+    np.testing.assert_allclose(columns["score"], slowly(p, label)["entropy"], atol=1e-6)
+
+
+def test_files_that_are_not_one_ensemble_are_refused(tmp_path: Path) -> None:
+    p, label = torch.rand(2, 4, 3).softmax(2), torch.arange(4) % 3
+    files = {
+        name: members_file(tmp_path / name / "scores.csv", p[:, :, :classes].softmax(2), label % classes, **about)
+        for name, classes, about in [
+            ("a", 3, {}),
+            ("two", 2, {}),
+            ("other", 3, {"acquisition": "errors"}),
+            ("odd", 3, {"acquisition": "bald"}),
+            ("changed", 3, {"sums": "0" * 64}),
+            ("none", 3, {"members": 0}),
+            ("unknown", 3, {"kind": "median"}),
+            ("alone", 3, {}),
+        ]
+    }
+    files["alone"].with_name("sums.npy").unlink()
+    files["mean"] = written(tmp_path / "mean.csv", {"score": torch.ones(4)})
+
+    def refusal(*names: str, n: int = 4, chosen: str | None = None) -> str:
+        with pytest.raises(UserError) as error:
+            scorefile.read(",".join(str(files[name]) for name in names), "sampler.file", RUN, n, chosen)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "3 classes of" in refusal("a", "two")
+    assert "has 4 examples of 3 classes" in refusal("a", n=5)
+    assert "name entropy and errors as their score; set sampler.acquisition" in refusal("a", "other")
+    assert "of kind mean, and" in refusal("a", "mean")
+    assert "sampler.acquisition=errors is for the files of a run with scores=ensemble" in refusal(
+        "mean", chosen="errors"
+    )
+    for name, words in [
+        ("odd", "its acquisition is not one of entropy"),
+        ("changed", "it is not what the file of scores was made from"),
+        ("none", "members is not a whole number from 1"),
+        ("unknown", "its kind is neither mean nor ensemble"),
+        ("alone", "needs the sums beside it"),
+    ]:
+        assert words in refusal(name)
+        assert str(files[name]) in refusal(name)
+
+
 # ---- their state
 
 
 @pytest.mark.parametrize("file", [p for p in SCORES if p.stem in ("forgetting", "ensemble")], ids=lambda p: p.stem)
 def test_a_scorer_goes_on_from_a_saved_file_as_if_it_had_not_stopped(
-    context_for: Callable[..., Context], file: Path
+    context_for: Callable[..., Context], file: Path, tmp_path: Path
 ) -> None:
     progress = [0.0]
     logits = torch.randn(20, 12, 4, generator=torch.Generator().manual_seed(0))
     step = [0]
 
-    def started() -> Any:
+    def started(where: str) -> Any:
         scorer = build(OmegaConf.to_container(OmegaConf.load(file)), "scores.", Scorer)
         look = lambda batch: (torch.zeros(len(batch)), logits[step[0], batch.drawn])  # noqa: E731
-        scorer.start(context_for(12, 4, look=look, progress=lambda: progress[0]))
+        folder = {"state_folder": tmp_path / where}
+        scorer.start(context_for(12, 4, look=look, progress=lambda: progress[0], **folder))
         return scorer
 
     def go(scorer: Any, steps: range) -> None:
@@ -324,14 +435,14 @@ def test_a_scorer_goes_on_from_a_saved_file_as_if_it_had_not_stopped(
             batch = batch_of(index[:, None].tolist(), (index % 4)[:, None].tolist())
             scorer.observe(batch, torch.zeros(4), logits[step[0], index])
 
-    whole = started()
+    whole = started("whole")
     go(whole, range(20))
-    first = started()
+    first = started("parts")
     go(first, range(11))
     saved = io.BytesIO()
     torch.save(first.state_dict(), saved)
     saved.seek(0)
-    second = started()
+    second = started("parts")
     second.load_state_dict(torch.load(saved, weights_only=True))
     go(second, range(11, 20))
     expected, found = whole.scores(), second.scores()
@@ -356,29 +467,31 @@ def test_a_file_gives_back_every_number_in_the_order_of_the_examples(
     score = torch.tensor(values, dtype=torch.float32)
     order = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))
     written(path, {"index": order, "score": score[order], "weight": 2 * order.float()})
-    columns, flops = scorefile.read(str(path), "sampler.file", RUN, len(values))
+    columns, runs = scorefile.read(str(path), "sampler.file", RUN, len(values))
     assert columns["index"].tolist() == list(range(len(values)))
     assert torch.equal(columns["score"], score)
     assert torch.equal(columns["weight"], 2 * torch.arange(len(values)).float())
-    assert flops == 100
+    assert runs == {str(path): 100}
 
 
 def test_several_files_are_averaged_and_their_costs_added(tmp_path: Path) -> None:
     for number in range(3):
-        written(tmp_path / f"run{number}.csv", {"score": torch.tensor([1.0, 10.0]) * (number + 1)}, flops=number + 1)
-    columns, flops = scorefile.read(f"{tmp_path}/run*.csv", "sampler.file", RUN, 2)
+        runs = {"parent": 100, f"run{number}": number + 1}
+        score = torch.tensor([1.0, 10.0]) * (number + 1)
+        written(tmp_path / f"run{number}.csv", {"score": score}, flops=101 + number, runs=runs)
+    columns, runs = scorefile.read(f"{tmp_path}/run*.csv", "sampler.file", RUN, 2)
     torch.testing.assert_close(columns["score"], torch.tensor([2.0, 20.0]))
-    assert flops == 6
+    assert runs == {"parent": 100, "run0": 1, "run1": 2, "run2": 3}, "a run that led to several files counts once"
     two = f"{tmp_path}/run0.csv,{tmp_path}/run2.csv"
     torch.testing.assert_close(scorefile.read(two, "sampler.file", RUN, 2)[0]["score"], torch.tensor([2.0, 20.0]))
 
 
 def test_a_file_written_by_hand_needs_only_the_fingerprint_of_the_data_set(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text('# {"dataset_fingerprint": "0123456789abcdef"}\nscore,index\n5,1\n-2.5,0\n')
-    columns, flops = scorefile.read(str(tmp_path / "mine.csv"), "sampler.file", RUN, 9)
+    columns, runs = scorefile.read(str(tmp_path / "mine.csv"), "sampler.file", RUN, 9)
     assert columns["index"].tolist() == [0, 1]
     assert columns["score"].tolist() == [-2.5, 5]
-    assert flops == 0
+    assert sum(runs.values()) == 0
 
 
 def edited(old: str, new: str) -> Callable[[str], str]:
@@ -407,6 +520,8 @@ REFUSED = {
     "a number beyond float32": (edited("0.25", "1e39"), "finite"),
     "an infinite cost": (edited('"flops": 100', '"flops": Infinity'), "flops is not a whole number from 0"),
     "a cost below 0": (edited('"flops": 100', '"flops": -1'), "flops is not a whole number from 0"),
+    "a cost of a run below 0": (edited('"flops": 100', '"runs": {"a": -1}'), "flops is not a whole number from 0"),
+    "costs that name no runs": (edited('"flops": 100', '"runs": [1]'), "not a file of scores"),
     "a cost twice": (edited('"flops": 100', '"flops": 100, "flops": 1'), "flops more than once"),
     "a first line without end": (lambda text: "# " + 10**5 * "[" + text, "nested too deep"),
     "half an example": (edited("\n3,", "\n2.5,"), "whole numbers"),
@@ -475,18 +590,24 @@ def test_the_cost_of_a_file_counts_the_looks_at_the_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scores", ["forgetting", "ensemble"])
 def test_an_interrupted_run_writes_the_scores_of_an_uninterrupted_one(scores: str, tmp_path: Path) -> None:
-    line = f"scores={scores} epochs=2 aug=mixup"
+    line = f"scores={scores} epochs=2 aug=mixup checkpoint_every=0.01"
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
     uninterrupted = here(line, whole)
     with before_update(29, "uniform", interrupt):
-        assert here(line, parts).code == 130
+        interrupted = here(line, parts)
+    assert interrupted.code == 130
+    if scores == "ensemble":  # the sums are not in the checkpoint, and only those that it needs are left
+        assert {path.name for path in (interrupted.folder / "state").iterdir()} == {"sums-6.npy"}
+        state = torch.load(interrupted.folder / "checkpoint.pt", weights_only=True)["scores"]
+        assert state == {"due": 6, "taken": 6}
     continued = here(line, parts)
     assert "goes on from update 29" in continued.out
     one, other = (scores_of(d.folder) for d in (uninterrupted, continued))
     assert one[0]["flops"] == other[0]["flops"]
     assert all(np.array_equal(one[1][name], other[1][name]) for name in one[1])
+    assert one[0].get("sums") == other[0].get("sums")
 
 
 def test_a_scorer_of_the_held_out_part_needs_one(tmp_path: Path) -> None:
@@ -503,6 +624,7 @@ def test_a_scorer_of_the_held_out_part_needs_one(tmp_path: Path) -> None:
         "scores=grand scores.parameters=first",
         "scores=ensemble scores.members=1",
         "scores=ensemble scores.acquisition=bald",
+        "scores=ensemble scores.since=1",
     ],
 )
 def test_senseless_scorers_are_refused(line: str, tmp_path: Path) -> None:

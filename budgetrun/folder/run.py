@@ -13,7 +13,7 @@ import logging
 import subprocess
 import traceback
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,7 +134,7 @@ class RunFolder:
     """output_dir/run_id: config.yaml, metrics.jsonl, checkpoint.pt, train.log, scores.csv and, last, result.json.
 
     SHA256SUMS has the digests of the files that other runs may use, as sha256sum writes them. If the run ended with an
-    error, failed.json takes the place of the result.
+    error, failed.json takes the place of the result. The folder `state` has what is too large for the checkpoint.
     """
 
     def __init__(self, output_dir: str, run_id: str) -> None:
@@ -144,6 +144,8 @@ class RunFolder:
         self.result_path = self.path / "result.json"
         self.checkpoint_path = self.path / "checkpoint.pt"
         self.scores_path = self.path / "scores.csv"
+        self.sums_path = self.path / "sums.npy"
+        self.state_path = self.path / "state"
         self.metrics_path = self.path / "metrics.jsonl"
         self.failed_path = self.path / "failed.json"
         self.log_path = self.path / "train.log"
@@ -233,6 +235,14 @@ class RunFolder:
         if self.result_path.exists():
             rename_free(self.result_path, "previous")
         self.checkpoint_path.unlink(missing_ok=True)
+        self.tidy_state(set())
+
+    def tidy_state(self, needed: Collection[Path]) -> None:
+        """Delete the files in the state's folder that are not needed."""
+        with contextlib.suppress(OSError):  # there may be none
+            for path in self.state_path.iterdir():
+                if path not in needed:
+                    path.unlink()
 
     def write_config(self, resolved: dict[str, Any]) -> None:
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
@@ -312,7 +322,7 @@ class RunFolder:
 
 def write_sums(folder: RunFolder) -> None:
     """Write the digests of the files in a run's folder that another run may use."""
-    made = [path for path in (folder.checkpoint_path, folder.scores_path) if path.exists()]
+    made = [path for path in (folder.checkpoint_path, folder.scores_path, folder.sums_path) if path.exists()]
     write_text(folder.path / SUMS, "".join(f"{sha256(path)}  {path.name}\n" for path in made))
 
 

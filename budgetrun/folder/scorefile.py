@@ -2,16 +2,20 @@
 
 A comma-separated file whose first line is a comment: `# {"dataset_fingerprint": "...", ...}`, a JSON object with
 dataset_fingerprint, of the data set's clean examples and their validation part; labels_fingerprint, of the labels of
-the scored examples, as the run saw them; examples, their number; what made the file, and what that cost (flops). In a
-file written by hand, all but the first may be missing. A header follows, `index,score` and further columns
-(`weight`), and then one line per example; index counts the training examples of the run, without the held-out ones.
+the scored examples, as the run saw them; examples, their number; what made the file, and what that cost (flops), by the
+runs that led to it (runs). In a file written by hand, all but the first may be missing. A header follows, `index,score`
+and further columns (`weight`), and then one line per example; index counts the training examples of the run, without
+the held-out ones.
+
+`kind` says how several files combine. "mean", if it is missing: their columns are averaged. "ensemble": the sums over
+their members, in the file sums.npy beside each, are added (see budgetrun/acquisition.py), and the acquisition follows.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from budgetrun import acquisition as ensemble
 from budgetrun.contracts import UserError
 from budgetrun.files import write_text
 from budgetrun.folder import reading
-from budgetrun.folder.reading import COUNT, check_one
-from budgetrun.folder.run import why_not
+from budgetrun.folder.reading import COUNT, POSITIVE_COUNT, brief, check_one
+from budgetrun.folder.run import sha256, why_not
 from budgetrun.identity import made_by_a_run, paths, real
 
 
@@ -56,38 +61,89 @@ def need(pattern: str | None, key: str) -> None:
             content(path, key)
 
 
-def read(pattern: str, key: str, run: Mapping[str, str], n: int) -> tuple[dict[str, Tensor], int]:
-    """The columns of a file, and what it cost to make in FLOPs; of several files the mean of their columns.
+def additive(sums: Path, members: int, acquisition: str) -> dict[str, Any]:
+    """What the first line says of sums over the members of an ensemble, in a file beside it."""
+    return {"kind": "ensemble", "members": members, "acquisition": acquisition, "sums": sha256(sums)}
 
-    key: where the pattern was configured, for messages. run: the two fingerprints of the run that reads. Raises
-    UserError if a file is missing, is not a file of scores, or was made for other data.
+
+def read(
+    pattern: str, key: str, run: Mapping[str, str], n: int, acquisition: str | None = None
+) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """The columns of a file, or of several together; and the runs that led to them, each with its FLOPs.
+
+    key: where the pattern was configured, for messages. run: the two fingerprints of the run that reads. acquisition:
+    the score of an ensemble's files, if it is not the one that they name. Raises UserError if a file is missing, is not
+    a file of scores, or was made for other data, or if the files do not go together.
     """
-    tables, cost = [], 0
-    for path in (files := [Path(path) for path in paths(pattern)]):
+    files = [Path(path) for path in paths(pattern)]
+    tables, abouts = [], []
+    cost: dict[str, int] = {}
+    for path in files:
         table, about = parse(path, key)
-        if about.get("dataset_fingerprint") != run["dataset_fingerprint"]:
-            made = about.get("dataset_fingerprint", "no fingerprint")
-            raise UserError(
-                f"{key}: {path} was made for other data ({made}, and this is {run['dataset_fingerprint']}: data set "
-                "and validation part must be the same); make it again for this data"
-            )
-        if about.get("labels_fingerprint", run["labels_fingerprint"]) != run["labels_fingerprint"]:
-            raise UserError(
-                f"{key}: {path} scores other examples than those that this run trains on, or the same with other "
-                "labels: the noise, its seed, and which part is trained on must be the same"
-            )
-        index = table["index"]
-        if not len(index) or index.min() < 0 or index.max() >= n or len(index.unique()) < len(index):
-            raise UserError(f"{key}: {path} must name each example at most once, from 0 to {n - 1}, and at least one")
-        cost += about["flops"]
+        check_made_for(run, n, path, key, table, about)
         tables.append(table)
+        abouts.append(about)
+        cost |= about.get("runs") or {about.get("run_id", str(path)): about["flops"]}
     first = tables[0]
-    for path, table in zip(files, tables, strict=True):
+    for path, table, about in zip(files, tables, abouts, strict=True):
         if set(table) != set(first) or not torch.equal(table["index"], first["index"]):
-            raise UserError(f"{key}: {path} has other columns or examples than {files[0]}, so they cannot be averaged")
-    return {
-        name: first[name] if name == "index" else torch.stack([t[name] for t in tables]).mean(0) for name in first
-    }, cost
+            raise UserError(f"{key}: {path} has other columns or examples than {files[0]}, so they cannot be combined")
+        if about["kind"] != abouts[0]["kind"]:
+            what = f"is of kind {about['kind']}, and {files[0]} of kind {abouts[0]['kind']}"
+            raise UserError(f"{key}: {path} {what}, so they cannot be combined")
+    if abouts[0]["kind"] == "ensemble":
+        return {"index": first["index"], "score": joint(files, abouts, key, n, acquisition)}, cost
+    if acquisition is not None:
+        raise UserError(
+            f"sampler.acquisition={acquisition} is for the files of a run with scores=ensemble, and {files[0]} is none"
+        )
+    mean = {name: torch.stack([table[name] for table in tables]).mean(0) for name in first if name != "index"}
+    return {"index": first["index"], **mean}, cost
+
+
+def check_made_for(
+    run: Mapping[str, str], n: int, path: Path, key: str, table: Mapping[str, Tensor], about: Mapping[str, Any]
+) -> None:
+    """Raises UserError unless a file scores examples of the run that reads it."""
+    if about.get("dataset_fingerprint") != run["dataset_fingerprint"]:
+        made = about.get("dataset_fingerprint", "no fingerprint")
+        raise UserError(
+            f"{key}: {path} was made for other data ({made}, and this is {run['dataset_fingerprint']}: data set "
+            "and validation part must be the same); make it again for this data"
+        )
+    if about.get("labels_fingerprint", run["labels_fingerprint"]) != run["labels_fingerprint"]:
+        raise UserError(
+            f"{key}: {path} scores other examples than those that this run trains on, or the same with other "
+            "labels: the noise, its seed, and which part is trained on must be the same"
+        )
+    index = table["index"]
+    if not len(index) or index.min() < 0 or index.max() >= n or len(index.unique()) < len(index):
+        raise UserError(f"{key}: {path} must name each example at most once, from 0 to {n - 1}, and at least one")
+
+
+def joint(
+    files: Sequence[Path], abouts: Sequence[Mapping[str, Any]], key: str, n: int, acquisition: str | None
+) -> Tensor:
+    """The acquisition [n] of the ensemble of all members of these files."""
+    asked = {acquisition} if acquisition is not None else {about["acquisition"] for about in abouts}
+    if len(asked) > 1:
+        raise UserError(f"{key}: the files name {' and '.join(sorted(asked))} as their score; set sampler.acquisition")
+    sums, classes = [path.with_name("sums.npy") for path in files], 0
+    for path, file, about in zip(sums, files, abouts, strict=True):
+        try:
+            examples, has = ensemble.shape(path)
+            if sha256(path) != about.get("sums"):
+                raise ValueError("it is not what the file of scores was made from")
+        except (OSError, ValueError) as error:
+            why = f"{path} cannot be used ({why_not(error)})"
+            raise UserError(f"{key}: {file} needs the sums beside it, and {why}; copy both, or run it again") from error
+        if examples != n or has != (classes := classes or has):
+            raise UserError(
+                f"{key}: {path} has {examples} examples of {has} classes, and for one ensemble all files must have the "
+                f"{n} examples of this run and the {classes} classes of {sums[0]}"
+            )
+    values = ensemble.finished(sums, sum(about["members"] for about in abouts))
+    return torch.from_numpy(values[asked.pop()]).float()
 
 
 def parse(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -97,6 +153,14 @@ def parse(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         first, header, *rows = whole.decode().splitlines()
         about: dict[str, Any] = reading.parse(first.removeprefix("#"))
         check_one("flops", about.setdefault("flops", 0), COUNT)
+        if about.setdefault("kind", "mean") == "ensemble":
+            check_one("members", about.get("members"), POSITIVE_COUNT)
+            if about.get("acquisition") not in ensemble.ACQUISITIONS:
+                raise ValueError(f"its acquisition is not one of {', '.join(ensemble.ACQUISITIONS)}")
+        elif about["kind"] != "mean":
+            raise ValueError(f"its kind is neither mean nor ensemble but {brief(about['kind'])}")
+        for flops in about.get("runs", {}).values():
+            check_one("flops", flops, COUNT)
         if about.get("examples", len(rows)) != len(rows) or not whole.endswith(b"\n"):
             raise ValueError(f"it was cut off: it has {len(rows)} lines of {about.get('examples', 'more')}")
         values = np.array([row.split(",") for row in rows], dtype=np.float64).reshape(len(rows), -1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -86,10 +87,10 @@ class Preflight:
         trained = trained_on(data, settings)
         random = Random.seeded(settings.seed, "sampler", cpu)
 
-        def read_scores(file: str) -> dict[str, Tensor]:
+        def read_scores(file: str, acquisition: str | None = None) -> dict[str, Tensor]:
             seen = trained_on(corrupt(data, experiment), settings).labels
             run = {"dataset_fingerprint": self.fingerprint(experiment), "labels_fingerprint": digest(seen)}
-            return scorefile.read(file, "sampler.file", run, len(trained.labels))[0]
+            return scorefile.read(file, "sampler.file", run, len(trained.labels), acquisition)[0]
 
         def second(model: Model) -> Any:
             self.check_model(model, experiment, data, device)
@@ -98,7 +99,7 @@ class Preflight:
         without = dict.fromkeys(("look", "embed", "gradient_norms", "logit_gradients"), needs_a_model)
         view = Views(trained, experiment.aug, random)
         context = context_of(
-            settings, trained, random, view, read_scores, progress=lambda: 0.0, second=second, **without
+            settings, trained, random, view, read_scores, Path(), progress=lambda: 0.0, second=second, **without
         )
         for method in (experiment.sampler, experiment.scores):
             with contextlib.suppress(NeedsAModel):  # then only the run itself can tell

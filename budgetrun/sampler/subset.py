@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from budgetrun.acquisition import ACQUISITIONS
 from budgetrun.contracts import Batch, Context, UserError, path
 
 
@@ -21,12 +22,16 @@ class Subset:
     the scores for the papers.
     Cost of an update: `b (F + B)`; the result's `flops_before` is the file's.
 
-    file: path; with * or ?, or commas, several files, which are averaged. keep: part of the examples, in `(0, 1]`, or
-    null for all that are in the file. order: "highest" or "lowest" scores are kept. balanced: the same part of every
-    class.
+    file: path; with * or ?, or commas, several files: they are averaged, or, if scores=ensemble made them, one ensemble
+    of all their members. acquisition: the score of an ensemble, see there; null for the one that its run names. keep:
+    part of the examples, in `(0, 1]`, or null for all that are in the file. order: "highest" or "lowest" scores are
+    kept. balanced: the same part of every class.
     """
 
+    neutral: ClassVar = {"acquisition": None}
+
     file: str | None
+    acquisition: str | None
     keep: float | None
     order: str
     balanced: bool
@@ -38,6 +43,8 @@ class Subset:
             )
         if self.keep is not None and not 0 < self.keep <= 1:
             raise ValueError(f"keep={self.keep} must be greater than 0 and at most 1, or null for all of the file")
+        if self.acquisition not in (None, *ACQUISITIONS):
+            raise ValueError(f"acquisition={self.acquisition} is not one of {', '.join(ACQUISITIONS)}")
         if self.order not in ("highest", "lowest"):
             raise ValueError(f"order={self.order} is not one of highest, lowest")
 
@@ -46,7 +53,7 @@ class Subset:
     def start(self, context: Context) -> None:
         assert self.file is not None
         self.context = context
-        columns = context.read_scores(self.file)
+        columns = context.read_scores(self.file, self.acquisition)
         shuffled = torch.randperm(len(columns["index"]), generator=context.random.device, device=context.device)
         score = columns["score"][shuffled]
         ranked = columns["index"][shuffled[score.argsort(descending=self.order == "highest", stable=True)]]

@@ -43,7 +43,7 @@ class Budget:
     examples_looked: int = 0  # looked at before training, with the model or with a second one
     flops: int = 0
     seconds: float = 0.0
-    flops_before: int = 0  # of the runs that made the files which this run reads; not part of this budget
+    before: dict[str, int] = field(default_factory=dict)  # FLOPs of each run that led to this one, not of this budget
     _since: float | None = field(default=None, repr=False)
 
     @staticmethod
@@ -60,6 +60,11 @@ class Budget:
         }
         step = costs[settings.budget_unit]
         return Budget(settings.budget_unit, round(settings.budget * full) * step, step, *flops, device)
+
+    @property
+    def flops_before(self) -> int:
+        """FLOPs of the runs whose files led to this one, each counted once."""
+        return sum(self.before.values())
 
     @property
     def spent(self) -> float:

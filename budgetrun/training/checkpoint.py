@@ -6,9 +6,10 @@ import copy
 import logging
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from budgetrun.contracts import Stateful
+from budgetrun.contracts import KeepsFiles, Stateful
 from budgetrun.folder.run import RunFolder, commit
 from budgetrun.training.network import Network
 
@@ -34,6 +35,9 @@ class Checkpoint:
         self.commits: list[str] = []
         self.source, self.dirty = commit()
         self.kept: dict[str, Any] = {}
+        self.keeping = [part for part in parts.values() if isinstance(part, KeepsFiles)]
+        self.files_kept: set[Path] = set()  # that the copy in `kept` needs
+        self.files_saved: set[Path] = set()  # that the last checkpoint needs
         self.saved = time.perf_counter()
 
     def seconds(self) -> float:
@@ -51,9 +55,20 @@ class Checkpoint:
         """
         states = {name: part.state_dict() for name, part in self.parts.items() if name != "record"}
         self.kept = copy.deepcopy({**states, "buffers": dict(self.network.net.named_buffers())})
+        self.files_kept = self.files()
 
     def forget(self) -> None:
-        self.kept = {}
+        if self.kept:
+            self.kept, self.files_kept = {}, set()
+            self.tidy()
+
+    def files(self) -> set[Path]:
+        """The files that the present state of the parts needs."""
+        return {path for part in self.keeping for path in part.files}
+
+    def tidy(self) -> None:
+        """Delete what is left in the parts' folder of states that are gone."""
+        self.folder.tidy_state(self.files() | self.files_kept | self.files_saved)
 
     def write(self) -> None:
         parts = {name: self.kept[name] if name in self.kept else part.state_dict() for name, part in self.parts.items()}
@@ -62,6 +77,8 @@ class Checkpoint:
         states = {"model": model, "optimizer": self.network.optimizer.state_dict(), **parts}
         spent = {"seconds_total": self.seconds(), "commits": [*self.commits, self.source]}
         self.folder.write_checkpoint({**states, **self.here, **spent})
+        self.files_saved = self.files_kept if self.kept else self.files()
+        self.tidy()
         self.saved = time.perf_counter()
 
     def restore(self) -> bool:
@@ -80,6 +97,7 @@ class Checkpoint:
         except Exception as error:  # a part may raise anything if the state has another form
             self.folder.give_up_checkpoint(error)
             raise Unloadable from error
+        self.files_saved = self.files()
         self.seconds_before = state["seconds_total"]
         self.commits = list(dict.fromkeys(c for c in state["commits"] if c not in (None, self.source)))
         if self.commits:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,18 @@ from torch import Tensor
 
 from budgetrun import memory
 from budgetrun.config import Experiment
-from budgetrun.contracts import Batch, Context, Data, KnowsRate, Random, Settings, UserError, View, check_pixels
+from budgetrun.contracts import (
+    Batch,
+    Context,
+    Data,
+    KnowsRate,
+    Random,
+    ReadScores,
+    Settings,
+    UserError,
+    View,
+    check_pixels,
+)
 
 
 def prepare(experiment: Experiment) -> tuple[Data, str]:
@@ -166,7 +177,8 @@ def context_of(
     data: Data,
     random: Random,
     view: View,
-    read_scores: Callable[[str], dict[str, Tensor]],
+    read_scores: ReadScores,
+    state_folder: Path,
     **of_the_network: Any,
 ) -> Context:
     """What a method is given: facts about the data, and access to the network."""
@@ -183,6 +195,7 @@ def context_of(
         view=view,
         validation=held_out(data),
         read_scores=read_scores,
+        state_folder=state_folder,
         **of_the_network,
     )
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent / "budgetrun"
 GROUPS = {"aug", "dataset", "loss", "model", "noise", "optimizer", "sampler", "schedule", "scores"}
-SHARED = {"config", "contracts", "errors", "files", "identity", "memory", "softmax", "terminal"}
+SHARED = {"acquisition", "config", "contracts", "errors", "files", "identity", "memory", "softmax", "terminal"}
 # what the modules of a wing may import besides its own; the commands at the top may import everything but __main__
 ALLOWED = {
-    **{group: {"contracts", "coreset", "errors", "files", "memory", "softmax"} for group in GROUPS},
+    **{group: {"acquisition", "contracts", "coreset", "errors", "files", "memory", "softmax"} for group in GROUPS},
     "coreset": {"contracts", "errors", "softmax"},
     "folder": SHARED - {"config"},
     "training": SHARED | {"folder"},
     "launch": SHARED | {"folder", "training", "train"},
-    "tables": SHARED - {"config", "contracts", "softmax"} | {"folder"},  # these import torch
+    "tables": SHARED - {"acquisition", "config", "contracts", "softmax"} | {"folder"},  # these import torch
     "report": {"errors", "files", "folder", "tables", "terminal"},
 }
 HYDRA = {"launch", "__main__"}

@@ -11,7 +11,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cli import SAMPLERS
-from samplers import CPU, OURS, Looking, batch_of, by_batches, importance, osgd, sampler_of, sb, started, through_a_file
+from samplers import (
+    CPU,
+    OURS,
+    Looking,
+    batch_of,
+    by_batches,
+    file_of,
+    importance,
+    osgd,
+    sampler_of,
+    sb,
+    started,
+    through_a_file,
+)
 from torch import Tensor
 
 from budgetrun.aug.crop import Crop
@@ -83,7 +96,7 @@ def test_a_sampler_goes_on_from_a_saved_file_as_if_it_had_not_stopped(
             embed=lambda batch: (logits[batch.drawn, :3], logits[batch.drawn]),
             validation=held,
             second=lambda model: Counting(look),
-            read_scores=lambda file: {"index": torch.arange(40), "score": look.losses, "weight": 1 + look.losses},
+            read_scores=file_of(look.losses.tolist(), weight=(1 + look.losses).tolist()),
         )
         sampler.start(context)
         return sampler, context.random
