@@ -23,6 +23,7 @@ from budgetrun.contracts import (
     Model,
     Noise,
     Optimizer,
+    ReadsBase,
     ReadsFile,
     Sampler,
     Schedule,
@@ -99,8 +100,11 @@ def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) 
     names = {group: name_of_choice(group, choices.get(group), parts[group] or []) for group in GROUPS}
     if settings.batch_size == 1 and {"mixup", "cutmix", "ricap"} & set(names["aug"].split("+")):
         raise UserError(f"batch_size=1 leaves aug={names['aug']} no images to mix; set it to 2 or more")
-    if isinstance(single["sampler"], ReadsFile):
-        scorefile.need(single["sampler"].file, "sampler.file")
+    sampler = single["sampler"]
+    if isinstance(sampler, ReadsFile):
+        scorefile.need(sampler.file, "sampler.file")
+    if isinstance(sampler, ReadsBase):
+        scorefile.need(sampler.base, "sampler.base")
     resolved = {
         **{group: values_of(part) if part else {} for group, part in single.items()},
         "aug": {name: values_of(step) for name, step in steps.items()},

@@ -68,6 +68,7 @@ class Settings:
     image_size: int | None
     validation: float
     train_on: str
+    init_from: str | None
     evaluations: int
     full_seconds: float | None
     device: str
@@ -117,6 +118,7 @@ class Settings:
         if self.train_on == "validation" and not self.validation:
             raise ValueError("train_on=validation needs a held-out part; set validation, for example to 0.5")
         self.data_dir, self.output_dir = path("data_dir", self.data_dir), path("output_dir", self.output_dir)
+        self.init_from = self.init_from and path("init_from", self.init_from)
         if self.full_seconds is not None and self.budget_unit != "seconds":
             raise ValueError(
                 f"full_seconds={self.full_seconds} has no effect with budget_unit={self.budget_unit}; leave it out"
@@ -262,6 +264,7 @@ class Context:
     progress(): how much of the budget is spent: 0 at the first update, 1 at the last.
     read_scores(file, acquisition=None): the columns [m] of a file of scores, among them `index` and `score`; see
         scorefile.read. The result states what the file cost to make.
+    read_kept(file): the indices [m], in order, of a kept.csv, the subset of an earlier run.
     state_folder: a folder for files of the method's state, see KeepsFiles; it may not exist yet.
     logit_gradients(logits, batch): d loss_i / d logits_i [B, classes] of the run's loss; needs no pass of the model.
 
@@ -288,6 +291,7 @@ class Context:
     validation: Batch | None
     progress: Callable[[], float]
     read_scores: ReadScores
+    read_kept: Callable[[str], Tensor]
     state_folder: Path
     logit_gradients: Callable[[Tensor, Batch], Tensor]
     look: Look
@@ -434,7 +438,7 @@ class Sampler(Protocol):
 
     The loop calls `start` once, then for every update `draw`, the forward pass, `observe`, the backward pass.
     A parameter of the method is a dataclass field; everything it learns goes through `state_dict`. Optional: Dropping,
-    TakesLong, ReadsFile, KeepsFiles.
+    TakesLong, ReadsFile, ReadsBase, Selects, KeepsFiles.
     """
 
     def start(self, context: Context) -> None: ...
@@ -554,6 +558,20 @@ class ReadsFile(Protocol):
     """A sampler that reads a file of scores, which is checked before anything starts; None if none is set."""
 
     file: str | None
+
+
+@runtime_checkable
+class ReadsBase(Protocol):
+    """A sampler that reads the subset of an earlier run, which is checked before anything starts."""
+
+    base: str | None
+
+
+@runtime_checkable
+class Selects(Protocol):
+    """A sampler that trains on the same examples for the whole run; their indices are in kept.csv of its folder."""
+
+    selection: Tensor
 
 
 @runtime_checkable

@@ -22,7 +22,8 @@ from typing import Any
 # settings that decide where and how an experiment runs, not what it is
 ELSEWHERE = ("device", "data_dir", "output_dir", "checkpoint_every", "force", "retry_failed", "dry_run")
 # the values that do what was done before the setting, or the group, existed
-NEUTRAL = {"image_size": None, "train_on": "training"}
+NEUTRAL = {"image_size": None, "train_on": "training", "init_from": None}
+FILES = ("init_from",)  # settings that name files
 NEUTRAL_OPTIONS = {"noise": "none", "scores": "none"}
 RUN = re.compile(r".+-s\d+-[0-9a-f]{8}")  # the name of a run's folder, which is the run's id
 
@@ -43,7 +44,7 @@ def run_id(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
 def identity(names: Mapping[str, str], resolved: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that counts: the settings and options that are not neutral, the components' classes and values."""
     what: dict[str, Any] = {
-        key: value
+        key: value if key not in FILES else counted(None, key, value)
         for key, value in resolved.items()
         if key not in names and key not in ELSEWHERE and (key not in NEUTRAL or value != NEUTRAL[key])
     }
@@ -118,20 +119,24 @@ def why_unsaid(kind: Any) -> str | None:
 
 
 def counted(kind: Any, key: str, value: Any) -> Any:
-    """What counts of a value: the content of a file, the values of a component, and anything else as it is."""
+    """What counts of a value: the content of a file, the values of a component, and anything else as it is.
+
+    kind: the component's class, or None for a setting.
+    """
     if isinstance(value, Mapping):
         return component(value) if "_target_" in value else {k: counted(kind, key, v) for k, v in value.items()}
     if isinstance(value, list):
         return [counted(kind, key, v) for v in value]
     if not isinstance(value, str):
         return value
-    files = [content(path, said(kind, "published")) for path in files_of(key, value)]
+    published = said(kind, "published") if kind is not None else {}
+    files = [content(path, published) for path in files_of(key, value)]
     return value if None in files else files[0] if len(files) == 1 else files
 
 
 def files_of(key: str, value: str) -> list[str]:
-    """The paths that a value may name; one called `file` may hold patterns, or several paths separated by commas."""
-    return paths(value) if key == "file" else [value]
+    """The paths that a value may name; some hold patterns, or several paths separated by commas."""
+    return paths(value) if key in ("file", "base", *FILES) else [value]
 
 
 def paths(pattern: str) -> list[str]:
@@ -192,6 +197,6 @@ def made_files(resolved: Mapping[str, Any]) -> list[Path]:
                         found.append(path)
 
     for group, values in resolved.items():
-        if isinstance(values, Mapping):
+        if isinstance(values, Mapping) or group in FILES:
             walk(group, values)
     return found

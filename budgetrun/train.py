@@ -28,6 +28,7 @@ from budgetrun.contracts import (
     OfPart,
     Random,
     Scorer,
+    Selects,
     Stateful,
     TakesLong,
     UserError,
@@ -35,9 +36,10 @@ from budgetrun.contracts import (
 from budgetrun.errors import STOPPING, Abandoned, Interrupted, Interruption, heard
 from budgetrun.folder import scorefile
 from budgetrun.folder.run import FINISHED, RunFolder
+from budgetrun.identity import made_files
 from budgetrun.training import machine
 from budgetrun.training.budget import Budget, full_updates
-from budgetrun.training.checkpoint import Checkpoint, Unloadable
+from budgetrun.training.checkpoint import Checkpoint, Unloadable, begin_with
 from budgetrun.training.checks import check_parts, check_views
 from budgetrun.training.data import context_of, digest, prepare
 from budgetrun.training.diagnostics import Diagnostics
@@ -109,6 +111,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     if settings.compile:
         network.compile(data.images[: settings.batch_size])
     budget = budget_of(experiment, data, network)
+    if settings.init_from is not None:
+        scorefile.count(budget.before, begin_with(settings.init_from, network))
 
     # ---- the method: what it is given, and what it is told of each update
     context = context_in(experiment, folder, data, fingerprint, random, view, network, budget)
@@ -148,6 +152,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     if checkpoint.restore():
         log.info("%s goes on from update %d", folder.path, budget.updates)
     folder.write_config(experiment.resolved)
+    if isinstance(sampler, Selects):
+        write_kept(experiment, sampler, folder, data, fingerprint, budget, checkpoint.source)
     folder.write_metrics(record.metrics)
 
     def save() -> None:
@@ -272,11 +278,17 @@ def context_in(
     part = experiment.settings.batch_size
     looks = Looks(network, budget, part)
 
+    run = {"dataset_fingerprint": fingerprint, "labels_fingerprint": digest(data.labels)}
+
     def read_scores(file: str, acquisition: str | None = None) -> dict[str, Tensor]:
-        run = {"dataset_fingerprint": fingerprint, "labels_fingerprint": digest(data.labels)}
         columns, runs = scorefile.read(file, "sampler.file", run, len(data.labels), acquisition)
-        budget.before |= runs
+        scorefile.count(budget.before, runs)
         return {name: column.to(network.device) for name, column in columns.items()}
+
+    def read_kept(file: str) -> Tensor:
+        index, runs = scorefile.read_kept(file, "sampler.base", run, len(data.labels))
+        scorefile.count(budget.before, runs)
+        return index.to(network.device)
 
     def second(kind: Model) -> SecondNetwork:
         return SecondNetwork(Network(kind, experiment, data, network.device), network, budget, part)
@@ -287,6 +299,7 @@ def context_in(
         random,
         view,
         read_scores,
+        read_kept,
         folder.state_path,
         progress=lambda: budget.progress,
         look=looks.look,
@@ -309,6 +322,31 @@ def evaluations(network: Network, data: Data) -> dict[str, float]:
     if data.val_images is not None and data.val_labels is not None:
         values["val_accuracy"], values["val_loss"] = network.evaluate(data.val_images, data.val_labels)
     return values
+
+
+def write_kept(
+    experiment: Experiment,
+    sampler: Selects,
+    folder: RunFolder,
+    data: Data,
+    fingerprint: str,
+    budget: Budget,
+    commit: str | None,
+) -> None:
+    """Write the examples that the run trains on, and the runs that led to them."""
+    about = {
+        "kind": "kept",
+        "dataset_fingerprint": fingerprint,
+        "labels_fingerprint": digest(data.labels),
+        "method": experiment.names["sampler"],
+        "run_id": experiment.run_id,
+        "parents": [f"{path.parent.name}/{path.name}" for path in made_files(experiment.resolved)],
+        "flops": budget.flops_before,
+        "runs": budget.before,
+        "of": len(data.labels),
+        "commit": commit,
+    }
+    scorefile.write(folder.kept_path, {"index": sampler.selection.sort().values}, about)
 
 
 def write_scores(

@@ -81,6 +81,7 @@ def context_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Conte
             "validation": None,
             "progress": lambda: 0.0,
             "read_scores": refuses_to_look,
+            "read_kept": refuses_to_look,
             "state_folder": next(folders),
             "embed": refuses_to_look,
             "gradient_norms": refuses_to_look,

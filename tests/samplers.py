@@ -171,7 +171,7 @@ def file_of(
 
 
 def subset(context: Any, keep: float | None, order: str = "highest", balanced: bool = False) -> Subset:
-    sampler = Subset(file="scores.csv", acquisition=None, keep=keep, order=order, balanced=balanced)
+    sampler = Subset("scores.csv", None, keep, base=None, add=None, drop=None, order=order, balanced=balanced)
     sampler.start(context)
     return sampler
 

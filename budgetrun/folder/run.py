@@ -131,8 +131,9 @@ class State:
 
 
 class RunFolder:
-    """output_dir/run_id: config.yaml, metrics.jsonl, checkpoint.pt, train.log, scores.csv and, last, result.json.
+    """output_dir/run_id: config.yaml, metrics.jsonl, checkpoint.pt, train.log, and, last, result.json.
 
+    A run with scores=... adds scores.csv, and an ensemble sums.npy; a run on a subset adds kept.csv.
     SHA256SUMS has the digests of the files that other runs may use, as sha256sum writes them. If the run ended with an
     error, failed.json takes the place of the result. The folder `state` has what is too large for the checkpoint.
     """
@@ -144,6 +145,7 @@ class RunFolder:
         self.result_path = self.path / "result.json"
         self.checkpoint_path = self.path / "checkpoint.pt"
         self.scores_path = self.path / "scores.csv"
+        self.kept_path = self.path / "kept.csv"
         self.sums_path = self.path / "sums.npy"
         self.state_path = self.path / "state"
         self.metrics_path = self.path / "metrics.jsonl"
@@ -322,8 +324,8 @@ class RunFolder:
 
 def write_sums(folder: RunFolder) -> None:
     """Write the digests of the files in a run's folder that another run may use."""
-    made = [path for path in (folder.checkpoint_path, folder.scores_path, folder.sums_path) if path.exists()]
-    write_text(folder.path / SUMS, "".join(f"{sha256(path)}  {path.name}\n" for path in made))
+    made = (folder.checkpoint_path, folder.scores_path, folder.sums_path, folder.kept_path)
+    write_text(folder.path / SUMS, "".join(f"{sha256(path)}  {path.name}\n" for path in made if path.exists()))
 
 
 @functools.cache  # a commit made while a process runs does not change the code that it runs

@@ -49,8 +49,9 @@ def content(path: Path, key: str) -> bytes:
     try:
         return reading.content(path)
     except (OSError, ValueError) as error:
+        what = "sampler=subset" if key.endswith("base") else "scores=..."
         raise UserError(
-            f"{key}: {path} cannot be read ({why_not(error)}); a run with scores=... writes such a file"
+            f"{key}: {path} cannot be read ({why_not(error)}); a run with {what} writes such a file"
         ) from error
 
 
@@ -64,6 +65,12 @@ def need(pattern: str | None, key: str) -> None:
 def additive(sums: Path, members: int, acquisition: str) -> dict[str, Any]:
     """What the first line says of sums over the members of an ensemble, in a file beside it."""
     return {"kind": "ensemble", "members": members, "acquisition": acquisition, "sums": sha256(sums)}
+
+
+def count(cost: dict[str, int], runs: Mapping[str, int]) -> None:
+    """Count the FLOPs of these runs once in a cost by runs; a run's file of scores cost more than its checkpoint."""
+    for run, flops in runs.items():
+        cost[run] = max(flops, cost.get(run, 0))
 
 
 def read(
@@ -83,7 +90,7 @@ def read(
         check_made_for(run, n, path, key, table, about)
         tables.append(table)
         abouts.append(about)
-        cost |= about.get("runs") or {about.get("run_id", str(path)): about["flops"]}
+        count(cost, about["runs"])
     first = tables[0]
     for path, table, about in zip(files, tables, abouts, strict=True):
         if set(table) != set(first) or not torch.equal(table["index"], first["index"]):
@@ -146,20 +153,41 @@ def joint(
     return torch.from_numpy(values[asked.pop()]).float()
 
 
-def parse(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The columns of one file in the order of `index`, and its first line."""
+def read_kept(pattern: str, key: str, run: Mapping[str, str], n: int) -> tuple[Tensor, dict[str, int]]:
+    """The indices of the examples in a kept.csv, in order; and the runs that led to them, each with its FLOPs.
+
+    The rest as for `read`; several files must keep the same examples.
+    """
+    kept: dict[Path, Tensor] = {}
+    cost: dict[str, int] = {}
+    for path in map(Path, paths(pattern)):
+        table, about = parse(path, key, kept=True)
+        check_made_for(run, n, path, key, table, about)
+        kept[path] = table["index"]
+        count(cost, about["runs"])
+    (first, index), *others = kept.items()
+    for path, other in others:
+        if not torch.equal(index, other):
+            raise UserError(f"{key}: {path} keeps other examples than {first}; a round has one base")
+    return index, cost
+
+
+def parse(path: Path, key: str, kept: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The columns of one file in the order of `index`, and its first line. kept: whether it is a kept.csv."""
     whole = content(path, key)
     try:
         first, header, *rows = whole.decode().splitlines()
         about: dict[str, Any] = reading.parse(first.removeprefix("#"))
         check_one("flops", about.setdefault("flops", 0), COUNT)
-        if about.setdefault("kind", "mean") == "ensemble":
+        if (about.setdefault("kind", "mean") == "kept") != kept:
+            raise ValueError(f"its kind is {brief(about['kind'])}")
+        if about["kind"] == "ensemble":
             check_one("members", about.get("members"), POSITIVE_COUNT)
             if about.get("acquisition") not in ensemble.ACQUISITIONS:
                 raise ValueError(f"its acquisition is not one of {', '.join(ensemble.ACQUISITIONS)}")
-        elif about["kind"] != "mean":
+        elif about["kind"] not in ("mean", "kept"):
             raise ValueError(f"its kind is neither mean nor ensemble but {brief(about['kind'])}")
-        for flops in about.get("runs", {}).values():
+        for flops in about.setdefault("runs", {about.get("run_id", str(path)): about["flops"]}).values():
             check_one("flops", flops, COUNT)
         if about.get("examples", len(rows)) != len(rows) or not whole.endswith(b"\n"):
             raise ValueError(f"it was cut off: it has {len(rows)} lines of {about.get('examples', 'more')}")
@@ -168,15 +196,16 @@ def parse(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if len(set(names)) < len(names):
             raise ValueError("it has a column twice")
         table = dict(zip(names, torch.from_numpy(values).unbind(1), strict=True))
-        index, _ = table["index"].long(), table["score"]
+        index, _ = table["index"].long(), None if kept else table["score"]
         if not all(column.float().isfinite().all() for column in table.values()):
             raise ValueError("not all of its values are finite numbers")
         if not torch.equal(index.double(), table["index"]):
             raise ValueError("not all of its indices are whole numbers")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
+        what, header = ("the subset of a run", "index") if kept else ("a file of scores", "index,score")
         raise UserError(
-            f"{key}: {path} is not a file of scores ({error}); its first line is '# {{\"dataset_fingerprint\": ...}}', "
-            "its second 'index,score'"
+            f"{key}: {path} is not {what} ({error}); its first line is '# {{\"dataset_fingerprint\": ...}}', "
+            f"its second '{header}'"
         ) from error
     order = index.argsort()
     return {"index": index[order]} | {k: v[order].float() for k, v in table.items() if k != "index"}, about

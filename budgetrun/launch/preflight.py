@@ -87,10 +87,15 @@ class Preflight:
         trained = trained_on(data, settings)
         random = Random.seeded(settings.seed, "sampler", cpu)
 
-        def read_scores(file: str, acquisition: str | None = None) -> dict[str, Tensor]:
+        def this_run() -> dict[str, str]:
             seen = trained_on(corrupt(data, experiment), settings).labels
-            run = {"dataset_fingerprint": self.fingerprint(experiment), "labels_fingerprint": digest(seen)}
-            return scorefile.read(file, "sampler.file", run, len(trained.labels), acquisition)[0]
+            return {"dataset_fingerprint": self.fingerprint(experiment), "labels_fingerprint": digest(seen)}
+
+        def read_scores(file: str, acquisition: str | None = None) -> dict[str, Tensor]:
+            return scorefile.read(file, "sampler.file", this_run(), len(trained.labels), acquisition)[0]
+
+        def read_kept(file: str) -> Tensor:
+            return scorefile.read_kept(file, "sampler.base", this_run(), len(trained.labels))[0]
 
         def second(model: Model) -> Any:
             self.check_model(model, experiment, data, device)
@@ -99,7 +104,16 @@ class Preflight:
         without = dict.fromkeys(("look", "embed", "gradient_norms", "logit_gradients"), needs_a_model)
         view = Views(trained, experiment.aug, random)
         context = context_of(
-            settings, trained, random, view, read_scores, Path(), progress=lambda: 0.0, second=second, **without
+            settings,
+            trained,
+            random,
+            view,
+            read_scores,
+            read_kept,
+            Path(),
+            progress=lambda: 0.0,
+            second=second,
+            **without,
         )
         for method in (experiment.sampler, experiment.scores):
             with contextlib.suppress(NeedsAModel):  # then only the run itself can tell

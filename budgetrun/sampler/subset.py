@@ -1,4 +1,4 @@
-"""Training on a subset that another run has chosen."""
+"""Training on a subset that the scores of earlier runs choose: at once, or in rounds that make it grow or shrink."""
 
 from __future__ import annotations
 
@@ -18,21 +18,29 @@ class Subset:
 
     A run with scores=... writes the file. A column `weight` in it weights the losses, normalised to mean 1 over the
     subset. Equal scores are ranked at random.
+    The subset is in kept.csv of the run's folder. With `add` or `drop`, it is the next round of a search: `base` and
+    the best of the rest, or `base` without its worst. It depends on the files alone and not on the run's seed, so that
+    the runs of a round share their subset: equal scores are ranked in one fixed random order.
     Source: the second phase of forgetting events, EL2N, GraNd, ensembles, k-center, herding and one-off core-sets; see
-    the scores for the papers.
-    Cost of an update: `b (F + B)`; the result's `flops_before` is the file's.
+    the scores for the papers. Rounds: Chitta et al. 2020; what a round adds or drops is our definition.
+    Cost of an update: `b (F + B)`; the result's `flops_before` is that of all runs that led to the files.
 
     file: path; with * or ?, or commas, several files: they are averaged, or, if scores=ensemble made them, one ensemble
     of all their members. acquisition: the score of an ensemble, see there; null for the one that its run names. keep:
-    part of the examples, in `(0, 1]`, or null for all that are in the file. order: "highest" or "lowest" scores are
-    kept. balanced: the same part of every class.
+    part of the examples, in `(0, 1]`, or null for all that are in the file. base: kept.csv of an earlier run; several
+    files must keep the same; null: nothing for `add`, everything for `drop`. add, drop: part of all examples, in
+    `(0, 1]` and `(0, 1)`; `keep` has no effect then. order: whether the "highest" or the "lowest" scores are best.
+    balanced: the same part of every class.
     """
 
-    neutral: ClassVar = {"acquisition": None}
+    neutral: ClassVar = {"acquisition": None, "base": None, "add": None, "drop": None}
 
     file: str | None
     acquisition: str | None
     keep: float | None
+    base: str | None
+    add: float | None
+    drop: float | None
     order: str
     balanced: bool
 
@@ -41,6 +49,16 @@ class Subset:
             raise ValueError(
                 "file is not set: it names a file of scores, as a run with scores=forgetting, or another, writes it"
             )
+        if self.add is not None and self.drop is not None:
+            raise ValueError(f"add={self.add:g} and drop={self.drop:g} are for two different rounds; set one to null")
+        if self.base and self.add is None and self.drop is None:
+            raise ValueError(f"base={self.base} needs add or drop: how many examples this round adds, or drops")
+        if self.add is not None and not 0 < self.add <= 1:
+            raise ValueError(f"add={self.add} must be greater than 0 and at most 1: a part of all examples")
+        if self.drop is not None and not 0 < self.drop < 1:
+            raise ValueError(f"drop={self.drop} must be greater than 0 and less than 1: a part of all examples")
+        if self.add is not None or self.drop is not None:
+            self.keep = None
         if self.keep is not None and not 0 < self.keep <= 1:
             raise ValueError(f"keep={self.keep} must be greater than 0 and at most 1, or null for all of the file")
         if self.acquisition not in (None, *ACQUISITIONS):
@@ -49,24 +67,30 @@ class Subset:
             raise ValueError(f"order={self.order} is not one of highest, lowest")
 
         self.file = ",".join(path("file", part) for part in self.file.split(","))
+        self.base = self.base and ",".join(path("base", part) for part in self.base.split(","))
 
     def start(self, context: Context) -> None:
         assert self.file is not None
         self.context = context
         columns = context.read_scores(self.file, self.acquisition)
-        shuffled = torch.randperm(len(columns["index"]), generator=context.random.device, device=context.device)
+        grows, shrinks = self.add is not None, self.drop is not None
+        if grows or shrinks:
+            if "weight" in columns:
+                raise UserError(f"sampler.file: {self.file} has weights, which a subset in rounds cannot have")
+            order = torch.Generator().manual_seed(0)  # of equal scores, the same in all runs and on all devices
+            shuffled = torch.randperm(len(columns["index"]), generator=order).to(context.device)
+        else:
+            shuffled = torch.randperm(len(columns["index"]), generator=context.random.device, device=context.device)
         score = columns["score"][shuffled]
         ranked = columns["index"][shuffled[score.argsort(descending=self.order == "highest", stable=True)]]
-        if self.keep is None:
+        if grows or shrinks:
+            self.kept = self.next_round(ranked)
+        elif self.keep is None:
             self.kept = ranked
-        elif self.balanced:
-            classes = [context.labels == c for c in range(context.classes)]
-            kept = [self.first(self.keep, ranked[of_class[ranked]], int(of_class.sum())) for of_class in classes]
-            self.kept = torch.cat(kept)
         else:
-            self.kept = self.first(self.keep, ranked, context.n)
+            self.kept = self.first("keep", ranked)
         if not len(self.kept):
-            raise UserError(f"sampler.keep={self.keep:g} keeps none of the {context.n} examples; set it higher")
+            raise UserError(f"sampler.{self.asked()} keeps none of the {context.n} examples; keep more")
         self.weight: Tensor | None = None  # of the kept
         if "weight" in columns:
             weight = torch.zeros(context.n, device=context.device)
@@ -77,16 +101,44 @@ class Subset:
             self.weight = weight[self.kept] / mean
         self.stream = context.stream(self.plan)
 
-    def first(self, keep: float, ranked: Tensor, examples: int) -> Tensor:
-        """The first of `ranked`: this part of a number of examples."""
-        count = round(keep * examples)
-        if count > len(ranked):
-            of = "a class" if self.balanced else "all"
-            raise UserError(
-                f"sampler.keep={keep:g} is {count} of {examples} examples of {of}, and {self.file} scores only "
-                f"{len(ranked)} of them; set keep lower, or to null for these, or score more"
-            )
-        return ranked[:count]
+    def asked(self) -> str:
+        """How much is kept, as configured."""
+        return " ".join(f"{name}={value:g}" for name in ("keep", "add", "drop") if (value := getattr(self, name)))
+
+    @property
+    def selection(self) -> Tensor:
+        return self.kept
+
+    def first(self, name: str, ranked: Tensor) -> Tensor:
+        """The first of `ranked`, as many as the option of this name says; of each class, if they are balanced."""
+        part, labels = getattr(self, name), self.context.labels
+        found = []
+        for label in range(self.context.classes) if self.balanced else [None]:
+            there = ranked if label is None else ranked[labels[ranked] == label]
+            of = len(labels) if label is None else int((labels == label).sum())
+            if (count := round(part * of)) > len(there):
+                which = {"keep": "of them", "add": "that base has not", "drop": "that base has"}[name]
+                raise UserError(
+                    f"sampler.{name}={part:g} is {count} of {of} examples of {'all' if label is None else 'a class'}, "
+                    f"and {self.file} scores only {len(there)} {which}; set {name} lower, or score more"
+                )
+            found.append(there[:count])
+        return torch.cat(found)
+
+    def next_round(self, ranked: Tensor) -> Tensor:
+        """The base and the best of the rest, or the base without its worst; in the order of the examples."""
+        kept = torch.zeros(self.context.n, dtype=torch.bool, device=self.context.device)
+        if self.base:
+            kept[self.context.read_kept(self.base)] = True
+        elif self.drop is not None:
+            kept[:] = True
+        if self.add is not None:
+            rest = ranked[~kept[ranked]]
+            kept[self.first("add", rest)] = True
+        elif self.drop is not None:
+            worst = ranked[kept[ranked]].flip(0)
+            kept[self.first("drop", worst)] = False
+        return kept.nonzero()[:, 0]
 
     def plan(self) -> Tensor | tuple[Tensor, Tensor]:
         order = torch.randperm(len(self.kept), generator=self.context.random.device, device=self.context.device)

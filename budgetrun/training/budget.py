@@ -132,7 +132,7 @@ class Budget:
         return {name: getattr(self, name) for name in names}
 
     def state_dict(self) -> dict[str, Any]:
-        spent = {**self.realised(), "examples_looked": self.examples_looked}
+        spent = {**self.realised(), "examples_looked": self.examples_looked, "before": self.before}
         return {**spent, "allowed": self.allowed, "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

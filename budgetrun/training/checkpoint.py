@@ -9,8 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from budgetrun.contracts import KeepsFiles, Stateful
-from budgetrun.folder.run import RunFolder, commit
+import torch
+
+from budgetrun.contracts import KeepsFiles, Stateful, UserError
+from budgetrun.errors import one_line
+from budgetrun.folder.reading import content
+from budgetrun.folder.run import RunFolder, commit, why_not
+from budgetrun.identity import paths
 from budgetrun.training.network import Network
 
 log = logging.getLogger("budgetrun")
@@ -18,6 +23,29 @@ log = logging.getLogger("budgetrun")
 
 class Unloadable(Exception):
     """The checkpoint does not fit all parts of the run and is set aside; what was loaded must be discarded."""
+
+
+def begin_with(pattern: str, network: Network) -> dict[str, int]:
+    """Load the weights of an earlier run's checkpoint; returns the runs that led to it, each with its FLOPs.
+
+    Raises UserError if it is not one checkpoint, or has the weights of another network.
+    """
+    if len(found := paths(pattern)) > 1:
+        raise UserError(f"init_from={pattern} is {len(found)} files, such as {found[0]}; name one")
+    path = Path(found[0])
+    try:
+        content(path)  # a file, and neither missing nor one that never ends
+        state = torch.load(path, map_location=network.device, weights_only=True)
+        weights, budget, run = state["model"], state["budget"], state.get("run", str(path))
+    except Exception as error:  # torch.load raises a dozen kinds, depending on where the file is damaged
+        why = why_not(error) if isinstance(error, OSError | ValueError) else one_line(error)
+        raise UserError(f"init_from: {path} is not the checkpoint of a run ({why})") from error
+    try:
+        network.net.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()  # torch lists every layer
+        raise UserError(f"init_from: {path} has the weights of another network ({first})") from error
+    return {**budget.get("before", {}), run: budget["flops"]}
 
 
 class Checkpoint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,7 @@ def context_of(
     random: Random,
     view: View,
     read_scores: ReadScores,
+    read_kept: Callable[[str], Tensor],
     state_folder: Path,
     **of_the_network: Any,
 ) -> Context:
@@ -195,6 +197,7 @@ def context_of(
         view=view,
         validation=held_out(data),
         read_scores=read_scores,
+        read_kept=read_kept,
         state_folder=state_folder,
         **of_the_network,
     )

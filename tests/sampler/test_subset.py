@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from samplers import file_of, subset
 
 from budgetrun.aug.mixup import Mixup
 from budgetrun.contracts import Context, UserError
+from budgetrun.sampler.subset import Subset
 
 
 def test_the_highest_or_the_lowest_scores_are_kept(context_for: Callable[..., Context]) -> None:
@@ -62,6 +64,89 @@ def test_equal_scores_are_ranked_at_random(context_for: Callable[..., Context]) 
         times[kept] += 1
     assert times.sum() == 2000
     assert 60 < times.min() < times.max() < 140  # 100 with a standard deviation of 8.7
+
+
+# ---- rounds
+
+
+def in_round(context: Context, **changes: Any) -> Subset:
+    options = {"keep": 0.5, "base": None, "add": None, "drop": None, "order": "highest", "balanced": False}
+    sampler = Subset("scores.csv", None, **(options | changes))
+    sampler.start(context)
+    return sampler
+
+
+def test_a_round_adds_the_best_of_the_rest_or_drops_the_worst(context_for: Callable[..., Context]) -> None:
+    scores = file_of([0.3, 0.9, 0.1, 0.5, 0.7, 0.2, 0.8, 0.4])
+    base = torch.tensor([1, 2, 4])
+    context = context_for(8, 2, read_scores=scores, read_kept=lambda file: base)
+    assert in_round(context, base="kept.csv", add=0.25).selection.tolist() == [1, 2, 3, 4, 6]  # 6 has 0.8 and 3 has 0.5
+    assert in_round(context, base="kept.csv", drop=0.25).selection.tolist() == [1]
+    assert in_round(context, base="kept.csv", drop=0.25, order="lowest").selection.tolist() == [2]
+    assert in_round(context, add=0.25).selection.tolist() == [1, 6]  # from nothing
+    assert in_round(context, drop=0.25).selection.tolist() == [0, 1, 3, 4, 6, 7]  # from everything
+    # labels go 0, 1, 0, 1, ...
+    context = context_for(8, 2, classes=2, read_scores=scores, read_kept=lambda file: base)
+    assert in_round(context, base="kept.csv", add=0.25, balanced=True).selection.tolist() == [1, 2, 3, 4, 6]
+    assert in_round(context, drop=0.5, balanced=True).selection.tolist() == [1, 3, 4, 6]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    scores=st.lists(st.integers(0, 3), min_size=4, max_size=40),
+    parts=st.lists(st.integers(1, 3), min_size=1, max_size=3),
+    grows=st.booleans(),
+    seeds=st.tuples(st.integers(0, 5), st.integers(0, 5)),
+)
+def test_rounds_are_nested_whatever_the_seed_and_end_as_one_round_with_the_same_scores(
+    context_for: Callable[..., Context], scores: Any, parts: Any, grows: Any, seeds: Any
+) -> None:
+    n, read = len(scores), file_of([float(s) for s in scores])
+
+    def rounds(shares: list[float], seed: int) -> list[set[int]]:
+        kept = torch.arange(0)
+        found = []
+        for number, share in enumerate(shares):
+            context = context_for(n, 2, seed=seed, read_scores=read, read_kept=lambda file, kept=kept: kept)
+            change = {"add": share} if grows else {"drop": share}
+            kept = in_round(context, base="kept.csv" if number else None, **change).selection
+            found.append(set(kept.tolist()))
+        return found
+
+    shares = [part * (n // 12 + 1) / n for part in parts]  # of whole numbers of examples, so that parts add up
+    if round(sum(shares) * n) >= n:
+        return
+    one, other = (rounds(shares, seed) for seed in seeds)
+    assert one == other
+    assert all(smaller < larger for smaller, larger in itertools.pairwise(one if grows else one[::-1]))
+    assert one[-1] == rounds([sum(shares)], 0)[0]
+    others = set(range(n)) - one[-1]
+    assert min(scores[i] for i in one[-1]) >= max(scores[i] for i in others)
+
+
+def test_a_round_that_cannot_be_is_a_sentence(context_for: Callable[..., Context]) -> None:
+    context = context_for(8, 2, read_scores=file_of([1.0] * 8), read_kept=lambda file: torch.arange(3))
+    with pytest.raises(UserError, match=r"add=0.75 is 6 of 8 examples of all, and .* only 5 that base has not"):
+        in_round(context, base="kept.csv", add=0.75)
+    with pytest.raises(UserError, match=r"drop=0.5 is 4 of 8 examples of all, and .* only 3 that base has"):
+        in_round(context, base="kept.csv", drop=0.5)
+    with pytest.raises(UserError, match=r"sampler.drop=0.375 keeps none of the 8 examples"):
+        in_round(context, base="kept.csv", drop=0.375)
+    weighted = context_for(4, 2, read_scores=file_of([1.0] * 4, weight=[1.0] * 4))
+    with pytest.raises(UserError, match="has weights, which a subset in rounds cannot have"):
+        in_round(weighted, add=0.5)
+    changes: dict[str, Any]
+    for changes, words in [
+        ({"add": 0.1, "drop": 0.1}, "two different rounds"),
+        ({"base": "kept.csv"}, "needs add or drop"),
+        ({"add": 0.0}, "add=0.0 must be"),
+        ({"drop": 1.0}, "drop=1.0 must be"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            in_round(context, **changes)
+
+
+# ---- passes and weights
 
 
 def test_every_pass_goes_through_the_kept_examples_once_in_a_new_order(context_for: Callable[..., Context]) -> None:
