@@ -569,9 +569,11 @@ class ReadsBase(Protocol):
 
 @runtime_checkable
 class Selects(Protocol):
-    """A sampler that trains on the same examples for the whole run; their indices are in kept.csv of its folder."""
+    """A sampler that trains on the same examples for the whole run, and has them written to kept.csv of its folder."""
 
-    selection: Tensor
+    def selection(self) -> Tensor:
+        """Their indices, int64 [m], once it has started."""
+        ...
 
 
 @runtime_checkable

@@ -15,8 +15,8 @@ import json
 import os
 import pkgutil
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 # settings that decide where and how an experiment runs, not what it is
@@ -140,8 +140,41 @@ def files_of(key: str, value: str) -> list[str]:
 
 
 def paths(pattern: str) -> list[str]:
-    """The files of a path that may contain * and ?, or of several such paths separated by commas."""
-    return [path for part in pattern.split(",") for path in (sorted(glob.glob(part)) or [part])]  # noqa: PTH207
+    """The files of a path that may contain * and ?, or of several such paths separated by commas.
+
+    Files that are expected count as if they were there.
+    """
+    found = []
+    for part in pattern.split(","):
+        there = {os.path.abspath(path): path for path in [*expected_by(part), *glob.glob(part)]}  # noqa: PTH100, PTH207
+        found += [there[path] for path in sorted(there)] or [part]
+    return found
+
+
+# the files that the jobs of a sweep will make, as absolute paths and with links resolved: set while it is checked
+EXPECTED: set[str] = set()
+EXPECTED_REAL: set[Path] = set()
+
+
+def expect(files: Iterable[Path]) -> None:
+    """From now on, expect exactly these files."""
+    EXPECTED.clear()
+    EXPECTED_REAL.clear()
+    for path in files:
+        EXPECTED.add(os.path.abspath(path))  # noqa: PTH100
+        EXPECTED_REAL.add(real(str(path)))
+    expected_by.cache_clear()
+
+
+def is_expected(path: str | Path) -> bool:
+    return real(str(path)) in EXPECTED_REAL
+
+
+@functools.lru_cache(4096)
+def expected_by(pattern: str) -> list[str]:
+    """The expected files that match a path with * and ?."""
+    whole = os.path.abspath(pattern)  # noqa: PTH100
+    return [path for path in EXPECTED if PurePath(path).match(whole)]
 
 
 def content(value: str, published: Mapping[str, str]) -> str | None:

@@ -346,7 +346,7 @@ def write_kept(
         "of": len(data.labels),
         "commit": commit,
     }
-    scorefile.write(folder.kept_path, {"index": sampler.selection.sort().values}, about)
+    scorefile.write(folder.kept_path, {"index": sampler.selection().sort().values}, about)
 
 
 def write_scores(

@@ -6,22 +6,27 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from budgetrun.files import writable, write_text
 from budgetrun.folder.reading import brief, content, parse
-from budgetrun.folder.run import RunFolder, State, why_not
+from budgetrun.folder.run import FINISHED, MISSING, WAITING, RunFolder, State, why_not
 
 PLANS = ".sweeps"
 
 
-def write_plan(runs: Mapping[Path, list[str]]) -> None:
-    """Write into each output_dir which runs a sweep plans there. runs: the overrides of each job, by its run folder."""
-    by_folder: defaultdict[Path, dict[str, list[str]]] = defaultdict(dict)
+def write_plan(runs: Mapping[Path, list[str]], after: Mapping[Path, Collection[Path]] | None = None) -> None:
+    """Write into each output_dir which runs a sweep plans there.
+
+    runs: the overrides of each job, by its run folder. after: the folders of the runs whose files a run reads.
+    """
+    by_folder: defaultdict[Path, dict[str, Any]] = defaultdict(dict)
     for path, overrides in runs.items():
-        by_folder[path.parent][path.name] = overrides
+        parents = sorted(os.path.relpath(parent, path.parent) for parent in (after or {}).get(path, ()))
+        entry = {"overrides": overrides, "after": parents} if parents else overrides
+        by_folder[path.parent][path.name] = entry
     for folder, planned in by_folder.items():
         name = hashlib.sha256(json.dumps(sorted(planned)).encode()).hexdigest()[:8]
         with writable(folder):
@@ -31,7 +36,13 @@ def write_plan(runs: Mapping[Path, list[str]]) -> None:
 
 def plan(output_dir: Path) -> tuple[dict[str, list[str]], list[str]]:
     """The runs that sweeps plan there, by name with the overrides of their jobs; and which files are not plans."""
-    planned: dict[str, list[str]] = {}
+    planned, unusable = entries(output_dir)
+    return {name: entry["overrides"] if isinstance(entry, dict) else entry for name, entry in planned.items()}, unusable
+
+
+def entries(output_dir: Path) -> tuple[dict[str, Any], list[str]]:
+    """The same with what is stored of each run: its overrides, or a dictionary of them and of the runs before it."""
+    planned: dict[str, Any] = {}
     unusable = []
     for path in sorted((output_dir / PLANS).glob("*.json")):
         try:
@@ -41,14 +52,24 @@ def plan(output_dir: Path) -> tuple[dict[str, list[str]], list[str]]:
     return planned, unusable
 
 
-def checked_plan(runs: Any) -> dict[str, list[str]]:
+def waiting(state: State, after: Iterable[Path]) -> State:
+    """The state of a run that reads files of other runs, given their folders: if it is missing, it may be waiting."""
+    if state.word != MISSING:
+        return state
+    left = [folder for folder in after if RunFolder(str(folder.parent), folder.name).state().word != FINISHED]
+    more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+    return State(WAITING, f"for {left[0].name}{more}") if left else state
+
+
+def checked_plan(runs: Any) -> dict[str, Any]:
     """The same plan; raises ValueError unless it names folders, each with the overrides that were typed."""
     if not isinstance(runs, dict):
         raise ValueError("it is not the plan of a sweep")
     for name, typed in runs.items():
         if name in ("", ".", "..") or {"/", "\0"} & set(name) or len(os.fsencode(name)) > 255:
             raise ValueError(f"{brief(name)} is not the name of a folder")
-        if not isinstance(typed, list) or not all(isinstance(part, str) for part in typed):
+        lists = [typed.get("overrides"), typed.get("after")] if isinstance(typed, dict) else [typed]
+        if not all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in lists):
             raise ValueError(f"{brief(name)} has no list of overrides")
     return runs
 
@@ -64,5 +85,12 @@ def states(output_dir: Path) -> dict[str, State]:
 
     folders = sorted(path for path in output_dir.iterdir() if path.name[0] != ".")  # Hydra may keep its files in .hydra
     names = {path.name: None for path in folders if is_run(path)}
-    names |= dict.fromkeys(plan(output_dir)[0])
-    return {name: RunFolder(str(output_dir), name).state() for name in names}
+    planned = entries(output_dir)[0]
+    names |= dict.fromkeys(planned)
+
+    def state(name: str) -> State:
+        entry = planned.get(name)
+        after = [Path(os.path.normpath(output_dir / run)) for run in entry["after"]] if isinstance(entry, dict) else []
+        return waiting(RunFolder(str(output_dir), name).state(), after)
+
+    return {name: state(name) for name in names}

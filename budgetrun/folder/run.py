@@ -32,7 +32,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("budgetrun")
 
-STATES = FINISHED, RUNNING, INTERRUPTED, FAILED, MISSING = "finished", "running", "interrupted", "failed", "missing"
+STATES = FINISHED, RUNNING, INTERRUPTED, FAILED, WAITING, MISSING = (
+    "finished",
+    "running",
+    "interrupted",
+    "failed",
+    "waiting",  # missing, and so is a file that it reads and another run makes
+    "missing",
+)
 # the keys of a result that are shown and looked up: a file that lacks one is not a result
 SHOWN = (
     "run_id",

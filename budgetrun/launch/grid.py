@@ -3,13 +3,18 @@
 A grid is an option of the group `grid`: a YAML file with `sweeps`, a list of what would be typed after
 `python -m budgetrun -m`, and `common`, what all of them begin with. Command-line values take precedence over the grid's
 values for the same keys. Interpolations are resolved in each job.
+
+A grid may have rounds, whose jobs read files that jobs of the round before make: `each_round`, a list like `sweeps`, is
+repeated as often as `rounds` says, with the numbers `${round}`, from 1, and `${before}`, which is one less. In all of
+its lines, `${rounds}` is the number of rounds. `grid.rounds=5` on the command line changes it.
 """
 
 from __future__ import annotations
 
 import itertools
+import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.types import Override
@@ -56,7 +61,7 @@ def sweeps(typed: Sequence[str], composed: Composed) -> list[list[str]]:
     """The typed overrides alone, or each of a grid's sweeps followed by them."""
     grid = composed.whole.get("grid") and OmegaConf.to_container(composed.whole.grid, resolve=False)
     chosen = [composed.parse(o) for o in typed if o.startswith("grid=")]
-    others = [o for o in typed if not o.startswith("grid=")]
+    others = [o for o in typed if not o.startswith(("grid=", "grid."))]
     if any(override.is_sweep_override() for override in chosen):
         raise UserError(f"{chosen[-1].input_line} is more than one grid; run them one after the other")
     if grid is None:
@@ -74,16 +79,32 @@ def sweeps(typed: Sequence[str], composed: Composed) -> list[list[str]]:
     return words if chosen else [[*line, "~grid"] for line in words]
 
 
+def numbered(line: str, numbers: Mapping[str, int]) -> str:
+    """A line with its numbers of rounds filled in; other interpolations are left to the jobs."""
+    return re.sub(r"\$\{(\w+)\}", lambda word: str(numbers.get(word[1], word[0])), line)
+
+
 def lines_of(grid: Any, name: str) -> list[list[str]]:
     """The words of each line of a grid's file, after the words that are common to all lines."""
     common, lines = (grid.get("common") or "", grid.get("sweeps")) if isinstance(grid, dict) else ("", None)
+    repeated = grid.get("each_round") or [] if isinstance(grid, dict) else []
     if not isinstance(lines, list) or not lines or not all(isinstance(line, str) for line in [common, *lines]):
         raise UserError(
             f"grid={name} has no sweeps; list there what would be typed after python -m budgetrun -m, "
             "and put into common what all of them begin with"
         )
+    if not isinstance(repeated, list) or not all(isinstance(line, str) for line in repeated):
+        raise UserError(f"grid={name} has an each_round that is not a list like sweeps")
+    rounds = grid.get("rounds", 0)
+    if type(rounds) is not int or (repeated and rounds < 1):
+        raise UserError(
+            f"grid={name} has rounds: {rounds}; it must be a whole number, how often each_round is repeated"
+        )
+    numbers = [{"rounds": rounds, "round": n, "before": n - 1} for n in range(1, rounds + 1)]
+    lines = [numbered(common + " " + line, {"rounds": rounds}) for line in lines]
+    lines += [numbered(common + " " + line, of_round) for of_round in numbers for line in repeated]
     try:
-        words = [[*shlex.split(common), *shlex.split(line)] for line in lines]
+        words = [shlex.split(line) for line in lines]
     except ValueError as error:
         raise UserError(f"grid={name} has a line that cannot be read ({error})") from error
     if whole := [word for line in words for word in line if word.startswith(("hydra", "grid="))]:

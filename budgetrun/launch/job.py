@@ -66,7 +66,8 @@ def ran(cfg: DictConfig) -> float | None:
                 preflight = Preflight()
                 preflight(checked)
                 folder = RunFolder(checked.settings.output_dir, checked.run_id)
-                preview([(checked, checked.settings.force or folder.state().word != FINISHED)], preflight=preflight)
+                word = folder.state().word
+                preview([(checked, word, checked.settings.force or word != FINISHED)], preflight=preflight)
                 return None
             if checked.settings.device == "auto" and (gpu := own_gpu(worker())) is not None:
                 checked.settings.device = gpu

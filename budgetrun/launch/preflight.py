@@ -15,6 +15,7 @@ from budgetrun import memory
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Data, Model, Random
 from budgetrun.folder import scorefile
+from budgetrun.identity import is_expected, paths
 from budgetrun.training.budget import full_updates, model_flops
 from budgetrun.training.checks import check_memory, check_parts, check_views, outline
 from budgetrun.training.data import (
@@ -35,11 +36,17 @@ ENOUGH = 0.5  # seconds of updates to time
 
 
 class NeedsAModel(Exception):
-    """A method asked for something that only a run has."""
+    """A method asked for something that only a run has, or that is not there yet."""
 
 
 def needs_a_model(*_: Any, **__: Any) -> Any:
     raise NeedsAModel
+
+
+def wait_for(pattern: str) -> None:
+    """Stop the rehearsal of a method that reads files which another run has yet to make."""
+    if any(map(is_expected, paths(pattern))):
+        raise NeedsAModel
 
 
 class Preflight:
@@ -92,9 +99,11 @@ class Preflight:
             return {"dataset_fingerprint": self.fingerprint(experiment), "labels_fingerprint": digest(seen)}
 
         def read_scores(file: str, acquisition: str | None = None) -> dict[str, Tensor]:
+            wait_for(file)
             return scorefile.read(file, "sampler.file", this_run(), len(trained.labels), acquisition)[0]
 
         def read_kept(file: str) -> Tensor:
+            wait_for(file)
             return scorefile.read_kept(file, "sampler.base", this_run(), len(trained.labels))[0]
 
         def second(model: Model) -> Any:

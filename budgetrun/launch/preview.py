@@ -12,17 +12,19 @@ from budgetrun.training.progress import duration
 
 
 def preview(
-    runs: Sequence[tuple[Experiment, bool]], wrong: Sequence[tuple[str, str]] = (), preflight: Preflight | None = None
+    runs: Sequence[tuple[Experiment, str, bool]],
+    wrong: Sequence[tuple[str, str]] = (),
+    preflight: Preflight | None = None,
 ) -> None:
     """Print one line per run, and the cost of the runs that the command would start.
 
-    runs: each experiment, and whether the command would run it. wrong: the overrides of each run that cannot run, and
-    why. preflight: what checked the runs; None if this machine does not run them. Raises UserError if one cannot run.
+    runs: each experiment, the state of its run, and whether the command would run it. wrong: the overrides of each run
+    that cannot run, and why. preflight: what checked the runs; None if this machine does not run them. Raises UserError
+    if one cannot run.
     """
     total = 0.0
-    for experiment, is_wanted in runs:
-        folder = RunFolder(experiment.settings.output_dir, experiment.run_id)
-        word, costs = folder.state().word, ""
+    for experiment, word, is_wanted in runs:
+        folder, costs = RunFolder(experiment.settings.output_dir, experiment.run_id), ""
         if preflight is not None and is_wanted:
             updates, seconds = preflight.updates(experiment), preflight.seconds(experiment)
             flops = updates * experiment.settings.batch_size * preflight.flops_of(experiment.model, experiment)[1]

@@ -25,11 +25,13 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from budgetrun.config import Experiment, experiment, typed
+from budgetrun.contracts import Selects
 from budgetrun.errors import STOPPING, Interrupted, UserError, heard
 from budgetrun.folder import lock
 from budgetrun.folder.lock import Busy
-from budgetrun.folder.plan import write_plan
-from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, STATES, RunFolder, State
+from budgetrun.folder.plan import waiting, write_plan
+from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, STATES, WAITING, RunFolder, State
+from budgetrun.identity import expect, made_files, real
 from budgetrun.launch.compose import Composed
 from budgetrun.launch.explain import explain
 from budgetrun.launch.grid import jobs_of
@@ -39,6 +41,7 @@ from budgetrun.launch.slurm import SlurmLauncher
 from budgetrun.training.progress import duration
 
 LOCAL = (".BasicLauncher", ".JoblibLauncher")  # the launchers that run jobs on this machine
+DEEPEST = 100  # how many runs may need each other's files one after the other
 KILLED = 3  # the sweep goes on without a run whose worker was killed this often while no other ran
 Errors = dict[Path, BaseException]
 
@@ -50,12 +53,21 @@ class Job:
         self.overrides, self.experiment = overrides, experiment
         self.folder = RunFolder(experiment.settings.output_dir, experiment.run_id)
         self.found = self.folder.state().word  # before the sweep
+        self.place = real(str(self.folder.path))
+        self.reads = made_files(experiment.resolved)  # files in other runs' folders
+        self.after: set[Path] = set()  # the folders of other jobs of the sweep whose files it reads
 
     def is_wanted(self) -> bool:
         """Whether the sweep should run it. Not if another process is running it, nor if it failed, unless asked."""
         settings = self.experiment.settings
         again = {FINISHED: settings.force, FAILED: settings.force or settings.retry_failed}
-        return again.get(self.found, self.found in (MISSING, INTERRUPTED))
+        return again.get(self.found, self.found in (MISSING, WAITING, INTERRUPTED))
+
+    def makes(self) -> list[Path]:
+        """The files that other runs may read once it is finished."""
+        made = [self.folder.checkpoint_path]
+        made += [self.folder.scores_path] if self.experiment.scores is not None else []
+        return made + ([self.folder.kept_path] if isinstance(self.experiment.sampler, Selects) else [])
 
     def ends(self) -> list[int | None]:
         """When its result and its failure were written, which tells new ones from those before the sweep."""
@@ -80,7 +92,7 @@ def sweep(
     preflight = Preflight() if whole.hydra.launcher._target_.endswith(LOCAL) else None
     jobs, wrong = checked(jobs_of(words, composed), composed, preflight)
     if whole.get("dry_run") or any(job.experiment.settings.dry_run for job in jobs):
-        runs = [(job.experiment, job.is_wanted()) for job in jobs]
+        runs = [(job.experiment, job.found, job.is_wanted()) for job in jobs]
         preview(runs, [(" ".join(overrides), why) for overrides, why in wrong], preflight)
         return
     if wrong:
@@ -93,17 +105,35 @@ def sweep(
     finished = [job for job in jobs if job.found == FINISHED]
     states = ", ".join(counted(job.found for job in jobs))
     print(f"{len(jobs)} runs: {states}{expected(finished, wanted, preflight)}", flush=True)
-    write_plan({job.folder.path: job.overrides for job in jobs})
+    write_plan({job.folder.path: job.overrides for job in jobs}, {job.folder.path: job.after for job in jobs})
     errors: Errors = {}
     if cluster is not None:
         running = [str(job.folder.path) for job in jobs if job.found == RUNNING]
-        cluster.queue({str(job.folder.path): by_itself(job, whole) for job in wanted}, running)
-        if not cluster.wait:
-            return
+        for ready, left in rounds(jobs, wanted):
+            cluster.queue({str(job.folder.path): by_itself(job, whole) for job in ready}, running)
+            if not cluster.wait:
+                if left:
+                    print(f"  {len(left)} runs wait for files of these; the same command submits them then")
+                return
     else:
         with stopping(wanted):
-            errors = launched(wanted, whole, context, task, batch_size or len(wanted))
+            for ready, _ in rounds(jobs, wanted):
+                errors |= launched(ready, whole, context, task, batch_size or len(ready))
     report(jobs, errors)
+
+
+def rounds(jobs: list[Job], wanted: list[Job]) -> Iterator[tuple[list[Job], list[Job]]]:
+    """The wanted jobs whose files are there, and those that still wait, round by round until no more can start."""
+    left, begun = wanted, False
+    while left or not begun:
+        pending = {job.place for job in left}
+        pending |= {job.place for job in jobs if job.place not in pending and job.folder.state().word != FINISHED}
+        ready = [job for job in left if not job.after & pending]
+        left = [job for job in left if job.after & pending]
+        if not ready and begun:
+            return
+        yield ready, left
+        begun = True
 
 
 def check_asked(whole: DictConfig) -> None:
@@ -150,20 +180,57 @@ def by_itself(job: Job, whole: DictConfig) -> list[str]:
 def checked(
     jobs: Iterable[list[str]], composed: Composed, preflight: Preflight | None
 ) -> tuple[list[Job], list[tuple[list[str], str]]]:
-    """The jobs, one per run, and the overrides of those that cannot run, each with the sentence that says why."""
-    known: dict[Path, Job] = {}
-    wrong = []
-    for overrides in jobs:
+    """The jobs, one per run, and the overrides of those that cannot run, each with the sentence that says why.
+
+    A job may read files that another job makes: then its id depends on the other's. Such jobs are built again until
+    all ids are known.
+    """
+    overrides = list(jobs)
+    built: dict[int, Job] = {}
+    wrong: dict[int, str] = {}
+
+    def attempt(number: int, check: bool) -> None:
         try:
-            job = Job(overrides, experiment(*composed(overrides)))
-            if job.is_wanted() and preflight is not None:
-                preflight(job.experiment)
-            known.setdefault(job.folder.path, job)
+            if not check:
+                built[number] = Job(overrides[number], experiment(*composed(overrides[number])))
+            elif preflight is not None and built[number].is_wanted():
+                preflight(built[number].experiment)
+            wrong.pop(number, None)
         except Exception as error:
-            if (sentence := explain(error, [*sys.argv[1:], *overrides])) is None:
+            built.pop(number, None)
+            if (sentence := explain(error, [*sys.argv[1:], *overrides[number]])) is None:
                 raise
-            wrong.append((overrides, sentence))
-    return list(known.values()), wrong
+            wrong[number] = sentence
+
+    try:
+        unsure: Iterable[int] = range(len(overrides))
+        expected: set[Path] = set()
+        for _ in range(DEEPEST):
+            for number in unsure:
+                attempt(number, check=False)
+            unsure = [number for number in unsure if number in wrong or built[number].reads]
+            unmade = [job for job in built.values() if job.is_wanted() or job.found != FINISHED]
+            before, expected = expected, {file for job in unmade for file in job.makes()}
+            if expected == before or not unsure:
+                break
+            expect(expected)
+        else:
+            itself = next(
+                number for number in unsure if number in built and not before.issuperset(built[number].makes())
+            )
+            wrong[itself] = "it reads files that it makes itself, or that depend on it; set another output_dir for them"
+            del built[itself]
+        for number in list(built):
+            attempt(number, check=True)
+    finally:
+        expect([])
+    found: dict[Path, Job] = {}
+    for number in sorted(built):
+        found.setdefault(built[number].place, built[number])
+    for job in found.values():
+        job.after = {path.parent for path in job.reads} & found.keys()
+        job.found = waiting(State(job.found), job.after).word
+    return list(found.values()), [(overrides[number], wrong[number]) for number in sorted(wrong)]
 
 
 def counted(states: Iterable[str]) -> list[str]:
@@ -262,7 +329,9 @@ def stopping(jobs: list[Job]) -> Iterator[None]:
 def report(jobs: list[Job], errors: Errors) -> None:
     """Say what became of the runs; raises UserError if one is not finished, or its own error if that is a bug."""
     ended = {
-        job.folder: State(FINISHED) if job.found == FINISHED and not job.is_wanted() else job.folder.state()
+        job.folder: State(FINISHED)
+        if job.found == FINISHED and not job.is_wanted()
+        else waiting(job.folder.state(), job.after)
         for job in jobs
     }
     left = {folder: state for folder, state in ended.items() if state.word != FINISHED}

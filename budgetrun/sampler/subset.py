@@ -18,9 +18,9 @@ class Subset:
 
     A run with scores=... writes the file. A column `weight` in it weights the losses, normalised to mean 1 over the
     subset. Equal scores are ranked at random.
-    The subset is in kept.csv of the run's folder. With `add` or `drop`, it is the next round of a search: `base` and
-    the best of the rest, or `base` without its worst. It depends on the files alone and not on the run's seed, so that
-    the runs of a round share their subset: equal scores are ranked in one fixed random order.
+    The subset is in kept.csv of the run's folder. `base` alone is that subset again. With `add` or `drop`, it is the
+    next round of a search: `base` and the best of the rest, or `base` without its worst. It depends on the files alone
+    and not on the run's seed, so that the runs of a round share it: equal scores are ranked in one fixed random order.
     Source: the second phase of forgetting events, EL2N, GraNd, ensembles, k-center, herding and one-off core-sets; see
     the scores for the papers. Rounds: Chitta et al. 2020; what a round adds or drops is our definition.
     Cost of an update: `b (F + B)`; the result's `flops_before` is that of all runs that led to the files.
@@ -45,19 +45,20 @@ class Subset:
     balanced: bool
 
     def __post_init__(self) -> None:
-        if not self.file:
+        again = self.base and self.add is None and self.drop is None
+        if again and self.file:
+            raise ValueError(f"file={self.file} has no effect with base alone; set add or drop too, or leave it out")
+        if not again and not self.file:
             raise ValueError(
                 "file is not set: it names a file of scores, as a run with scores=forgetting, or another, writes it"
             )
         if self.add is not None and self.drop is not None:
             raise ValueError(f"add={self.add:g} and drop={self.drop:g} are for two different rounds; set one to null")
-        if self.base and self.add is None and self.drop is None:
-            raise ValueError(f"base={self.base} needs add or drop: how many examples this round adds, or drops")
         if self.add is not None and not 0 < self.add <= 1:
             raise ValueError(f"add={self.add} must be greater than 0 and at most 1: a part of all examples")
         if self.drop is not None and not 0 < self.drop < 1:
             raise ValueError(f"drop={self.drop} must be greater than 0 and less than 1: a part of all examples")
-        if self.add is not None or self.drop is not None:
+        if again or self.add is not None or self.drop is not None:
             self.keep = None
         if self.keep is not None and not 0 < self.keep <= 1:
             raise ValueError(f"keep={self.keep} must be greater than 0 and at most 1, or null for all of the file")
@@ -66,13 +67,22 @@ class Subset:
         if self.order not in ("highest", "lowest"):
             raise ValueError(f"order={self.order} is not one of highest, lowest")
 
-        self.file = ",".join(path("file", part) for part in self.file.split(","))
+        self.file = self.file and ",".join(path("file", part) for part in self.file.split(","))
         self.base = self.base and ",".join(path("base", part) for part in self.base.split(","))
 
     def start(self, context: Context) -> None:
-        assert self.file is not None
         self.context = context
-        columns = context.read_scores(self.file, self.acquisition)
+        self.weight: Tensor | None = None  # of the kept
+        if self.file is None:
+            assert self.base is not None
+            self.kept = context.read_kept(self.base)
+        else:
+            self.choose(context.read_scores(self.file, self.acquisition))
+        self.stream = context.stream(self.plan)
+
+    def choose(self, columns: dict[str, Tensor]) -> None:
+        """Set what is kept, and its weights, by the columns of a file of scores."""
+        context = self.context
         grows, shrinks = self.add is not None, self.drop is not None
         if grows or shrinks:
             if "weight" in columns:
@@ -91,7 +101,6 @@ class Subset:
             self.kept = self.first("keep", ranked)
         if not len(self.kept):
             raise UserError(f"sampler.{self.asked()} keeps none of the {context.n} examples; keep more")
-        self.weight: Tensor | None = None  # of the kept
         if "weight" in columns:
             weight = torch.zeros(context.n, device=context.device)
             weight[columns["index"]] = columns["weight"]
@@ -99,13 +108,11 @@ class Subset:
             if weight.min() < 0 or not mean > 0:
                 raise UserError(f"sampler.file: {self.file} has weights that are negative, or all 0; it cannot be used")
             self.weight = weight[self.kept] / mean
-        self.stream = context.stream(self.plan)
 
     def asked(self) -> str:
         """How much is kept, as configured."""
         return " ".join(f"{name}={value:g}" for name in ("keep", "add", "drop") if (value := getattr(self, name)))
 
-    @property
     def selection(self) -> Tensor:
         return self.kept
 

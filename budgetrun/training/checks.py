@@ -20,7 +20,7 @@ from budgetrun.contracts import (
     check_schedule,
 )
 from budgetrun.folder.run import check_made
-from budgetrun.identity import made_files
+from budgetrun.identity import is_expected, made_files
 from budgetrun.training.data import bytes_of, trained_shape
 from budgetrun.training.machine import find_device, uses_bf16
 
@@ -36,7 +36,8 @@ def check_parts(experiment: Experiment) -> torch.device:
     check_row(experiment.aug)
     check_schedule(experiment.schedule, experiment.settings.lr)
     for path in made_files(experiment.resolved):
-        check_made(path)
+        if not is_expected(path):
+            check_made(path)
     return find_device(experiment.settings.device)
 
 

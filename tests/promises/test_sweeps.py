@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import re
@@ -29,9 +28,10 @@ from states import counts, results, times
 from budgetrun import status
 from budgetrun.config import experiment, plain
 from budgetrun.errors import UserError
-from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, RunFolder
+from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, WAITING, RunFolder
 from budgetrun.launch.compose import Composed, choices_of, task_part
 from budgetrun.launch.grid import jobs_of
+from budgetrun.launch.sweep import checked
 
 SHORT = "epochs=0.2"  # 4 updates
 
@@ -57,19 +57,17 @@ def test_a_grid_has_as_many_runs_as_its_head_says_and_they_are_experiments(
     grid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in re.findall(r"sampler\.file=(\S+)", text(grid)):
-        for rate, seed in itertools.product(("0", "0.25", "0.5"), "012"):
-            file = Path(name.replace("*", "some").replace("${noise.rate}", rate).replace("${seed}", seed))
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(str(file))  # only its bytes matter before a run reads it
     with composing(f"grid={grid}") as (composed, jobs):
         assert len(jobs) == int(re.findall(r"^# (\d+) runs?\b", text(grid), flags=re.M)[0])
-        ids = set()
-        for job in jobs if len(jobs) < 200 else jobs[::19]:
-            checked = experiment(*composed(job))
-            assert f"{checked.settings.output_dir}/".startswith(f"outputs/{grid}/")
-            ids.add(checked.run_id)
-        assert len(ids) == len(jobs if len(jobs) < 200 else jobs[::19])
+        waits = "sampler.file=" in text(grid)  # then a job's id depends on other jobs
+        some = jobs if waits or len(jobs) < 200 else jobs[::19]
+        runs, wrong = checked(some, composed, None)
+        assert not wrong
+        assert len({run.place for run in runs}) == len(some)
+        places = {run.experiment.settings.output_dir for run in runs}
+        assert f"outputs/{grid}" in places
+        assert all(place.startswith(f"outputs/{grid}") for place in places)
+        assert {FINISHED, WAITING} & {run.found for run in runs} == ({WAITING} if waits else set())
     commands = re.findall(r"^# .*python -m budgetrun (\S+)", text(grid), flags=re.M)
     assert set(commands) == {f"grid={grid}"}
 
@@ -130,7 +128,10 @@ def test_a_user_s_own_grid_is_a_yaml_file(tmp_path: Path) -> None:
         ("grid=[smoke]", ["grid=[smoke] is not the name of a grid's file"]),
         ("grid=smoke +aug.crop.padding=2", ["aug.crop.padding already exists", "without the +"]),
         ("grid=smoke ~seed sampler=uniform aug=none budget=0.5", ["seed has no value", "no job was started"]),
-        ("grid=chitta2020 dataset=digits model=cnn", ["sampler.file", "chitta2020_scores/*-ensemble-*", "scores="]),
+        ("--config-dir mine grid=lost", ["sampler.file", "nowhere/*/scores.csv", "scores="]),
+        ("--config-dir mine grid=itself", ["files that it makes itself", "output_dir"]),
+        ("--config-dir mine grid=endless", ["grid=endless has rounds: 0", "whole number"]),
+        ("--config-dir mine grid=once", ["grid=once has an each_round that is not a list"]),
     ],
 )
 def test_a_grid_that_cannot_run_starts_nothing(line: str, words: list[str], tmp_path: Path) -> None:
@@ -142,6 +143,13 @@ def test_a_grid_that_cannot_run_starts_nothing(line: str, words: list[str], tmp_
     (tmp_path / "mine" / "grid" / "quote.yaml").write_text("# a quote\nsweeps: ['output_dir=\"a']\n")
     (tmp_path / "mine" / "grid" / "half.yaml").write_text("# half\nsweeps: [\n")
     (tmp_path / "mine" / "grid" / "launcher.yaml").write_text("# a launcher\nsweeps: [hydra/launcher=joblib seed=0]\n")
+    for name, lines in {
+        "lost": "sweeps: [sampler=subset sampler.file=nowhere/*/scores.csv]",
+        "itself": "sweeps: [sampler=subset scores=random sampler.file=outputs/itself/*/scores.csv, scores=random]",
+        "endless": "sweeps: [seed=0]\neach_round: [seed=1]\nrounds: 0",
+        "once": "sweeps: [seed=0]\neach_round: seed=1\nrounds: 2",
+    }.items():
+        (tmp_path / "mine" / "grid" / f"{name}.yaml").write_text(f"# {name}\n{lines}\n")
     before = listing(tmp_path)
     refused(here(line, tmp_path), *words)
     assert listing(tmp_path) == before
@@ -522,6 +530,106 @@ def test_a_run_that_always_kills_its_worker_is_named_and_all_others_finish_force
     after = times(tmp_path / "outputs")
     assert before.keys() == after.keys()
     assert all(after[path] > before[path] for path in after), "left as it was"
+
+
+# ---- jobs that read the files of other jobs
+
+
+SEARCH = """
+# a search in two rounds, in the wrong order
+common: epochs=1 evaluations=1 batch_size=32 checkpoint_every=0.05
+rounds: 2
+each_round:
+  - >-
+    sampler=subset sampler.base=rounds/${before}/*/kept.csv sampler.file=rounds/${before}/*/scores.csv
+    sampler.add=0.1 scores=ensemble scores.members=3 seed=0,1 output_dir=rounds/${round}
+sweeps:
+  - sampler=subset sampler.base=rounds/${rounds}/*/kept.csv init_from=rounds/0/*-s${seed}-*/checkpoint.pt
+  - sampler=subset sampler.file=rounds/start/*/scores.csv sampler.add=0.1 scores=ensemble seed=0,1 output_dir=rounds/0
+  - scores=random budget=0.05 output_dir=rounds/start
+"""
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> str:
+    (tmp_path / "mine" / "grid").mkdir(parents=True)
+    (tmp_path / "mine" / "grid" / "search.yaml").write_text(SEARCH)
+    return f"--config-dir {tmp_path}/mine grid=search"
+
+
+def kept(path: Path) -> tuple[dict[str, Any], list[int]]:
+    first, header, *rows = path.read_text().splitlines()
+    assert header == "index"
+    return json.loads(first.removeprefix("#")), [int(row) for row in rows]
+
+
+def test_a_search_in_rounds_is_one_command_and_says_what_led_to_what(search: str, tmp_path: Path) -> None:
+    listed = here(f"{search} dry_run=true", tmp_path)
+    assert [line.split()[0] for line in listed.out.splitlines()[:8]].count("waiting") == 7
+    assert {path.name for path in tmp_path.iterdir()} == {"mine"}
+    done = here(search, tmp_path)
+    assert done.code == 0, done.err
+    assert "8 runs: 7 waiting, 1 missing; 8 to run" in done.out
+    planned = {line.split()[1].rstrip(":") for line in listed.out.splitlines()[:8]}
+    assert planned == {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("result.json")}
+    subsets = [{tuple(kept(p)[1]) for p in tmp_path.glob(f"rounds/{n}/*/kept.csv")} for n in range(3)]
+    assert [len(of_round) for of_round in subsets] == [1, 1, 1], "the runs of a round share their subset"
+    first, second, third = (set(next(iter(of_round))) for of_round in subsets)
+    assert (len(first), len(second), len(third)) == (144, 288, 432)
+    assert first < second < third
+    flops = {path.parent.name: json.loads(path.read_text())["flops"] for path in tmp_path.rglob("result.json")}
+    (path,) = tmp_path.glob("outputs/search/*/kept.csv")
+    about, indices = kept(path)
+    assert set(indices) == third
+    led = {run.name for place in ("start", "0", "1") for run in (tmp_path / "rounds" / place).glob("*-s?-*")}
+    assert about["runs"].keys() == led, "what the last round learnt has not led to its subset"
+    assert all(spent >= flops[run] for run, spent in about["runs"].items()), "and their looks at the end"
+    result = json.loads((path.parent / "result.json").read_text())
+    assert result["flops_before"] == about["flops"] == sum(about["runs"].values())
+    again = here(search, tmp_path)
+    assert again.out == "8 runs: 8 finished\n8 of 8 runs are finished\n"
+
+
+def test_what_waits_for_a_run_that_failed_is_said_to_wait(search: str, tmp_path: Path, capsys: Any) -> None:
+    from budgetrun.scores.random import RandomScores
+
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(RandomScores, "scores", lambda self: refuse())
+        done = here(search, tmp_path)
+    refused(done, "8 of 8 runs are not finished")
+    assert done.out.count("  waiting: ") == 7
+    assert "waiting: rounds/0/" in done.out
+    assert ": for digits-cnn-uniform-standard-random-b0.05-s0-" in done.out
+    said = say(tmp_path / "rounds" / "0", capsys)
+    assert "     2 waiting" in said.out
+
+
+def refuse() -> Any:
+    raise UserError("not now")
+
+
+def test_a_search_that_is_killed_in_its_second_round_ends_as_a_quiet_one(search: str, tmp_path: Path) -> None:
+    quiet, *killed = (tmp_path / name for name in ("quiet", "basic", "joblib"))
+    quiet.mkdir()
+    assert here(search, quiet).code == 0
+
+    def files(folder: Path) -> dict[Path, bytes]:
+        names = ("kept.csv", "scores.csv", "sums.npy")
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.name in names}
+
+    for folder in killed:
+        folder.mkdir()
+        with started(f"{search} hydra/launcher={folder.name}", folder, first=os.setsid) as sweep:
+            wait_for(lambda folder=folder: list(folder.glob("rounds/2/*/kept.csv")))
+            os.killpg(sweep.pid, signal.SIGKILL)
+        assert counts(folder / "rounds" / "1") == {FINISHED: 2}
+        assert not list(folder.glob("outputs/search/*/result.json"))
+        assert here(search, folder).code == 0
+        assert results(folder) == results(quiet)
+        assert files(folder) == files(quiet)
+
+
+# ---- what workers and disks do
 
 
 def test_workers_take_turns_on_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,8 +70,17 @@ def test_equal_scores_are_ranked_at_random(context_for: Callable[..., Context]) 
 
 
 def in_round(context: Context, **changes: Any) -> Subset:
-    options = {"keep": 0.5, "base": None, "add": None, "drop": None, "order": "highest", "balanced": False}
-    sampler = Subset("scores.csv", None, **(options | changes))
+    options = {
+        "file": "scores.csv",
+        "acquisition": None,
+        "keep": 0.5,
+        "base": None,
+        "add": None,
+        "drop": None,
+        "order": "highest",
+        "balanced": False,
+    }
+    sampler = Subset(**(options | changes))
     sampler.start(context)
     return sampler
 
@@ -80,15 +89,17 @@ def test_a_round_adds_the_best_of_the_rest_or_drops_the_worst(context_for: Calla
     scores = file_of([0.3, 0.9, 0.1, 0.5, 0.7, 0.2, 0.8, 0.4])
     base = torch.tensor([1, 2, 4])
     context = context_for(8, 2, read_scores=scores, read_kept=lambda file: base)
-    assert in_round(context, base="kept.csv", add=0.25).selection.tolist() == [1, 2, 3, 4, 6]  # 6 has 0.8 and 3 has 0.5
-    assert in_round(context, base="kept.csv", drop=0.25).selection.tolist() == [1]
-    assert in_round(context, base="kept.csv", drop=0.25, order="lowest").selection.tolist() == [2]
-    assert in_round(context, add=0.25).selection.tolist() == [1, 6]  # from nothing
-    assert in_round(context, drop=0.25).selection.tolist() == [0, 1, 3, 4, 6, 7]  # from everything
+    # 6 has 0.8 and 3 has 0.5
+    assert in_round(context, base="kept.csv", add=0.25).selection().tolist() == [1, 2, 3, 4, 6]
+    assert in_round(context, base="kept.csv", drop=0.25).selection().tolist() == [1]
+    assert in_round(context, base="kept.csv", drop=0.25, order="lowest").selection().tolist() == [2]
+    assert in_round(context, add=0.25).selection().tolist() == [1, 6]  # from nothing
+    assert in_round(context, file=None, base="kept.csv").selection().tolist() == [1, 2, 4]  # as it is
+    assert in_round(context, drop=0.25).selection().tolist() == [0, 1, 3, 4, 6, 7]  # from everything
     # labels go 0, 1, 0, 1, ...
     context = context_for(8, 2, classes=2, read_scores=scores, read_kept=lambda file: base)
-    assert in_round(context, base="kept.csv", add=0.25, balanced=True).selection.tolist() == [1, 2, 3, 4, 6]
-    assert in_round(context, drop=0.5, balanced=True).selection.tolist() == [1, 3, 4, 6]
+    assert in_round(context, base="kept.csv", add=0.25, balanced=True).selection().tolist() == [1, 2, 3, 4, 6]
+    assert in_round(context, drop=0.5, balanced=True).selection().tolist() == [1, 3, 4, 6]
 
 
 @settings(deadline=None, max_examples=60)
@@ -109,7 +120,7 @@ def test_rounds_are_nested_whatever_the_seed_and_end_as_one_round_with_the_same_
         for number, share in enumerate(shares):
             context = context_for(n, 2, seed=seed, read_scores=read, read_kept=lambda file, kept=kept: kept)
             change = {"add": share} if grows else {"drop": share}
-            kept = in_round(context, base="kept.csv" if number else None, **change).selection
+            kept = in_round(context, base="kept.csv" if number else None, **change).selection()
             found.append(set(kept.tolist()))
         return found
 
@@ -138,7 +149,7 @@ def test_a_round_that_cannot_be_is_a_sentence(context_for: Callable[..., Context
     changes: dict[str, Any]
     for changes, words in [
         ({"add": 0.1, "drop": 0.1}, "two different rounds"),
-        ({"base": "kept.csv"}, "needs add or drop"),
+        ({"base": "kept.csv"}, "file=scores.csv has no effect with base alone"),
         ({"add": 0.0}, "add=0.0 must be"),
         ({"drop": 1.0}, "drop=1.0 must be"),
     ]:
