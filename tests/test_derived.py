@@ -42,6 +42,23 @@ def value(folder: Path, metric: str, *options: str) -> float:
     return float(line["mean"])
 
 
+# ---- what scoring costs
+
+
+def test_the_cost_of_files_is_shared_by_trainings_and_pays_after_some(tmp_path: Path) -> None:
+    for seed, before in ((0, 1000), (1, 1001)):
+        whole = {"sampler": "uniform", "budget": 1.0, "flops": 500, "flops_before": 0, "seed": seed}
+        run(tmp_path / f"whole{seed}", [0.9], **whole)
+        run(tmp_path / f"part{seed}", [0.8], **(whole | {"sampler": "subset", "flops": 250, "flops_before": before}))
+    chosen = ("--where", "sampler=subset")
+    assert value(tmp_path, "flops_total", *chosen) == 1250.5
+    assert value(tmp_path, "flops_total", "--trainings", "10", *chosen) == 350.05
+    done = aggregate(tmp_path, "--metric", "pays_after", "--baseline", "sampler=uniform", "--format", "csv")
+    assert "subset,standard,1,4.5," in done.out  # 1000 / 250 trainings, and one more than 1001 / 250
+    assert done.err.count("it costs no less than its baseline, however many share its files") == 2, "the whole runs"
+    refused(aggregate(tmp_path, "--metric", "pays_after"), "pays_after needs a baseline")
+
+
 # ---- last, best by validation, best on the test set
 
 
@@ -194,6 +211,7 @@ def test_a_run_without_a_partner_has_no_speedup_and_is_named(tmp_path: Path) -> 
         ([*HU, "--threshold", "inf"], ["--threshold inf"]),
         (["--share", "0"], ["--share 0 is not above 0"]),
         (["--share", "1.1"], ["--share 1.1"]),
+        (["--trainings", "0"], ["--trainings 0 is not 1 or more"]),
         (["--metric", "speedup_exampels"], ["did you mean speedup_examples?"]),
     ],
 )

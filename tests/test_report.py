@@ -643,7 +643,7 @@ def test_a_paper_s_numbers_are_set_beside_those_panels_that_have_its_settings(tm
         ("--paper hu2021", "--paper hu2021: no cell has the settings"),
         ("--baseline sampler=is", "--baseline sampler=is leaves no run"),
         ("--metric test_accuracy_at_best_validation", "its evaluations have no val_accuracy"),
-        ("--metric speedup_examples", "speedup_examples is a ratio to a baseline"),
+        ("--metric speedup_examples", "speedup_examples needs a baseline"),
         ("--threshold 0.5", "--threshold 0.5 is not 1 or more"),
         ("--share 2", "--share 2 is not above 0"),
     ],

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from budgetrun.errors import UserError
 from budgetrun.tables.compare import BOLD, Baseline, Comparison, compare, differences, judge
-from budgetrun.tables.derived import DERIVED, SPEEDUPS, Options, derive, note
+from budgetrun.tables.derived import DERIVED, RATIOS, Options, derive, note
 from budgetrun.tables.papers import Number, beside, fitting, of_paper
 from budgetrun.tables.runs import Run, mixed, with_metric
 from budgetrun.tables.table import Place, Sheet, Table, laid_out, tabulate
@@ -18,7 +18,7 @@ from budgetrun.tables.table import Place, Sheet, Table, laid_out, tabulate
 class Question:
     """metrics: numbers of a run, or derived ones. baseline: settings, as typed. paper: whose numbers to show too.
 
-    threshold, share: see derived.Options. Raises UserError for what no runs can answer.
+    threshold, share, trainings: see derived.Options. Raises UserError for what no runs can answer.
     """
 
     metrics: list[str]
@@ -26,13 +26,14 @@ class Question:
     paper: str | None = None
     threshold: float = 1.2
     share: float = 0.99
+    trainings: int = 1
     known: list[Number] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         if self.paper is not None:
             self.known = of_paper(self.paper)
-        if self.baseline is None and (ratios := [metric for metric in self.metrics if metric in SPEEDUPS]):
-            raise UserError(f"{ratios[0]} is a ratio to a baseline; add one, as in --baseline sampler=uniform")
+        if self.baseline is None and (ratios := [metric for metric in self.metrics if metric in RATIOS]):
+            raise UserError(f"{ratios[0]} needs a baseline; add one, as in --baseline sampler=uniform")
 
     def measured(self) -> list[str]:
         """The metrics that runs measure themselves."""
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser, baseline: str) -> None:
     add("--paper", help="show the numbers of a paper beside ours: hu2021, arazo2021 or sahayam2023")
     add("--threshold", type=float, default=1.2, help="for a speed-up: multiple of the baseline's final error (1.2)")
     add("--share", type=float, default=0.99, help="for epochs_to_generalise: part of the final test accuracy (0.99)")
+    add("--trainings", type=int, default=1, help="for flops_total: how many runs share the cost of the files (1)")
 
 
 def named(options: argparse.Namespace, of: str) -> list[str]:
@@ -67,7 +69,8 @@ def named(options: argparse.Namespace, of: str) -> list[str]:
 
 def question(options: argparse.Namespace, baseline: str | None) -> Question:
     """The question that a command line asks, with this baseline."""
-    return Question(named(options, "metric"), baseline, options.paper, options.threshold, options.share)
+    ways = options.threshold, options.share, options.trainings
+    return Question(named(options, "metric"), baseline, options.paper, *ways)
 
 
 @dataclass
@@ -122,7 +125,7 @@ def answer(runs: list[Run], settings: Sequence[str], rows: list[str], columns: l
             baseline = Baseline(runs, settings, asked.baseline)
         except UserError as error:
             problems["baseline"] = error
-    ways = Options(baseline, asked.threshold, asked.share)
+    ways = Options(baseline, asked.threshold, asked.share, asked.trainings)
     why = derive(runs, asked.metrics, ways)
     measured, remarks = with_metric(runs, asked.metrics[0], why)
     if not measured:
@@ -134,7 +137,7 @@ def answer(runs: list[Run], settings: Sequence[str], rows: list[str], columns: l
     tables = [tabulate(runs, rows, columns, metric, note(metric, runs, ways)) for metric in asked.metrics]
     result = Analysis(tables, measured, problems=problems, remarks=remarks)
     result.remarks += mixed(measured or runs, settings, [*rows, *columns])
-    result.compared = [table for table in tables if table.metric not in SPEEDUPS]  # those are comparisons already
+    result.compared = [table for table in tables if table.metric not in RATIOS]  # those are comparisons already
     if baseline is not None and result.compared:
         result.comparison = compare(runs, result.compared, baseline)
         result.remarks += result.comparison.remarks

@@ -21,17 +21,23 @@ class Undefined(Exception):
 @dataclass
 class Options:
     """baseline: what a speed-up compares error and cost with. threshold: the multiple of its final error to be reached.
-    share: the fraction of a run's own final accuracy that counts as generalised."""
+    share: the fraction of a run's own final accuracy that counts as generalised. trainings: how many runs share the
+    cost of the files that a run reads."""
 
     baseline: Baseline | None = None
     threshold: float = 1.2
     share: float = 0.99
+    trainings: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.threshold < math.inf:
             raise UserError(f"--threshold {self.threshold:g} is not 1 or more: it scales the baseline's final error")
         if not 0 < self.share <= 1:
             raise UserError(f"--share {self.share:g} is not above 0 and at most 1: it scales a run's final accuracy")
+        if self.trainings < 1:
+            raise UserError(
+                f"--trainings {self.trainings} is not 1 or more: it is how many runs share the cost of files"
+            )
 
 
 def derive(runs: Iterable[Run], metrics: Iterable[str], options: Options) -> dict[tuple[str, str], str]:
@@ -121,7 +127,7 @@ def speedup(unit: str) -> Callable[[Run, Callable[[Run], Curve], Options], float
         final = sum(1 - partner["test_accuracy"] for partner in partners) / len(partners)
         limit = options.threshold * final
 
-        def spent(run: Run, whose: str) -> float:
+        def until_then(run: Run, whose: str) -> float:
             shown, costs = column(evaluations(run), "test_accuracy", unit)
             # 1e-12 allows for rounding of an accuracy and its error
             place = first(shown, lambda accuracy: 1 - accuracy <= limit + 1e-12)
@@ -131,10 +137,36 @@ def speedup(unit: str) -> Callable[[Run, Callable[[Run], Curve], Options], float
                 raise Undefined(f"{whose} reaches an error of {limit:.4f} with {unit} of 0")
             return float(costs[place])
 
-        theirs = [spent(partner, "its baseline") for partner in partners]
-        return sum(theirs) / len(theirs) / spent(run, "it")
+        theirs = [until_then(partner, "its baseline") for partner in partners]
+        return sum(theirs) / len(theirs) / until_then(run, "it")
 
     return ratio
+
+
+def flops_total(run: Run, evaluations: Callable[[Run], Curve], options: Options) -> float:
+    """FLOPs of the run, and of the runs that led to the files that it reads, shared by so many trainings."""
+    return spent(run, "flops") + spent(run, "flops_before") / options.trainings
+
+
+def pays_after(run: Run, evaluations: Callable[[Run], Curve], options: Options) -> float:
+    """How many trainings must share the cost of the files until each costs at most what the baseline's run costs."""
+    if options.baseline is None:
+        raise Undefined("there is no baseline beside it")
+    if not (partners := options.baseline.partners(run)):
+        raise Undefined(f"it has no partner with {options.baseline.typed}")
+    theirs = sum(spent(partner, "flops") + spent(partner, "flops_before") for partner in partners) / len(partners)
+    saved = theirs - spent(run, "flops")
+    if saved <= 0:
+        raise Undefined("it costs no less than its baseline, however many share its files")
+    return max(1, math.ceil(spent(run, "flops_before") / saved))
+
+
+def spent(run: Run, name: str) -> float:
+    """A number of FLOPs; results of earlier versions have no flops_before."""
+    value = run.get(name, 0 if name == "flops_before" else None)
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise Undefined(f"its {name} is not known")
+    return value
 
 
 def column(curve: Curve, *names: str) -> list[list[Any]]:
@@ -158,8 +190,11 @@ DERIVED = {
     "test_accuracy_at_best_validation": at_best_validation,
     "test_accuracy_best_on_test": best_on_test,
     "epochs_to_generalise": epochs_to_generalise,
+    "flops_total": flops_total,
+    "pays_after": pays_after,
     **SPEEDUPS,
 }
+RATIOS = (*SPEEDUPS, "pays_after")  # of a run to its baseline
 
 
 def note(metric: str, runs: Iterable[Run], options: Options) -> str:
@@ -178,6 +213,9 @@ def note(metric: str, runs: Iterable[Run], options: Options) -> str:
     return {
         "test_accuracy_at_best_validation": f"{metric}: at the evaluation of the highest validation accuracy",
         "test_accuracy_best_on_test": f"{metric} is OPTIMISTIC: the test set itself chose the evaluation",
+        "flops_total": f"{metric}: with those of the runs that led to its files, shared by --trainings "
+        f"{options.trainings}",
+        "pays_after": f"{metric}: trainings that share the cost of files until each costs at most what {typed} costs",
         "epochs_to_generalise": f"{metric}: until {options.share:g} of the run's own last test accuracy; our "
         "definition",
     }.get(metric, "")

@@ -24,7 +24,7 @@ SHARES = (
     "selection_seconds",
 )
 GREATER = ("accuracy", "accuracy_at_best_validation", "accuracy_best_on_test", "speedup_examples", "speedup_seconds")
-LESS = ("loss", "error", "seconds", "seconds_total", "flops", "epochs_to_generalise")
+LESS = ("loss", "error", "seconds", "seconds_total", "flops", "flops_total", "pays_after", "epochs_to_generalise")
 
 
 @dataclass

@@ -218,6 +218,25 @@ def test_more_jobs_than_slurm_accepts_at_a_time_must_share_jobs(cwd: Path) -> No
         launcher.submit({str(i): [] for i in range(most + 1)})
 
 
+def test_a_job_that_reads_the_file_of_another_is_submitted_when_that_is_finished(cwd: Path) -> None:
+    (cwd / "mine" / "grid").mkdir()
+    (cwd / "mine" / "grid" / "chain.yaml").write_text(
+        "common: epochs=1 evaluations=1\n"
+        "sweeps:\n"
+        "  - sampler=subset sampler.base=one/*/kept.csv sampler.file=one/*/scores.csv sampler.add=0.1 seed=0,1\n"
+        "  - sampler=subset sampler.file=start/*/scores.csv sampler.add=0.1 scores=ensemble output_dir=one\n"
+        "  - scores=random output_dir=start\n"
+    )
+    first = sweep("hydra.launcher.wait=false grid=chain", cwd)
+    assert first.code == 0, first.err
+    assert "4 runs: 3 waiting, 1 missing" in first.out
+    assert "3 runs wait for files of these; the same command submits them then" in first.out
+    done = sweep("grid=chain", cwd)  # waits for the first job too, and submits two rounds
+    assert done.code == 0, done.err
+    assert done.out.count("submitted ") == 2
+    assert "4 of 4 runs are finished" in done.out
+
+
 def test_ctrl_c_while_a_sweep_waits_leaves_the_jobs_alone_and_says_how_to_cancel_them(cwd: Path) -> None:
     line = f"-m --config-dir mine hydra/launcher=submitit_slurm hydra.launcher.timeout_min=10 {SLOWLY} seed=0"
     running = started(line, cwd)
