@@ -26,6 +26,7 @@ ACQUISITIONS = (
     "margin",
     "variance",
 )
+COMPARING = ("mutual_information", "variation_ratio", "variance")  # those that need two members
 PART = 2**25  # bytes of records in memory at a time
 MOST_MEMBERS = 65_535  # in a file: votes are counted in 16 bits
 

@@ -162,7 +162,7 @@ RANGES = [
     ("model.wide_resnet.WideResNet", {"width": 1, "dropout": 0.0}, "depth", 10, 1000),
     ("optimizer.adamw.AdamW", {"betas": [0.9, 0.9]}, "eps", 1e-30, 1),
     ("schedule.step.Step", {"milestones": [0.5]}, "factor", 1e-6, 1),
-    ("scores.ensemble.Ensemble", {"acquisition": "entropy", "since": 0.0}, "members", 2, MOST_MEMBERS),
+    ("scores.ensemble.Ensemble", {"acquisition": "entropy", "since": 0.0}, "members", 1, MOST_MEMBERS),
     ("sampler.active_bias.ActiveBias", {"score": "variance", "use": "draw", "warmup": 0.1}, "epsilon", 0, 1e6),
     ("sampler.infobatch.InfoBatch", {"delta": 0.875}, "ratio", 0, 0.999),
     ("sampler.online_batch.OnlineBatchSelection", {"final": 1.0, "refresh": 0.0, "sort": 1}, "pressure", 1, 1e12),

@@ -349,7 +349,11 @@ def slowly(p: Tensor, label: Tensor) -> dict[str, list[float]]:
 
 
 @settings(deadline=None, max_examples=25)
-@given(sizes=st.lists(st.integers(1, 6), min_size=1, max_size=4), classes=st.integers(2, 5), seed=st.integers(0, 99))
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=4).filter(lambda sizes: sum(sizes) > 1),
+    classes=st.integers(2, 5),
+    seed=st.integers(0, 99),
+)
 def test_the_files_of_several_runs_are_one_ensemble_of_all_their_members_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], classes: int, seed: int
 ) -> None:
@@ -396,6 +400,8 @@ def test_files_that_are_not_one_ensemble_are_refused(tmp_path: Path) -> None:
     assert "has 4 examples of 3 classes" in refusal("a", n=5)
     assert "name entropy and errors as their score; set sampler.acquisition" in refusal("a", "other")
     assert "of kind mean, and" in refusal("a", "mean")
+    files["one"] = members_file(tmp_path / "one" / "scores.csv", p[:1], label)
+    assert "has one member, and sampler.acquisition=variance compares several" in refusal("one", chosen="variance")
     assert "sampler.acquisition=errors is for the files of a run with scores=ensemble" in refusal(
         "mean", chosen="errors"
     )

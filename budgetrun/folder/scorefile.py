@@ -149,8 +149,10 @@ def joint(
                 f"{key}: {path} has {examples} examples of {has} classes, and for one ensemble all files must have the "
                 f"{n} examples of this run and the {classes} classes of {sums[0]}"
             )
-    values = ensemble.finished(sums, sum(about["members"] for about in abouts))
-    return torch.from_numpy(values[asked.pop()]).float()
+    members, name = sum(about["members"] for about in abouts), asked.pop()
+    if members == 1 and name in ensemble.COMPARING:
+        raise UserError(f"{key}: {files[0]} has one member, and sampler.acquisition={name} compares several")
+    return torch.from_numpy(ensemble.finished(sums, members)[name]).float()
 
 
 def read_kept(pattern: str, key: str, run: Mapping[str, str], n: int) -> tuple[Tensor, dict[str, int]]:

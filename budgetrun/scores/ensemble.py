@@ -33,7 +33,8 @@ class Ensemble:
     models, are one ensemble when their files are read together; the reader chooses the acquisition.
     All seven are columns of the file, for this run alone. Cost: `members x n F`, of which `n F` at the end.
 
-    acquisition: which of the seven is the score, unless the reader says otherwise. members: at least 2.
+    acquisition: which of the seven is the score, unless the reader says otherwise. members: at least 1;
+    what compares members (mutual information, variation ratio, variance) needs 2.
     since: the part of the run without members, in `[0, 1)`; 0.5 leaves out the networks of its first half.
     """
 
@@ -45,12 +46,16 @@ class Ensemble:
     since: float
 
     def __post_init__(self) -> None:
-        if not 2 <= self.members <= acquisition.MOST_MEMBERS:
+        if not 1 <= self.members <= acquisition.MOST_MEMBERS:
             raise ValueError(
-                f"members={self.members} must be at least 2 networks, and at most {acquisition.MOST_MEMBERS:,}"
+                f"members={self.members} must be at least 1 network, and at most {acquisition.MOST_MEMBERS:,}"
             )
         if self.acquisition not in acquisition.ACQUISITIONS:
             raise ValueError(f"acquisition={self.acquisition} is not one of {', '.join(acquisition.ACQUISITIONS)}")
+        if self.members == 1 and self.acquisition in acquisition.COMPARING:
+            raise ValueError(
+                f"members=1 is one network, and acquisition={self.acquisition} compares several; set either"
+            )
         if not 0 <= self.since < 1:
             raise ValueError(f"since={self.since} must be at least 0 and less than 1: a part of the run")
 
