@@ -99,3 +99,23 @@ def test_the_content_of_the_file_is_part_of_the_experiment_and_its_path_is_not(
     assert one == same
     assert one != other
     assert run_id(f"{tmp_path}/[ab]".replace("[ab]", "?")) not in (one, other)  # three files
+
+
+def test_a_run_can_begin_with_the_weights_of_another(tmp_path: Path) -> None:
+    _, first = ran("epochs=2 model.width=2", tmp_path)
+    line = "epochs=0.05 model.width=2 lr=1e-12 schedule=constant weight_decay=0 evaluations=1"  # it learns nothing
+    _, second = ran(f"{line} 'init_from=outputs/*-s0-*/checkpoint.pt'", tmp_path)
+    assert abs(second["test_accuracy"] - first["test_accuracy"]) < 0.02  # one update moves the means of BatchNorm
+    assert second["flops_before"] == first["flops"]
+    _, alone = ran(line, tmp_path)
+    assert alone["test_accuracy"] < 0.5 < first["test_accuracy"]
+    assert alone["run_id"] != second["run_id"]
+    # the content and not the path decides the id: the same file by its name
+    path = f"outputs/{first['run_id']}/checkpoint.pt"
+    assert "not run again" in here(f"{line} init_from={tmp_path}/{path}", tmp_path).out
+    before = listing(tmp_path)
+    refused(here(f"{line} 'init_from=outputs/*/checkpoint.pt'", tmp_path), "is 3 files", "name one")
+    refused(here(f"{line} init_from={path} model.width=3", tmp_path), "weights of another network", "[2, 1, 3, 3]")
+    refused(here(f"{line} init_from=nothing.pt", tmp_path), "init_from: nothing.pt is not the checkpoint of a run")
+    refused(here(f"{line} init_from=outputs/{first['run_id']}/scores.csv", tmp_path), "scores.csv does not exist")
+    assert listing(tmp_path) == before
