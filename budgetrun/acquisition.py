@@ -80,7 +80,9 @@ def write(path: Path, parts: Iterable[np.ndarray[Any, Any]], examples: int, clas
 
 def shape(path: Path) -> tuple[int, int]:
     """How many examples and classes a file has; raises OSError, or ValueError if it is not such a file, or cut off."""
-    stored = np.load(path, mmap_mode="r")
+    if not path.is_file():  # reading a FIFO may never end
+        raise ValueError("it does not exist" if not path.exists() else "it is not a file")
+    stored = np.lib.format.open_memmap(path, mode="r")
     classes = stored.dtype["p"].shape[0] if stored.ndim == 1 and "p" in (stored.dtype.names or ()) else 0
     if not classes or stored.dtype != record(classes):
         raise ValueError("it has no sums over the members of an ensemble")
@@ -94,7 +96,8 @@ def rows_of(classes: int, multiple: int = 1) -> int:
 
 def read(path: Path, rows: int) -> Iterator[np.ndarray[Any, Any]]:
     """The records of a file, in parts of this many."""
-    stored = np.load(path, mmap_mode="r")  # only for where the records begin: what is mapped would stay in memory
+    # only for where the records begin: what is mapped would stay in memory
+    stored = np.lib.format.open_memmap(path, mode="r")
     for first in range(0, len(stored), rows):
         yield np.fromfile(path, stored.dtype, rows, offset=stored.offset + first * stored.dtype.itemsize)
 

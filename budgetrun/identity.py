@@ -142,13 +142,16 @@ def files_of(key: str, value: str) -> list[str]:
 def paths(pattern: str) -> list[str]:
     """The files of a path that may contain * and ?, or of several such paths separated by commas.
 
-    Files that are expected count as if they were there.
+    Files that are expected count as if they were there. A file that is named twice, or through a link too, counts once.
     """
-    found = []
+    found: dict[str, str] = {}
     for part in pattern.split(","):
         there = {os.path.abspath(path): path for path in [*expected_by(part), *glob.glob(part)]}  # noqa: PTH100, PTH207
-        found += [there[path] for path in sorted(there)] or [part]
-    return found
+        for path in sorted(there):
+            found.setdefault(os.path.realpath(path), there[path])
+        if not there:
+            found.setdefault(part, part)
+    return list(found.values())
 
 
 # the files that the jobs of a sweep will make, as absolute paths and with links resolved: set while it is checked
@@ -172,9 +175,15 @@ def is_expected(path: str | Path) -> bool:
 
 @functools.lru_cache(4096)
 def expected_by(pattern: str) -> list[str]:
-    """The expected files that match a path with * and ?."""
+    """The expected files that match a path with * and ?, whichever of the two leads through a link."""
+    if not EXPECTED or "\0" in pattern:  # text that cannot be a path
+        return []
     whole = os.path.abspath(pattern)  # noqa: PTH100
-    return [path for path in EXPECTED if PurePath(path).match(whole)]
+    steps = PurePath(whole).parts
+    literal = next((number for number, step in enumerate(steps) if set(step) & set("*?[")), len(steps))
+    resolved = str(PurePath(os.path.realpath(PurePath(*steps[:literal])), *steps[literal:]))
+    direct = [path for path in EXPECTED if PurePath(path).match(whole)]
+    return direct + [str(path) for path in EXPECTED_REAL if path.match(resolved)]
 
 
 def content(value: str, published: Mapping[str, str]) -> str | None:

@@ -45,14 +45,17 @@ def write(path: Path, columns: Mapping[str, Tensor], about: Mapping[str, Any]) -
     write_text(path, text.getvalue())
 
 
+class NotThere(UserError):
+    """A file does not exist; another run may be to blame, which does not make it."""
+
+
 def content(path: Path, key: str) -> bytes:
     try:
         return reading.content(path)
     except (OSError, ValueError) as error:
         what = "sampler=subset" if key.endswith("base") else "scores=..."
-        raise UserError(
-            f"{key}: {path} cannot be read ({why_not(error)}); a run with {what} writes such a file"
-        ) from error
+        kind = NotThere if isinstance(error, FileNotFoundError) else UserError
+        raise kind(f"{key}: {path} cannot be read ({why_not(error)}); a run with {what} writes such a file") from error
 
 
 def need(pattern: str | None, key: str) -> None:
@@ -189,7 +192,10 @@ def parse(path: Path, key: str, kept: bool = False) -> tuple[dict[str, Tensor], 
                 raise ValueError(f"its acquisition is not one of {', '.join(ensemble.ACQUISITIONS)}")
         elif about["kind"] not in ("mean", "kept"):
             raise ValueError(f"its kind is neither mean nor ensemble but {brief(about['kind'])}")
-        for flops in about.setdefault("runs", {about.get("run_id", str(path)): about["flops"]}).values():
+        runs = about.setdefault("runs", {about.get("run_id", str(path)): about["flops"]})
+        if not isinstance(runs, dict):
+            raise ValueError("its runs are not FLOPs by the names of runs")
+        for flops in runs.values():
             check_one("flops", flops, COUNT)
         if about.get("examples", len(rows)) != len(rows) or not whole.endswith(b"\n"):
             raise ValueError(f"it was cut off: it has {len(rows)} lines of {about.get('examples', 'more')}")

@@ -62,6 +62,8 @@ def sweeps(typed: Sequence[str], composed: Composed) -> list[list[str]]:
     grid = composed.whole.get("grid") and OmegaConf.to_container(composed.whole.grid, resolve=False)
     chosen = [composed.parse(o) for o in typed if o.startswith("grid=")]
     others = [o for o in typed if not o.startswith(("grid=", "grid."))]
+    if several := [o for o in typed if o.startswith("grid.") and composed.parse(o).is_sweep_override()]:
+        raise UserError(f"{several[0]} is more than one value for one grid; set one")
     if any(override.is_sweep_override() for override in chosen):
         raise UserError(f"{chosen[-1].input_line} is more than one grid; run them one after the other")
     if grid is None:

@@ -31,6 +31,7 @@ from budgetrun.folder import lock
 from budgetrun.folder.lock import Busy
 from budgetrun.folder.plan import waiting, write_plan
 from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, STATES, WAITING, RunFolder, State
+from budgetrun.folder.scorefile import NotThere
 from budgetrun.identity import expect, made_files, real
 from budgetrun.launch.compose import Composed
 from budgetrun.launch.explain import explain
@@ -188,6 +189,7 @@ def checked(
     overrides = list(jobs)
     built: dict[int, Job] = {}
     wrong: dict[int, str] = {}
+    last: set[int] = set()  # jobs that only lack a file: whoever would make it may be the job that cannot run
 
     def attempt(number: int, check: bool) -> None:
         try:
@@ -198,6 +200,7 @@ def checked(
             wrong.pop(number, None)
         except Exception as error:
             built.pop(number, None)
+            last.discard(number) if not isinstance(error, NotThere) else last.add(number)
             if (sentence := explain(error, [*sys.argv[1:], *overrides[number]])) is None:
                 raise
             wrong[number] = sentence
@@ -230,7 +233,9 @@ def checked(
     for job in found.values():
         job.after = {path.parent for path in job.reads} & found.keys()
         job.found = waiting(State(job.found), job.after).word
-    return list(found.values()), [(overrides[number], wrong[number]) for number in sorted(wrong)]
+    return list(found.values()), [
+        (overrides[number], wrong[number]) for number in sorted(wrong, key=lambda number: (number in last, number))
+    ]
 
 
 def counted(states: Iterable[str]) -> list[str]:
@@ -342,10 +347,11 @@ def report(jobs: list[Job], errors: Errors) -> None:
         reason = (error and explain(error, sys.argv[1:])) or state.detail
         log = f" (see {folder.log_path})" if folder.log_path.exists() else ""
         print(f"  {state.word}: {folder.path}{reason and ': '}{reason}{log}")
-        reasons.append(reason or state.word)
+        reasons.append((state.word == WAITING, reason or state.word))
     for error in errors.values():
         if explain(error, sys.argv[1:]) is None:
             raise error
     if left:
+        first = min(reasons, key=lambda reason: reason[0])[1]  # what waits is not to blame
         again = "; retry_failed=true runs the failed ones again" if FAILED in {s.word for s in left.values()} else ""
-        raise UserError(f"{len(left)} of {len(jobs)} runs are not finished; the first: {reasons[0]}{again}")
+        raise UserError(f"{len(left)} of {len(jobs)} runs are not finished; the first: {first}{again}")

@@ -140,11 +140,12 @@ class Subset:
         elif self.drop is not None:
             kept[:] = True
         if self.add is not None:
-            rest = ranked[~kept[ranked]]
-            kept[self.first("add", rest)] = True
-        elif self.drop is not None:
-            worst = ranked[kept[ranked]].flip(0)
-            kept[self.first("drop", worst)] = False
+            changed = self.first("add", ranked[~kept[ranked]])
+        else:
+            changed = self.first("drop", ranked[kept[ranked]].flip(0))
+        if not len(changed):
+            raise UserError(f"sampler.{self.asked()} of {self.context.n} examples is none; set it higher")
+        kept[changed] = self.add is not None
         return kept.nonzero()[:, 0]
 
     def plan(self) -> Tensor | tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ import torch
 
 from budgetrun.contracts import KeepsFiles, Stateful, UserError
 from budgetrun.errors import one_line
-from budgetrun.folder.reading import content
+from budgetrun.folder.reading import brief, content
 from budgetrun.folder.run import RunFolder, commit, why_not
 from budgetrun.identity import paths
 from budgetrun.training.network import Network
@@ -38,7 +38,7 @@ def begin_with(pattern: str, network: Network) -> dict[str, int]:
         state = torch.load(path, map_location=network.device, weights_only=True)
         weights, budget, run = state["model"], state["budget"], state.get("run", str(path))
     except Exception as error:  # torch.load raises a dozen kinds, depending on where the file is damaged
-        why = why_not(error) if isinstance(error, OSError | ValueError) else one_line(error)
+        why = why_not(error) if isinstance(error, OSError | ValueError) else brief(one_line(error))
         raise UserError(f"init_from: {path} is not the checkpoint of a run ({why})") from error
     try:
         network.net.load_state_dict(weights)

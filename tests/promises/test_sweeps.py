@@ -130,6 +130,8 @@ def test_a_user_s_own_grid_is_a_yaml_file(tmp_path: Path) -> None:
         ("grid=smoke ~seed sampler=uniform aug=none budget=0.5", ["seed has no value", "no job was started"]),
         ("--config-dir mine grid=lost", ["sampler.file", "nowhere/*/scores.csv", "scores="]),
         ("--config-dir mine grid=itself", ["files that it makes itself", "output_dir"]),
+        ("--config-dir mine grid=blame", ["epochs=-1", "greater than 0"]),
+        ("--config-dir mine grid=two grid.rounds=2,1", ["grid.rounds=2,1 is more than one value"]),
         ("--config-dir mine grid=endless", ["grid=endless has rounds: 0", "whole number"]),
         ("--config-dir mine grid=once", ["grid=once has an each_round that is not a list"]),
     ],
@@ -146,6 +148,8 @@ def test_a_grid_that_cannot_run_starts_nothing(line: str, words: list[str], tmp_
     for name, lines in {
         "lost": "sweeps: [sampler=subset sampler.file=nowhere/*/scores.csv]",
         "itself": "sweeps: [sampler=subset scores=random sampler.file=outputs/itself/*/scores.csv, scores=random]",
+        "blame": "sweeps: [sampler=subset sampler.file=made/*/scores.csv, scores=random output_dir=made epochs=-1]",
+        "two": "sweeps: [seed=0]\neach_round: ['seed=${round}']\nrounds: 1",
         "endless": "sweeps: [seed=0]\neach_round: [seed=1]\nrounds: 0",
         "once": "sweeps: [seed=0]\neach_round: seed=1\nrounds: 2",
     }.items():
@@ -602,6 +606,19 @@ def test_what_waits_for_a_run_that_failed_is_said_to_wait(search: str, tmp_path:
     assert ": for digits-cnn-uniform-standard-random-b0.05-s0-" in done.out
     said = say(tmp_path / "rounds" / "0", capsys)
     assert "     2 waiting" in said.out
+
+
+def test_a_job_waits_for_a_file_that_a_link_leads_to_and_reads_it_once(search: str, tmp_path: Path) -> None:
+    (tmp_path / "rounds").mkdir()
+    (tmp_path / "link").symlink_to("rounds")
+    line = "seed=0 output_dir=rounds/start scores=random epochs=0.2"
+    reader = "sampler=subset 'sampler.file=\"link/start/*/scores.csv,rounds/start/*/scores.csv\"' epochs=0.2"
+    (tmp_path / "mine" / "grid" / "two.yaml").write_text(f"sweeps:\n  - {line}\n  - {reader}\n")
+    done = here(f"--config-dir {tmp_path}/mine grid=two", tmp_path)
+    assert done.code == 0, done.err
+    assert "2 runs: 1 waiting, 1 missing" in done.out
+    (path,) = tmp_path.glob("outputs/two/*/kept.csv")
+    assert len(kept(path)[0]["parents"]) == 1
 
 
 def refuse() -> Any:

@@ -143,6 +143,8 @@ def test_a_round_that_cannot_be_is_a_sentence(context_for: Callable[..., Context
         in_round(context, base="kept.csv", drop=0.5)
     with pytest.raises(UserError, match=r"sampler.drop=0.375 keeps none of the 8 examples"):
         in_round(context, base="kept.csv", drop=0.375)
+    with pytest.raises(UserError, match=r"sampler.add=0.01 of 8 examples is none"):
+        in_round(context, base="kept.csv", add=0.01)
     weighted = context_for(4, 2, read_scores=file_of([1.0] * 4, weight=[1.0] * 4))
     with pytest.raises(UserError, match="has weights, which a subset in rounds cannot have"):
         in_round(weighted, add=0.5)
