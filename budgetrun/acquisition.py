@@ -105,14 +105,7 @@ def read(path: Path, rows: int) -> Iterator[np.ndarray[Any, Any]]:
 def acquisitions(sums: Mapping[str, np.ndarray[Any, Any]], members: int) -> dict[str, np.ndarray[Any, Any]]:
     """Every one of ACQUISITIONS, float64 [B], from the sums over this many members. Higher is more uncertain.
 
-    With the softmax `p_e` of member e, and p their mean over the E members:
-    entropy            H(p) = -sum_k p_k log p_k
-    mutual_information H(p) - mean_e H(p_e)
-    variation_ratio    1 - (members that predict the most predicted class) / E
-    errors             members that predict another class than the label
-    least_confidence   1 - max_k p_k
-    margin             the second largest p_k minus the largest
-    variance           of p_e(label) over the members: mean_e p_e(label)^2 - (mean_e p_e(label))^2
+    They are defined in scores/ensemble.py. The variance is mean_e p_e(label)^2 - (mean_e p_e(label))^2.
     """
     mean = {name: np.asarray(column, np.float64) / members for name, column in sums.items()}
     p = mean["p"]

@@ -278,15 +278,16 @@ def context_in(
     part = experiment.settings.batch_size
     looks = Looks(network, budget, part)
 
-    run = {"dataset_fingerprint": fingerprint, "labels_fingerprint": digest(data.labels)}
+    def this_run() -> dict[str, str]:
+        return {"dataset_fingerprint": fingerprint, "labels_fingerprint": digest(data.labels)}
 
     def read_scores(file: str, acquisition: str | None = None) -> dict[str, Tensor]:
-        columns, runs = scorefile.read(file, "sampler.file", run, len(data.labels), acquisition)
+        columns, runs = scorefile.read(file, "sampler.file", this_run(), len(data.labels), acquisition)
         scorefile.count(budget.before, runs)
         return {name: column.to(network.device) for name, column in columns.items()}
 
     def read_kept(file: str) -> Tensor:
-        index, runs = scorefile.read_kept(file, "sampler.base", run, len(data.labels))
+        index, runs = scorefile.read_kept(file, "sampler.base", this_run(), len(data.labels))
         scorefile.count(budget.before, runs)
         return index.to(network.device)
 
@@ -324,6 +325,21 @@ def evaluations(network: Network, data: Data) -> dict[str, float]:
     return values
 
 
+def origin(
+    experiment: Experiment, group: str, fingerprint: str, labels: Tensor, runs: dict[str, int], commit: str | None
+) -> dict[str, Any]:
+    """What the first line of a file for other runs says: which examples it is about, what made it, and the cost."""
+    return {
+        "dataset_fingerprint": fingerprint,
+        "labels_fingerprint": digest(labels),
+        "method": experiment.names[group],
+        "run_id": experiment.run_id,
+        "flops": sum(runs.values()),
+        "runs": runs,
+        "commit": commit,
+    }
+
+
 def write_kept(
     experiment: Experiment,
     sampler: Selects,
@@ -336,15 +352,9 @@ def write_kept(
     """Write the examples that the run trains on, and the runs that led to them."""
     about = {
         "kind": "kept",
-        "dataset_fingerprint": fingerprint,
-        "labels_fingerprint": digest(data.labels),
-        "method": experiment.names["sampler"],
-        "run_id": experiment.run_id,
+        **origin(experiment, "sampler", fingerprint, data.labels, budget.before, commit),
         "parents": [f"{path.parent.name}/{path.name}" for path in made_files(experiment.resolved)],
-        "flops": budget.flops_before,
-        "runs": budget.before,
         "of": len(data.labels),
-        "commit": commit,
     }
     scorefile.write(folder.kept_path, {"index": sampler.selection().sort().values}, about)
 
@@ -363,15 +373,7 @@ def write_scores(
     of_validation = isinstance(scorer, OfPart) and scorer.of == "validation"
     labels = data.val_labels if of_validation and data.val_labels is not None else data.labels
     runs = {**budget.before, experiment.run_id: budget.flops}
-    about = {
-        "dataset_fingerprint": fingerprint,
-        "labels_fingerprint": digest(labels),
-        "method": experiment.names["scores"],
-        "run_id": experiment.run_id,
-        "flops": sum(runs.values()),
-        "runs": runs,
-        "commit": commit,
-    }
+    about = origin(experiment, "scores", fingerprint, labels, runs, commit)
     if isinstance(scorer, Additive):
         scorer.sums.replace(folder.sums_path)
         about |= scorefile.additive(folder.sums_path, scorer.taken, scorer.acquisition)

@@ -85,15 +85,7 @@ def read(
     the score of an ensemble's files, if it is not the one that they name. Raises UserError if a file is missing, is not
     a file of scores, or was made for other data, or if the files do not go together.
     """
-    files = [Path(path) for path in paths(pattern)]
-    tables, abouts = [], []
-    cost: dict[str, int] = {}
-    for path in files:
-        table, about = parse(path, key)
-        check_made_for(run, n, path, key, table, about)
-        tables.append(table)
-        abouts.append(about)
-        count(cost, about["runs"])
+    files, tables, abouts, cost = read_each(pattern, key, run, n)
     first = tables[0]
     for path, table, about in zip(files, tables, abouts, strict=True):
         if set(table) != set(first) or not torch.equal(table["index"], first["index"]):
@@ -109,6 +101,22 @@ def read(
         )
     mean = {name: torch.stack([table[name] for table in tables]).mean(0) for name in first if name != "index"}
     return {"index": first["index"], **mean}, cost
+
+
+def read_each(
+    pattern: str, key: str, run: Mapping[str, str], n: int, kept: bool = False
+) -> tuple[list[Path], list[dict[str, Tensor]], list[dict[str, Any]], dict[str, int]]:
+    """The files, each one's columns and first line, and the runs that led to them; checked each by itself."""
+    files = [Path(path) for path in paths(pattern)]
+    tables, abouts = [], []
+    cost: dict[str, int] = {}
+    for path in files:
+        table, about = parse(path, key, kept)
+        check_made_for(run, n, path, key, table, about)
+        tables.append(table)
+        abouts.append(about)
+        count(cost, about["runs"])
+    return files, tables, abouts, cost
 
 
 def check_made_for(
@@ -163,17 +171,11 @@ def read_kept(pattern: str, key: str, run: Mapping[str, str], n: int) -> tuple[T
 
     The rest as for `read`; several files must keep the same examples.
     """
-    kept: dict[Path, Tensor] = {}
-    cost: dict[str, int] = {}
-    for path in map(Path, paths(pattern)):
-        table, about = parse(path, key, kept=True)
-        check_made_for(run, n, path, key, table, about)
-        kept[path] = table["index"]
-        count(cost, about["runs"])
-    (first, index), *others = kept.items()
-    for path, other in others:
-        if not torch.equal(index, other):
-            raise UserError(f"{key}: {path} keeps other examples than {first}; a round has one base")
+    files, tables, _, cost = read_each(pattern, key, run, n, kept=True)
+    index = tables[0]["index"]
+    for path, table in zip(files, tables, strict=True):
+        if not torch.equal(index, table["index"]):
+            raise UserError(f"{key}: {path} keeps other examples than {files[0]}; a round has one base")
     return index, cost
 
 

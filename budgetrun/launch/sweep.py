@@ -128,7 +128,8 @@ def rounds(jobs: list[Job], wanted: list[Job]) -> Iterator[tuple[list[Job], list
     left, begun = wanted, False
     while left or not begun:
         pending = {job.place for job in left}
-        pending |= {job.place for job in jobs if job.place not in pending and job.folder.state().word != FINISHED}
+        read = {place for job in left for place in job.after} - pending
+        pending |= {job.place for job in jobs if job.place in read and job.folder.state().word != FINISHED}
         ready = [job for job in left if not job.after & pending]
         left = [job for job in left if job.after & pending]
         if not ready and begun:
@@ -188,8 +189,8 @@ def checked(
     """
     overrides = list(jobs)
     built: dict[int, Job] = {}
-    wrong: dict[int, str] = {}
-    last: set[int] = set()  # jobs that only lack a file: whoever would make it may be the job that cannot run
+    # why a job cannot run; those that only lack a file come last: whoever would make it may be the one to blame
+    wrong: dict[int, tuple[bool, str]] = {}
 
     def attempt(number: int, check: bool) -> None:
         try:
@@ -200,10 +201,9 @@ def checked(
             wrong.pop(number, None)
         except Exception as error:
             built.pop(number, None)
-            last.discard(number) if not isinstance(error, NotThere) else last.add(number)
             if (sentence := explain(error, [*sys.argv[1:], *overrides[number]])) is None:
                 raise
-            wrong[number] = sentence
+            wrong[number] = isinstance(error, NotThere), sentence
 
     try:
         unsure: Iterable[int] = range(len(overrides))
@@ -221,7 +221,8 @@ def checked(
             itself = next(
                 number for number in unsure if number in built and not before.issuperset(built[number].makes())
             )
-            wrong[itself] = "it reads files that it makes itself, or that depend on it; set another output_dir for them"
+            why = "it reads files that it makes itself, or that depend on it; set another output_dir for them"
+            wrong[itself] = False, why
             del built[itself]
         for number in list(built):
             attempt(number, check=True)
@@ -234,7 +235,7 @@ def checked(
         job.after = {path.parent for path in job.reads} & found.keys()
         job.found = waiting(State(job.found), job.after).word
     return list(found.values()), [
-        (overrides[number], wrong[number]) for number in sorted(wrong, key=lambda number: (number in last, number))
+        (overrides[number], wrong[number][1]) for number in sorted(wrong, key=lambda number: (wrong[number][0], number))
     ]
 
 
