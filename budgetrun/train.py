@@ -112,7 +112,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         network.compile(data.images[: settings.batch_size])
     budget = budget_of(experiment, data, network)
     if settings.init_from is not None:
-        scorefile.count(budget.before, begin_with(settings.init_from, network))
+        scorefile.count(budget.before, begin_with(settings.init_from, network.net))
 
     # ---- the method: what it is given, and what it is told of each update
     context = context_in(experiment, folder, data, fingerprint, random, view, network, budget)

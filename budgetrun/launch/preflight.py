@@ -17,6 +17,7 @@ from budgetrun.contracts import Batch, Data, Model, Random
 from budgetrun.folder import scorefile
 from budgetrun.identity import is_expected, paths
 from budgetrun.training.budget import full_updates, model_flops
+from budgetrun.training.checkpoint import begin_with
 from budgetrun.training.checks import check_memory, check_parts, check_views, outline
 from budgetrun.training.data import (
     check_resized,
@@ -55,6 +56,7 @@ class Preflight:
     def __init__(self) -> None:
         self.data: tuple[str, Data] | None = None
         self.models: set[str] = set()
+        self.weights: set[str] = set()
         self.flops: dict[str, tuple[int, int]] = {}  # per model, of a forward pass and of an update
         self.noises: set[str] = set()
         self.times: dict[str, float] = {}
@@ -77,6 +79,7 @@ class Preflight:
             self.noises.add(noise)
         check_views(experiment, data)
         self.check_model(experiment.model, experiment, data, device)
+        self.check_weights(experiment, data)
         self.rehearse(experiment, data, device)
 
     def check_model(self, model: Model, experiment: Experiment, data: Data, device: torch.device) -> None:
@@ -87,6 +90,16 @@ class Preflight:
             self.flops_of(model, experiment)
             check_memory(outline(model, data), data, settings, device)
             self.models.add(key)
+
+    def check_weights(self, experiment: Experiment, data: Data) -> None:
+        """Raises UserError if init_from has not the weights of this network."""
+        pattern = experiment.settings.init_from
+        key = json.dumps([pattern, repr(experiment.model), data.images.shape[1], data.classes])
+        if pattern is not None and key not in self.weights:
+            with contextlib.suppress(NeedsAModel):
+                wait_for(pattern)
+                begin_with(pattern, outline(experiment.model, data))
+                self.weights.add(key)
 
     def rehearse(self, experiment: Experiment, data: Data, device: torch.device) -> None:
         """Start the sampler and the scorer without a model, so that they check the data and their files."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from budgetrun.contracts import KeepsFiles, Stateful, UserError
 from budgetrun.errors import one_line
@@ -25,9 +26,10 @@ class Unloadable(Exception):
     """The checkpoint does not fit all parts of the run and is set aside; what was loaded must be discarded."""
 
 
-def begin_with(pattern: str, network: Network) -> dict[str, int]:
+def begin_with(pattern: str, net: nn.Module) -> dict[str, int]:
     """Load the weights of an earlier run's checkpoint; returns the runs that led to it, each with its FLOPs.
 
+    net: on the meta device, the weights are not read, and only their shapes are checked.
     Raises UserError if it is not one checkpoint, or has the weights of another network.
     """
     if len(found := paths(pattern)) > 1:
@@ -35,13 +37,13 @@ def begin_with(pattern: str, network: Network) -> dict[str, int]:
     path = Path(found[0])
     try:
         content(path)  # a file, and neither missing nor one that never ends
-        state = torch.load(path, map_location=network.device, weights_only=True)
+        state = torch.load(path, map_location=next(net.parameters()).device, weights_only=True)
         weights, budget, run = state["model"], state["budget"], state.get("run", str(path))
     except Exception as error:  # torch.load raises a dozen kinds, depending on where the file is damaged
         why = why_not(error) if isinstance(error, OSError | ValueError) else brief(one_line(error))
         raise UserError(f"init_from: {path} is not the checkpoint of a run ({why})") from error
     try:
-        network.net.load_state_dict(weights)
+        net.load_state_dict(weights)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()  # torch lists every layer
         raise UserError(f"init_from: {path} has the weights of another network ({first})") from error

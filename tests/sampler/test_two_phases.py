@@ -116,6 +116,8 @@ def test_a_run_can_begin_with_the_weights_of_another(tmp_path: Path) -> None:
     before = listing(tmp_path)
     refused(here(f"{line} 'init_from=outputs/*/checkpoint.pt'", tmp_path), "is 3 files", "name one")
     refused(here(f"{line} init_from={path} model.width=3", tmp_path), "weights of another network", "[2, 1, 3, 3]")
+    # a sweep checks it for all jobs before the first starts
+    refused(here(f"-m {line} seed=1,2 init_from={path} model.width=2,3", tmp_path), "another network", "[2, 1, 3, 3]")
     refused(here(f"{line} init_from=nothing.pt", tmp_path), "init_from: nothing.pt is not the checkpoint of a run")
     refused(here(f"{line} init_from=outputs/{first['run_id']}/scores.csv", tmp_path), "scores.csv does not exist")
     assert listing(tmp_path) == before
