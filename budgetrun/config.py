@@ -23,8 +23,10 @@ from budgetrun.contracts import (
     Model,
     Noise,
     Optimizer,
+    Picks,
     ReadsBase,
     ReadsFile,
+    Rule,
     Sampler,
     Schedule,
     Scorer,
@@ -40,6 +42,7 @@ PROTOCOLS = {
     "dataset": Dataset,
     "model": Model,
     "sampler": Sampler,
+    "select": Rule,
     "aug": Augmentation,
     "noise": Noise,
     "loss": Loss,
@@ -64,6 +67,7 @@ class Experiment:
     dataset: Dataset
     model: Model
     sampler: Sampler
+    select: Rule
     aug: list[Augmentation]
     noise: Noise | None
     loss: Loss
@@ -105,8 +109,10 @@ def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) 
         scorefile.need(sampler.file, "sampler.file")
     if isinstance(sampler, ReadsBase):
         scorefile.need(sampler.base, "sampler.base")
+    if not (isinstance(sampler, Picks) and sampler.picks) and (rule := names.pop("select")) != "top":
+        raise UserError(f"select={rule} has no effect with sampler={names['sampler']}; it is for sampler=subset")
     resolved = {
-        **{group: values_of(part) if part else {} for group, part in single.items()},
+        **{group: values_of(part) if part else {} for group, part in single.items() if group in names},
         "aug": {name: values_of(step) for name, step in steps.items()},
         **dataclasses.asdict(settings),
     }

@@ -18,7 +18,7 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, get_origin, get_type_hints, runtime_checkable
@@ -264,6 +264,7 @@ class Context:
     progress(): how much of the budget is spent: 0 at the first update, 1 at the last.
     read_scores(file, acquisition=None): the columns [m] of a file of scores, among them `index` and `score`; see
         scorefile.read. The result states what the file cost to make.
+    select: the rule by which a sampler chooses among examples with scores.
     read_kept(file): the indices [m], in order, of a kept.csv, the subset of an earlier run.
     state_folder: a folder for files of the method's state, see KeepsFiles; it may not exist yet.
     logit_gradients(logits, batch): d loss_i / d logits_i [B, classes] of the run's loss; needs no pass of the model.
@@ -290,6 +291,7 @@ class Context:
     view: View
     validation: Batch | None
     progress: Callable[[], float]
+    select: Rule
     read_scores: ReadScores
     read_kept: Callable[[str], Tensor]
     state_folder: Path
@@ -378,6 +380,19 @@ class SecondModel(Stateful, Protocol):
 
 class Optimizer(Protocol):
     def build(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer: ...
+
+
+class Rule(Protocol):
+    """Chooses a part of the examples by their scores."""
+
+    def __call__(self, columns: Mapping[str, Tensor], count: int, random: torch.Generator) -> Tensor:
+        """Positions int64 [count] in the columns, each at most once, in the order of the choice.
+
+        columns: [m] each, of a file of scores, among them `score`, of which the higher is the better; m is at least
+        count. They are in random order: a stable sort ranks equal scores at random. Raises UserError if they lack what
+        the rule needs.
+        """
+        ...
 
 
 class Schedule(Protocol):
@@ -574,6 +589,13 @@ class Selects(Protocol):
     def selection(self) -> Tensor:
         """Their indices, int64 [m], once it has started."""
         ...
+
+
+@runtime_checkable
+class Picks(Protocol):
+    """A sampler that says whether it chooses by `context.select`."""
+
+    picks: bool
 
 
 @runtime_checkable

@@ -24,7 +24,7 @@ ELSEWHERE = ("device", "data_dir", "output_dir", "checkpoint_every", "force", "r
 # the values that do what was done before the setting, or the group, existed
 NEUTRAL = {"image_size": None, "train_on": "training", "init_from": None}
 FILES = ("init_from",)  # settings that name files
-NEUTRAL_OPTIONS = {"noise": "none", "scores": "none"}
+NEUTRAL_OPTIONS = {"select": "top", "noise": "none", "scores": "none"}
 RUN = re.compile(r".+-s\d+-[0-9a-f]{8}")  # the name of a run's folder, which is the run's id
 
 
@@ -34,7 +34,9 @@ def run_id(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
     names: the option of each group. resolved: the whole configuration as plain values, see Experiment.
     """
     digest = hashlib.sha256(json.dumps(identity(names, resolved), sort_keys=True).encode()).hexdigest()[:8]
-    groups = [group for group in ("dataset", "model", "sampler", "aug", "noise", "scores") if names[group] != "none"]
+    shown = ("dataset", "model", "sampler", "select", "aug", "noise", "scores")
+    # earlier runs have no select
+    groups = [group for group in shown if names.get(group, "top") not in ("none", NEUTRAL_OPTIONS.get(group))]
     # an option may be in a folder (mine/wide), and its file may have any name; a folder's name has at most 255 bytes
     words = "-".join(re.sub(r"[^\w.+=-]", "_", names[group]) for group in groups)
     unit = "" if resolved["budget_unit"] == "updates" else f"-{resolved['budget_unit']}"

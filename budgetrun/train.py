@@ -299,6 +299,7 @@ def context_in(
         data,
         random,
         view,
+        experiment.select,
         read_scores,
         read_kept,
         folder.state_path,

@@ -23,6 +23,7 @@ PAGE = ROOT / "docs" / "methods.md"
 CONF = ROOT / "conf"
 METHODS = {
     "sampler": "Samplers",
+    "select": "Rules of selection",
     "aug": "Augmentations",
     "noise": "Noise",
     "loss": "Losses",

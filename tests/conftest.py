@@ -25,6 +25,7 @@ from budgetrun.contracts import Batch, Context, Data, Random
 from budgetrun.dataset.digits import Digits
 from budgetrun.launch import preflight
 from budgetrun.loss.cross_entropy import CrossEntropy
+from budgetrun.select.top import Top
 from budgetrun.training.views import Views
 
 # a script ignores the first for all that it starts in the background, and nohup the second; so would every run
@@ -80,6 +81,7 @@ def context_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Conte
         facts: dict[str, Any] = {
             "validation": None,
             "progress": lambda: 0.0,
+            "select": Top(best=True),
             "read_scores": refuses_to_look,
             "read_kept": refuses_to_look,
             "state_folder": next(folders),

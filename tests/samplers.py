@@ -171,7 +171,8 @@ def file_of(
 
 
 def subset(context: Any, keep: float | None, order: str = "highest", balanced: bool = False) -> Subset:
-    sampler = Subset("scores.csv", None, keep, base=None, add=None, drop=None, order=order, balanced=balanced)
+    options = {"base": None, "add": None, "drop": None, "order": order, "balanced": balanced, "quota": "natural"}
+    sampler = Subset("scores.csv", None, keep, **options)
     sampler.start(context)
     return sampler
 

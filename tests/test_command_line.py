@@ -36,7 +36,9 @@ def test_every_option_composes_into_a_checked_experiment_gives_exactly_its_class
     from budgetrun.config import experiment
     from budgetrun.launch.help import description
 
-    cfg, names = composed(f"{group}={option}", *needed(option, tmp_path).split())
+    sampler = "subset" if group == "select" else option
+    chosen = [f"{group}={option}", *(["sampler=subset"] if group == "select" else [])]
+    cfg, names = composed(*chosen, *needed(sampler, tmp_path).split())
     assert names[group] == option
     built = experiment(cfg, names)
     assert group == "recipe" or built.names[group] == option

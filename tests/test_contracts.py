@@ -30,6 +30,7 @@ PROTOCOLS: dict[str, Any] = {
     "dataset": contracts.Dataset,
     "model": contracts.Model,
     "sampler": contracts.Sampler,
+    "select": contracts.Rule,
     "aug": contracts.Augmentation,
     "noise": contracts.Noise,
     "loss": contracts.Loss,

@@ -130,6 +130,7 @@ class Preflight:
             trained,
             random,
             view,
+            experiment.select,
             read_scores,
             read_kept,
             Path(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,18 +10,22 @@ import torch
 from torch import Tensor
 
 from budgetrun.acquisition import ACQUISITIONS
+from budgetrun.apportion import evenly
 from budgetrun.contracts import Batch, Context, UserError, path
+from budgetrun.select.top import Top
 
 
 @dataclass
 class Subset:
-    """Shuffled passes over the examples with the highest, or the lowest, scores in a file; the others are never seen.
+    """Shuffled passes over examples that are chosen by their scores in a file; the others are never seen.
 
-    A run with scores=... writes the file. A column `weight` in it weights the losses, normalised to mean 1 over the
-    subset. Equal scores are ranked at random.
+    The rule that chooses is a group of its own, `select`; by default, it takes the best scores. A run with scores=...
+    writes the file. A column `weight` in it weights the losses, normalised to mean 1 over the subset. Equal scores are
+    ranked at random.
     The subset is in kept.csv of the run's folder. `base` alone is that subset again. With `add` or `drop`, it is the
-    next round of a search: `base` and the best of the rest, or `base` without its worst. It depends on the files alone
-    and not on the run's seed, so that the runs of a round share it: equal scores are ranked in one fixed random order.
+    next round of a search: `base` and what the rule chooses of the rest, or `base` without its worst. It depends on the
+    files alone and not on the run's seed, so that the runs of a round share it: the rule's randomness, and the order of
+    equal scores, are always the same.
     Source: the second phase of forgetting events, EL2N, GraNd, ensembles, k-center, herding and one-off core-sets; see
     the scores for the papers. Rounds: Chitta et al. 2020; what a round adds or drops is our definition.
     Cost of an update: `b (F + B)`; the result's `flops_before` is that of all runs that led to the files.
@@ -30,10 +35,11 @@ class Subset:
     part of the examples, in `(0, 1]`, or null for all that are in the file. base: kept.csv of an earlier run; several
     files must keep the same; null: nothing for `add`, everything for `drop`. add, drop: part of all examples, in
     `(0, 1]` and `(0, 1)`; `keep` has no effect then. order: whether the "highest" or the "lowest" scores are best.
-    balanced: the same part of every class.
+    balanced: choose class by class. quota: how many of each class then: "natural", the same part of each; "equal", the
+    same number, or all of a class that has fewer, in which case the others give more.
     """
 
-    neutral: ClassVar = {"acquisition": None, "base": None, "add": None, "drop": None}
+    neutral: ClassVar = {"acquisition": None, "base": None, "add": None, "drop": None, "quota": "natural"}
 
     file: str | None
     acquisition: str | None
@@ -43,6 +49,7 @@ class Subset:
     drop: float | None
     order: str
     balanced: bool
+    quota: str
 
     def __post_init__(self) -> None:
         again = self.base and self.add is None and self.drop is None
@@ -66,9 +73,17 @@ class Subset:
             raise ValueError(f"acquisition={self.acquisition} is not one of {', '.join(ACQUISITIONS)}")
         if self.order not in ("highest", "lowest"):
             raise ValueError(f"order={self.order} is not one of highest, lowest")
+        if self.quota not in ("natural", "equal"):
+            raise ValueError(f"quota={self.quota} is not one of natural, equal")
+        if self.quota != "natural" and not self.balanced:
+            raise ValueError(f"quota={self.quota} is for a subset that is chosen class by class; set balanced=true")
 
         self.file = self.file and ",".join(path("file", part) for part in self.file.split(","))
         self.base = self.base and ",".join(path("base", part) for part in self.base.split(","))
+
+    @property
+    def picks(self) -> bool:
+        return self.file is not None
 
     def start(self, context: Context) -> None:
         self.context = context
@@ -83,22 +98,24 @@ class Subset:
     def choose(self, columns: dict[str, Tensor]) -> None:
         """Set what is kept, and its weights, by the columns of a file of scores."""
         context = self.context
-        grows, shrinks = self.add is not None, self.drop is not None
-        if grows or shrinks:
-            if "weight" in columns:
-                raise UserError(f"sampler.file: {self.file} has weights, which a subset in rounds cannot have")
-            order = torch.Generator().manual_seed(0)  # of equal scores, the same in all runs and on all devices
-            shuffled = torch.randperm(len(columns["index"]), generator=order).to(context.device)
-        else:
-            shuffled = torch.randperm(len(columns["index"]), generator=context.random.device, device=context.device)
-        score = columns["score"][shuffled]
-        ranked = columns["index"][shuffled[score.argsort(descending=self.order == "highest", stable=True)]]
-        if grows or shrinks:
-            self.kept = self.next_round(ranked)
+        rounds = self.add is not None or self.drop is not None
+        if rounds and "weight" in columns:
+            raise UserError(f"sampler.file: {self.file} has weights, which a subset in rounds cannot have")
+        if self.drop is not None and not isinstance(context.select, Top):
+            raise UserError("sampler.drop leaves out the worst; it goes with select=top or bottom")
+        # the choice of a round is the same in all runs and on all devices
+        device = torch.device("cpu") if rounds else context.device
+        self.random = torch.Generator().manual_seed(0) if rounds else context.random.device
+        shuffled = torch.randperm(len(columns["index"]), generator=self.random, device=device)
+        scored = {name: column.to(device)[shuffled] for name, column in columns.items()}
+        if self.order == "lowest":
+            scored["score"] = -scored["score"]
+        if rounds:
+            self.kept = self.next_round(scored).to(context.device)
         elif self.keep is None:
-            self.kept = ranked
+            self.kept = scored["index"][context.select(scored, len(shuffled), self.random)]
         else:
-            self.kept = self.first("keep", ranked)
+            self.kept = self.chosen("keep", scored)
         if not len(self.kept):
             raise UserError(f"sampler.{self.asked()} keeps none of the {context.n} examples; keep more")
         if "weight" in columns:
@@ -116,33 +133,49 @@ class Subset:
     def selection(self) -> Tensor:
         return self.kept
 
-    def first(self, name: str, ranked: Tensor) -> Tensor:
-        """The first of `ranked`, as many as the option of this name says; of each class, if they are balanced."""
-        part, labels = getattr(self, name), self.context.labels
+    def chosen(self, name: str, scored: dict[str, Tensor]) -> Tensor:
+        """What the rule chooses, as many as the option of this name says; class by class, if they are balanced."""
+        part = getattr(self, name)
         found = []
-        for label in range(self.context.classes) if self.balanced else [None]:
-            there = ranked if label is None else ranked[labels[ranked] == label]
-            of = len(labels) if label is None else int((labels == label).sum())
-            if (count := round(part * of)) > len(there):
+        for there, of, count in self.shares(part, scored["index"]):
+            if count > len(there):
                 which = {"keep": "of them", "add": "that base has not", "drop": "that base has"}[name]
                 raise UserError(
-                    f"sampler.{name}={part:g} is {count} of {of} examples of {'all' if label is None else 'a class'}, "
+                    f"sampler.{name}={part:g} is {count} of {of} examples of {'a class' if self.balanced else 'all'}, "
                     f"and {self.file} scores only {len(there)} {which}; set {name} lower, or score more"
                 )
-            found.append(there[:count])
-        return torch.cat(found)
+            columns = {key: column[there] for key, column in scored.items()}
+            if count:
+                found.append(columns["index"][self.context.select(columns, count, self.random)])
+        return torch.cat(found) if found else scored["index"][:0]
 
-    def next_round(self, ranked: Tensor) -> Tensor:
-        """The base and the best of the rest, or the base without its worst; in the order of the examples."""
-        kept = torch.zeros(self.context.n, dtype=torch.bool, device=self.context.device)
+    def shares(self, part: float, index: Tensor) -> Iterator[tuple[Tensor, int, int]]:
+        """Of each class, or of all: the rows of its examples in `index`, how many there are in all, how many to choose.
+
+        part: of all examples.
+        """
+        labels = self.context.labels.to(index.device)
+        if not self.balanced:
+            yield torch.arange(len(index), device=index.device), len(labels), round(part * len(labels))
+            return
+        rows = [(labels[index] == label).nonzero()[:, 0] for label in range(self.context.classes)]
+        sizes = labels.bincount(minlength=self.context.classes).tolist()
+        counts = [round(part * size) for size in sizes]
+        if self.quota == "equal":
+            counts = evenly([len(there) for there in rows], min(round(part * len(labels)), len(index)))
+        yield from zip(rows, sizes, counts, strict=True)
+
+    def next_round(self, scored: dict[str, Tensor]) -> Tensor:
+        """The base and what the rule chooses of the rest, or the base without its worst; in the examples' order."""
+        kept = torch.zeros(self.context.n, dtype=torch.bool)
         if self.base:
-            kept[self.context.read_kept(self.base)] = True
+            kept[self.context.read_kept(self.base).cpu()] = True
         elif self.drop is not None:
             kept[:] = True
-        if self.add is not None:
-            changed = self.first("add", ranked[~kept[ranked]])
-        else:
-            changed = self.first("drop", ranked[kept[ranked]].flip(0))
+        rows = (kept[scored["index"]] == (self.drop is not None)).nonzero()[:, 0]
+        if self.drop is not None:
+            rows, scored["score"] = rows.flip(0), -scored["score"]  # the worst, and of equal ones the last
+        changed = self.chosen("add" if self.add is not None else "drop", {k: v[rows] for k, v in scored.items()})
         if not len(changed):
             raise UserError(f"sampler.{self.asked()} of {self.context.n} examples is none; set it higher")
         kept[changed] = self.add is not None

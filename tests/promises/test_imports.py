@@ -7,11 +7,14 @@ import graphlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent / "budgetrun"
-GROUPS = {"aug", "dataset", "loss", "model", "noise", "optimizer", "sampler", "schedule", "scores"}
-SHARED = {"acquisition", "config", "contracts", "errors", "files", "identity", "memory", "softmax", "terminal"}
+GROUPS = {"aug", "dataset", "loss", "model", "noise", "optimizer", "sampler", "schedule", "scores", "select"}
+SHARED = {"acquisition", "apportion", "config", "contracts", "errors", "files"}
+SHARED |= {"identity", "memory", "softmax", "terminal"}
 # what the modules of a wing may import besides its own; the commands at the top may import everything but __main__
 ALLOWED = {
     **{group: {"acquisition", "contracts", "coreset", "errors", "files", "memory", "softmax"} for group in GROUPS},
+    "sampler": {"acquisition", "apportion", "contracts", "coreset", "select", "softmax"},
+    "select": {"apportion", "contracts"},
     "coreset": {"contracts", "errors", "softmax"},
     "folder": SHARED - {"config"},
     "training": SHARED | {"folder"},

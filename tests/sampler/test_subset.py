@@ -79,6 +79,7 @@ def in_round(context: Context, **changes: Any) -> Subset:
         "drop": None,
         "order": "highest",
         "balanced": False,
+        "quota": "natural",
     }
     sampler = Subset(**(options | changes))
     sampler.start(context)

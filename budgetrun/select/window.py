@@ -1,0 +1,43 @@
+"""A window of the ranking: the best after the very best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from budgetrun.contracts import UserError
+
+
+@dataclass
+class Window:
+    """The best examples after the best `skip` of all: the hardest are often mislabelled or unlearnable.
+
+    Choose `skip` by held-out examples, not by the test set.
+    Source: Paul et al. 2021, EL2N with an offset.
+    Cost: none beyond the file.
+
+    skip: part of the examples, in `[0, 1)`, or of each class if the subset is balanced, that is left out at the top.
+    """
+
+    skip: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.skip < 1:
+            raise ValueError(f"skip={self.skip} must be at least 0 and less than 1: the part to leave out at the top")
+
+    def __call__(self, columns: Mapping[str, Tensor], count: int, random: torch.Generator) -> Tensor:
+        ranked = columns["score"].argsort(descending=True, stable=True)
+        return without(ranked, round(self.skip * len(ranked)), count, f"skip={self.skip:g}")
+
+
+def without(ranked: Tensor, first: int, count: int, option: str) -> Tensor:
+    """`count` of the ranked [m] after the first ones; raises UserError if they are not enough."""
+    if len(ranked) - first < count:
+        raise UserError(
+            f"select.{option} leaves {len(ranked) - first} of {len(ranked)} examples, and {count} are to be chosen; "
+            f"set it, or what the sampler keeps, lower"
+        )
+    return ranked[first : first + count]
