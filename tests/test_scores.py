@@ -575,7 +575,13 @@ def scores_of(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 @pytest.mark.parametrize("file", SCORES, ids=lambda p: p.stem)
 def test_every_scorer_writes_finite_scores_and_what_they_cost(file: Path, tmp_path: Path) -> None:
-    line = f"scores={file.stem} budget=0.5 epochs=1 validation=0.02 aug=ricap"
+    longer = {  # made of several visits of an example
+        "dyn_unc": "epochs=4",
+        "dual": "epochs=4",
+        "tdds": "epochs=6",
+        "eva": "epochs=6 scores.early=[0,0.5] scores.late=[0.5,1]",
+    }
+    line = f"scores={file.stem} budget=0.5 {longer.get(file.stem, 'epochs=1')} validation=0.02 aug=ricap"
     done = here(line, tmp_path)
     assert done.code == 0, done.err
     about, table = scores_of(done.folder)

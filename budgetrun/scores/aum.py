@@ -1,0 +1,54 @@
+"""AUM: how far the label's logit was above the others in training, on average; the lower, the harder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from budgetrun.contracts import Batch, Context
+from budgetrun.scores._visits import Latest, visited
+
+
+@dataclass
+class AUM:
+    """The negative mean, over an example's visits, of its margin: logit(label) minus the largest other logit.
+
+    A visit is the training forward pass: before the update, in training mode, on the augmented image. Costs nothing
+    beyond the run. An example that was never visited scores as the hardest that was.
+    In the authors' code, the margin is of logits; in that of CCS, and others that call it AUM, of probabilities.
+    Source: Pleiss et al. 2020, and their code, there without the sign.
+
+    of: what the margin is taken of, "logits" or "probabilities".
+    """
+
+    of: str
+
+    def __post_init__(self) -> None:
+        if self.of not in ("logits", "probabilities"):
+            raise ValueError(f"of={self.of} is not one of logits, probabilities")
+
+    def start(self, context: Context) -> None:
+        self.latest = Latest(context.n, context.device)
+        self.sum, self.count = torch.zeros(2, context.n, device=context.device)
+
+    def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
+        index, label = visited(batch)
+        values = logits.float() if self.of == "logits" else logits.float().softmax(1)
+        others = values.scatter(1, label[:, None], -torch.inf).amax(1)
+        margin = self.latest.put(index, values.gather(1, label[:, None])[:, 0] - others)
+        self.sum[index] = self.sum[index] + margin
+        self.count[index] = self.count[index] + 1
+
+    def scores(self) -> dict[str, Tensor]:
+        seen = self.count > 0
+        score = -self.sum / self.count.clamp(min=1)
+        return {"score": torch.where(seen, score, score[seen].max()), "visits": self.count}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sum": self.sum.clone(), "count": self.count.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sum, self.count = state["sum"], state["count"]
