@@ -25,11 +25,14 @@ from torch import Tensor, nn
 from budgetrun.aug.mixup import Mixup
 from budgetrun.contracts import Batch, Context, UserError
 from budgetrun.coreset.choice import Seen, bias_gradients, choose, groups
+from budgetrun.coreset.contextual_diversity import ContextualDiversity
 from budgetrun.coreset.craig import Craig, craig
 from budgetrun.coreset.glister import Glister, in_rounds, stochastic
 from budgetrun.coreset.gradmatch import GradMatch, factored, gradmatch
+from budgetrun.coreset.graph_cut import GraphCut
 from budgetrun.coreset.herding import Herding, herding
 from budgetrun.coreset.k_center import KCenter, k_center_greedy
+from budgetrun.coreset.log_determinant import LogDeterminant
 from budgetrun.model.cnn import CNN
 from budgetrun.sampler.coreset import CoreSet
 from budgetrun.scores.coreset import CoreSetScores
@@ -73,6 +76,92 @@ def test_points_that_coincide_are_not_chosen_twice() -> None:
     assert sorted(k_center_greedy(same, 5, torch.tensor([2])).tolist()) == [0, 1, 2, 3, 4]
     assert sorted(herding(same, 5).tolist()) == [0, 1, 2, 3, 4]
     assert sorted(craig(same, 5)[0].tolist()) == [0, 1, 2, 3, 4]
+
+
+# ---- gradients of the last layer: graph cut, log-determinant; and contextual diversity
+
+
+def seen_of(m: int, dim: int, seed: int, classes: int = 3) -> Seen:
+    generator = torch.Generator().manual_seed(seed)
+    features, logits = torch.randn(m, dim, generator=generator), torch.randn(m, classes, generator=generator)
+    return Seen(features, logits, torch.arange(m) % classes)
+
+
+def cosines(seen: Seen) -> Any:
+    """Of the gradients of the last layer's weights and bias, as torch differentiates them, [m, m]."""
+    rows = []
+    for feature, logit, label in zip(seen.features, seen.logits, seen.labels, strict=True):
+        weight = torch.zeros(len(logit), len(feature), requires_grad=True)
+        bias = torch.zeros(len(logit), requires_grad=True)
+        F.cross_entropy((logit + weight @ feature + bias)[None], label[None]).backward()
+        assert weight.grad is not None
+        assert bias.grad is not None
+        rows.append(torch.cat([weight.grad.flatten(), bias.grad]).double().numpy())
+    x = np.array(rows)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    return x @ x.T
+
+
+def by(method: Any, seen: Seen, count: int) -> list[int]:
+    chosen, weight = method(seen, None, count, torch.Generator().manual_seed(0))
+    assert weight is None
+    assert len(set(chosen.tolist())) == count
+    return chosen.tolist()
+
+
+@settings(deadline=None, max_examples=40)
+@given(**SIZES, count=st.integers(1, 14), coverage=st.sampled_from([1.0, 2.0, 0.5]))
+def test_graph_cut_takes_what_is_similar_to_all_and_unlike_the_chosen(
+    m: Any, dim: Any, seed: Any, count: Any, coverage: Any
+) -> None:
+    seen, count = seen_of(m, dim, seed), min(m, count)
+    s = cosines(seen)
+    chosen = by(GraphCut(coverage=coverage), seen, count)
+
+    def value(subset: list[int]) -> float:
+        return float(coverage * s[:, subset].sum() - s[np.ix_(subset, subset)].sum())
+
+    for k in range(count):
+        values = [value([*chosen[:k], j]) for j in range(m) if j not in chosen[:k]]
+        assert value(chosen[: k + 1]) == pytest.approx(max(values), abs=1e-4)
+
+
+@settings(deadline=None, max_examples=40)
+@given(**SIZES, count=st.integers(1, 14))
+def test_log_determinant_takes_what_the_chosen_explain_least(m: Any, dim: Any, seed: Any, count: Any) -> None:
+    seen, count = seen_of(m, dim, seed), min(m, count)
+    s = cosines(seen)
+    chosen = by(LogDeterminant(), seen, count)
+
+    def left(subset: list[int], j: int) -> float:  # the squared distance to the span of the chosen
+        inner = s[np.ix_(subset, subset)]
+        return float(s[j, j] - s[j, subset] @ np.linalg.pinv(inner, rcond=1e-9) @ s[subset, j]) if subset else 1.0
+
+    for k in range(count):
+        others = [left(chosen[:k], j) for j in range(m) if j not in chosen[:k]]
+        assert left(chosen[:k], chosen[k]) == pytest.approx(max(others), abs=1e-3)
+
+
+def test_log_determinant_takes_a_copy_last_where_the_wrong_sign_takes_it_first() -> None:
+    seen = Seen(torch.tensor([[1.0, 0], [1, 0], [0, 1], [-1, 1]]), torch.zeros(4, 3), torch.tensor([0, 0, 0, 0]))
+    assert by(LogDeterminant(), seen, 4)[-1] in (0, 1)
+    assert set(by(LogDeterminant(), seen, 3)) in ({0, 2, 3}, {1, 2, 3})
+    with pytest.raises(UserError, match=r"LogDeterminant keeps 40000 numbers for each of 40000 .*6 GiB; choose fewer"):
+        LogDeterminant()(Seen(torch.ones(40000, 1), torch.ones(40000, 2), torch.zeros(40000).long()), None, 40000, None)  # type: ignore[arg-type]
+
+
+@settings(deadline=None, max_examples=40)
+@given(**SIZES, count=st.integers(1, 14))
+def test_contextual_diversity_takes_the_farthest_prediction(m: Any, dim: Any, seed: Any, count: Any) -> None:
+    seen, count = seen_of(m, dim, seed), min(m, count)
+    seen.logits[0, 0] = 300  # p of the others is 0 in float32
+    chosen = by(ContextualDiversity(), seen, count)
+    log_p = seen.logits.double().log_softmax(1)
+    p = log_p.exp()
+    kl = [[float((p[i] * (log_p[i] - log_p[j])).sum()) for j in range(m)] for i in range(m)]
+    for k in range(1, count):
+        distance = [min(kl[i][j] + kl[j][i] for j in chosen[:k]) for i in range(m)]
+        assert distance[chosen[k]] == pytest.approx(max(distance), rel=1e-3, abs=1e-4)
 
 
 # ---- herding
@@ -618,7 +707,7 @@ def test_glister_without_held_out_examples_gives_one_sentence(line: str, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("scores", ["kcenter", "herding", "craig", "gradmatch", "glister"])
+@pytest.mark.parametrize("scores", ["kcenter", "herding", "craig", "gradmatch", "glister", "graph_cut"])
 def test_a_core_set_in_a_file_is_the_one_that_another_run_trains_on(scores: str, tmp_path: Path) -> None:
     first = here(f"scores={scores} scores.keep=0.1 validation=0.02 epochs=1", tmp_path)
     assert first.code == 0, first.err

@@ -36,6 +36,8 @@ from budgetrun.scores.ensemble import Ensemble
 from budgetrun.scores.forgetting import Forgetting
 from budgetrun.scores.grand import GraNd
 from budgetrun.scores.logits import LogitScores, el2n, margin
+from budgetrun.scores.moderate import Moderate
+from budgetrun.scores.prototypes import Prototypes
 from budgetrun.softmax import entropy
 from budgetrun.training.budget import model_flops
 from budgetrun.training.looks import Looks
@@ -641,3 +643,49 @@ def test_a_scorer_of_the_held_out_part_needs_one(tmp_path: Path) -> None:
 )
 def test_senseless_scorers_are_refused(line: str, tmp_path: Path) -> None:
     refused(here(line, tmp_path), line.split()[1])
+
+
+# ---- features
+
+
+def embedded(context_for: Callable[..., Context], features: Tensor, **others: Any) -> Context:
+    """A context in which the network's features of the examples are these; two classes in turn."""
+    return context_for(
+        len(features),
+        4,
+        classes=2,
+        embed=lambda batch: (features[batch.index[:, 0]], torch.zeros(len(batch), 2)),
+        **others,
+    )
+
+
+def test_moderate_is_highest_at_the_median_distance_from_the_class(context_for: Callable[..., Context]) -> None:
+    # class 0: 0, 1, 3, 10 with the median 2, at distances 2, 1, 1, 8
+    # class 1: 5, 5.5, 9, 20 with the median 7.25, at distances 2.25, 1.75, 1.75, 12.75
+    features = torch.tensor([0.0, 5, 1, 5.5, 3, 9, 10, 20])[:, None]
+    distance = np.array([2, 2.25, 1, 1.75, 1, 1.75, 8, 12.75])
+    scorer = Moderate()
+    scorer.start(embedded(context_for, features))
+    score = scorer.scores()["score"]
+    rank = np.argsort(np.argsort(distance, kind="stable"))
+    torch.testing.assert_close(score, -(torch.tensor(rank) / 7 - 0.5).abs(), check_dtype=False)
+    assert set(score.topk(4).indices.tolist()) == {0, 1, 3, 5}  # 1.75, 1.75, 2 and 2.25
+
+
+def test_prototypes_are_far_from_the_mean_of_the_class_or_of_the_cluster(context_for: Callable[..., Context]) -> None:
+    features = torch.tensor([[1.0, 0], [0, 2], [1, 0], [0, 2], [1, 1.5], [2, 2]])
+    scorer = Prototypes(centres=None)
+    scorer.start(embedded(context_for, features))
+    means = [features[label::2].mean(0) for label in (0, 1)]
+    cosine = [float(x @ means[i % 2] / (x.norm() * means[i % 2].norm())) for i, x in enumerate(features)]
+    torch.testing.assert_close(scorer.scores()["score"], 1 - torch.tensor(cosine))
+    # two clusters far apart, whatever the labels
+    around = 0.1 * torch.tensor([[0.0, 0], [0, 1], [0, -1], [0, 3]])
+    clusters = torch.cat([torch.tensor([10.0, 0]) + around, torch.tensor([0, 10.0]) + around])
+    scorer = Prototypes(centres=2)
+    scorer.start(embedded(context_for, clusters))
+    means = [clusters[:4].mean(0), clusters[4:].mean(0)]
+    cosine = [float(x @ means[i // 4] / (x.norm() * means[i // 4].norm())) for i, x in enumerate(clusters)]
+    torch.testing.assert_close(scorer.scores()["score"], 1 - torch.tensor(cosine), atol=1e-6, rtol=1e-4)
+    with pytest.raises(UserError, match=r"scores.centres=9 is more than the 8 examples"):
+        Prototypes(centres=9).start(embedded(context_for, clusters))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -25,12 +26,23 @@ def k_center_greedy(features: Tensor, count: int, first: Tensor) -> Tensor:
     Source: Sener & Savarese 2018, k-Center-Greedy, Euclidean. The host does not wait.
     """
     squares = features.square().sum(1)
-    distance = torch.full_like(squares, torch.inf)  # squared, of each to the nearest of the chosen
+
+    def squared(point: Tensor) -> Tensor:
+        return squares - 2 * (features @ features[point][0]) + squares[point]
+
+    return farthest_first(squared, count, first)
+
+
+def farthest_first(to_point: Callable[[Tensor], Tensor], count: int, first: Tensor) -> Tensor:
+    """`count` positions in order: `first` [1], then always the one farthest from all chosen ones.
+
+    to_point: the distances [m] of all to one position [1], or any increasing function of them that is 0 at 0.
+    """
+    distance = torch.full_like(to_point(first), torch.inf)  # of each to the nearest of the chosen
     chosen = [first]
     for _ in range(count - 1):
         point = chosen[-1]
-        to_point = squares - 2 * (features @ features[point][0]) + squares[point]
-        distance = torch.minimum(distance, to_point.clamp(min=0))
+        distance = torch.minimum(distance, to_point(point).clamp(min=0))
         distance[point] = -1  # never again, even where points coincide
         chosen.append(distance.argmax(keepdim=True))
     return torch.cat(chosen)

@@ -1,4 +1,4 @@
-"""Scores that are a function of the trained network's output: EL2N, loss, margin, entropy."""
+"""Scores that are a function of the trained network's output: EL2N, loss, margin, entropy, least confidence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,17 @@ def margin(logits: Tensor, label: Tensor) -> Tensor:
     return p.scatter(1, label, -torch.inf).amax(1) - p.gather(1, label)[:, 0]
 
 
-SCORES = {"el2n": el2n, "margin": margin, "entropy": lambda logits, label: entropy(logits.softmax(1))}
+def least_confidence(logits: Tensor, label: Tensor) -> Tensor:
+    """1 minus the largest p, whatever the label. (DeepCore's code takes the largest logit.)"""
+    return 1 - logits.softmax(1).amax(1)
+
+
+SCORES = {
+    "el2n": el2n,
+    "margin": margin,
+    "entropy": lambda logits, label: entropy(logits.softmax(1)),
+    "least_confidence": least_confidence,
+}
 
 
 @dataclass
