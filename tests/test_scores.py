@@ -37,6 +37,7 @@ from budgetrun.scores.forgetting import Forgetting
 from budgetrun.scores.grand import GraNd
 from budgetrun.scores.logits import LogitScores, el2n, margin
 from budgetrun.scores.moderate import Moderate
+from budgetrun.scores.moso import MoSo
 from budgetrun.scores.prototypes import Prototypes
 from budgetrun.softmax import entropy
 from budgetrun.training.budget import model_flops
@@ -421,7 +422,10 @@ def test_files_that_are_not_one_ensemble_are_refused(tmp_path: Path) -> None:
 # ---- their state
 
 
-@pytest.mark.parametrize("file", [p for p in SCORES if p.stem in ("forgetting", "ensemble")], ids=lambda p: p.stem)
+STATEFUL = ("forgetting", "ensemble", "aum", "dyn_unc", "dual", "tdds", "moso")
+
+
+@pytest.mark.parametrize("file", [p for p in SCORES if p.stem in STATEFUL], ids=lambda p: p.stem)
 def test_a_scorer_goes_on_from_a_saved_file_as_if_it_had_not_stopped(
     context_for: Callable[..., Context], file: Path, tmp_path: Path
 ) -> None:
@@ -432,8 +436,9 @@ def test_a_scorer_goes_on_from_a_saved_file_as_if_it_had_not_stopped(
     def started(where: str) -> Any:
         scorer = build(OmegaConf.to_container(OmegaConf.load(file)), "scores.", Scorer)
         look = lambda batch: (torch.zeros(len(batch)), logits[step[0], batch.drawn])  # noqa: E731
+        embed = lambda batch: (logits[step[0], batch.drawn, :2], logits[step[0], batch.drawn])  # noqa: E731
         folder = {"state_folder": tmp_path / where}
-        scorer.start(context_for(12, 4, look=look, progress=lambda: progress[0], **folder))
+        scorer.start(context_for(12, 4, look=look, embed=embed, progress=lambda: progress[0], **folder))
         return scorer
 
     def go(scorer: Any, steps: range) -> None:
@@ -689,3 +694,40 @@ def test_prototypes_are_far_from_the_mean_of_the_class_or_of_the_cluster(context
     torch.testing.assert_close(scorer.scores()["score"], 1 - torch.tensor(cosine), atol=1e-6, rtol=1e-4)
     with pytest.raises(UserError, match=r"scores.centres=9 is more than the 8 examples"):
         Prototypes(centres=9).start(embedded(context_for, clusters))
+
+
+def test_moso_is_the_agreement_with_the_mean_gradient_at_each_point(context_for: Callable[..., Context]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    outputs = [(torch.randn(8, 3, generator=generator), torch.randn(8, 2, generator=generator)) for _ in range(2)]
+    labels = torch.arange(8) % 2
+
+    def agreement(features: Tensor, logits: Tensor) -> Tensor:  # by the gradients themselves
+        rows = []
+        for feature, logit, label in zip(features, logits, labels, strict=True):
+            layer = nn.Linear(3, 2)
+            with torch.no_grad():
+                layer.bias.copy_(logit - layer.weight @ feature)
+            F.cross_entropy(layer(feature)[None], label[None]).backward()
+            grads = [parameter.grad for parameter in (layer.weight, layer.bias) if parameter.grad is not None]
+            rows.append(torch.cat([grad.flatten() for grad in grads]))
+        mean = torch.stack(rows).mean(0)
+        return torch.stack([mean @ (row - mean) for row in rows])
+
+    now = 0
+    progress = 0.0
+    context = context_for(
+        8,
+        4,
+        classes=2,
+        progress=lambda: progress,
+        embed=lambda batch: tuple(output[batch.index[:, 0]] for output in outputs[now]),
+    )
+    scorer = MoSo(points=2, power=1.0)
+    scorer.start(context)
+    for progress in (0.0, 0.4, 0.5, 0.9):
+        scorer.observe(batch_of([[0]], [[0]]), torch.zeros(1), torch.zeros(1, 2))
+        assert scorer.taken == (progress >= 0.5)
+    now = 1
+    vectors = [agreement(*output) for output in outputs]
+    expected = sum((point + 1) * vector / vector.norm() for point, vector in enumerate(vectors))
+    torch.testing.assert_close(scorer.scores()["score"], expected, atol=1e-5, rtol=1e-4)

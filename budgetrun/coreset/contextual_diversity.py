@@ -22,9 +22,11 @@ class ContextualDiversity:
     def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, None]:
         log_p = seen.logits.log_softmax(1)
         p = log_p.exp()
+        own = (p * log_p).sum(1)
 
         def divergence(point: Tensor) -> Tensor:
-            return ((p - p[point]) * (log_p - log_p[point])).sum(1)
+            # multiplied out: choosing 5,000 of 50,000 takes a tenth of the 21 s of the differences
+            return own + own[point] - log_p @ p[point][0] - p @ log_p[point][0]
 
         first = torch.randint(len(p), (1,), generator=random, device=p.device)
         return farthest_first(divergence, count, first), None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from budgetrun import acquisition
 from budgetrun.contracts import Batch, Context
+from budgetrun.scores._points import passed
 
 
 @dataclass
@@ -66,8 +67,7 @@ class Ensemble:
 
     def passed(self) -> int:
         """How many points of the run have passed; `scores` takes the network at the last one."""
-        since_then = max(0.0, self.context.progress() - self.since) / (1 - self.since)
-        return min(int(self.members * since_then), self.members - 1)
+        return passed(self.context.progress(), self.members, self.since)
 
     @property
     def takes_long(self) -> bool:
