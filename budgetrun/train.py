@@ -216,7 +216,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
     # ---- the result
     if scorer is not None:
-        write_scores(experiment, scorer, folder, data, fingerprint, budget, checkpoint.source)
+        write_scores(experiment, scorer, folder, data, fingerprint, budget, network, checkpoint.source)
     result = result_of(experiment, data, fingerprint, record, budget, network, checkpoint)
     folder.finish(result)
     return result
@@ -367,11 +367,16 @@ def write_scores(
     data: Data,
     fingerprint: str,
     budget: Budget,
+    network: Network,
     commit: str | None,
 ) -> None:
-    """Write the scorer's file, with what its scores are about."""
+    """Write the scorer's file, with what its scores are about, and the recall of each example's class if known."""
     columns = scorer.scores()
     of_validation = isinstance(scorer, OfPart) and scorer.of == "validation"
+    if data.val_images is not None and data.val_labels is not None and not of_validation:
+        recalls = network.recalls(data.val_images, data.val_labels, data.classes)
+        index = columns.get("index", torch.arange(len(data.labels), device=data.labels.device))
+        columns = {**columns, "recall": recalls[data.labels[index]]}
     labels = data.val_labels if of_validation and data.val_labels is not None else data.labels
     runs = {**budget.before, experiment.run_id: budget.flops}
     about = origin(experiment, "scores", fingerprint, labels, runs, commit)

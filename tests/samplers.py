@@ -162,12 +162,10 @@ def osgd(**options: Any) -> OrderedSGD:
     return OrderedSGD(**(plain | options))
 
 
-def file_of(
-    score: list[float], index: list[int] | None = None, weight: list[float] | None = None
-) -> Callable[..., Any]:
-    """What a context reads from any file."""
+def file_of(score: list[float], index: list[int] | None = None, **more: list[float]) -> Callable[..., Any]:
+    """What a context reads from any file. more: further columns."""
     columns = {"index": torch.tensor(index or list(range(len(score)))), "score": torch.tensor(score)}
-    return lambda file, acquisition=None: columns | ({} if weight is None else {"weight": torch.tensor(weight)})
+    return lambda file, acquisition=None: columns | {name: torch.tensor(column) for name, column in more.items()}
 
 
 def subset(context: Any, keep: float | None, order: str = "highest", balanced: bool = False) -> Subset:

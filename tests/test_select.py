@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cli import here, needed, refused
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from samplers import file_of, ran
 from torch import Tensor
 
-from budgetrun.apportion import evenly
+from budgetrun.apportion import evenly, in_proportion
 from budgetrun.contracts import Context, Rule, UserError
 from budgetrun.sampler.subset import Subset
 from budgetrun.select.beta import Beta
@@ -109,6 +110,28 @@ def test_numbers_that_are_even_add_up_and_differ_by_one_where_there_are_enough(s
     assert all(0 <= give <= size for give, size in zip(gives, sizes, strict=True))
     full = [give for give, size in zip(gives, sizes, strict=True) if give < size]
     assert max(gives) - min(full, default=max(gives)) <= 1
+
+
+def test_numbers_in_proportion_are_capped_and_add_up() -> None:
+    assert in_proportion([1, 2, 1], [10, 10, 10], 8) == [2, 4, 2]
+    # 12 x 0.75 = 9 is more than 4: the others share 8 as 1 to 2
+    assert in_proportion([1, 9, 2], [10, 4, 10], 12) == [3, 4, 5]  # 2.67 and 5.33
+    assert in_proportion([0, 1], [5, 3], 6) == [3, 3]  # weight 0 gives what no other can
+    assert in_proportion([0, 0], [5, 3], 4) == [2, 2]
+    assert in_proportion([0.1, 0.1, 0.1], [9, 9, 9], 10) in ([4, 3, 3], [3, 4, 3], [3, 3, 4])
+
+
+@settings(deadline=None)
+@given(groups=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 30)), min_size=1, max_size=8), part=st.floats(0, 1))
+def test_numbers_in_proportion_never_exceed_a_group(groups: list[tuple[float, int]], part: float) -> None:
+    weights, sizes = zip(*groups, strict=True)
+    count = round(part * sum(sizes))
+    gives = in_proportion(weights, sizes, count)
+    assert sum(gives) == count
+    assert all(0 <= give <= size for give, size in zip(gives, sizes, strict=True))
+    # of groups that could give more, one with a larger weight gives at least as many, up to one for rounding
+    able = [one for one in zip(weights, gives, sizes, strict=True) if one[0] > 0 and one[1] < one[2]]
+    assert all(give >= other - 1 for weight, give, _ in able for less, other, _ in able if weight >= less)
 
 
 # ---- draws
@@ -218,3 +241,24 @@ def test_a_rule_is_part_of_the_experiment_and_refused_where_it_has_no_effect(tmp
     refused(here("select=draw", tmp_path), "select=draw has no effect with sampler=uniform; it is for sampler=subset")
     refused(here(f"{line} select=beta", tmp_path), "select=beta needs the column mean_p in sampler.file")
     refused(here(f"{line} select=window select.skip=1", tmp_path), "select.skip=1.0 must be at least 0 and less than 1")
+
+
+def test_the_quota_by_recall_takes_more_of_the_classes_that_the_scoring_run_got_wrong(
+    tmp_path: Path, context_for: Callable[..., Context]
+) -> None:
+    # labels go 0, 1, 2, 3: of 8 to choose of 40, with the recalls 0.9, 0.9, 0.5, 0.9 class 2 gives 5/8 of them
+    recall = [0.5 if i % 4 == 2 else 0.9 for i in range(40)]
+    read = file_of([float(i) for i in range(40)], recall=recall)
+    found = kept(context_for(40, 2, read_scores=read), keep=0.2, balanced=True, quota="recall")
+    assert Counter(i % 4 for i in found) == {0: 1, 1: 1, 2: 5, 3: 1}
+    with pytest.raises(UserError, match=r"needs the column recall in scores\.csv; a run with scores"):
+        kept(context_for(40, 2, read_scores=file_of([1.0] * 40)), keep=0.2, balanced=True, quota="recall")
+    done, first = ran("scores=random epochs=1 budget=0.2 validation=0.2", tmp_path)
+    lines = (done.folder / "scores.csv").read_text().splitlines()
+    assert lines[1] == "index,score,recall"
+    # the recalls of the classes, weighted by their held-out examples, are the held-out accuracy
+    column = np.array([float(line.split(",")[2]) for line in lines[2:]])
+    assert len(set(column)) > 3
+    assert abs(column.mean() - first["val_accuracy"]) < 0.01  # the classes are nearly of the same size
+    line = f"sampler=subset sampler.file={done.folder / 'scores.csv'} sampler.keep=0.3 sampler.balanced=true"
+    ran(f"{line} sampler.quota=recall budget=0.2 epochs=1 validation=0.2", tmp_path)

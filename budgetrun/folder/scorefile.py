@@ -4,8 +4,8 @@ A comma-separated file whose first line is a comment: `# {"dataset_fingerprint":
 dataset_fingerprint, of the data set's clean examples and their validation part; labels_fingerprint, of the labels of
 the scored examples, as the run saw them; examples, their number; what made the file, and what that cost (flops), by the
 runs that led to it (runs). In a file written by hand, all but the first may be missing. A header follows, `index,score`
-and further columns (`weight`), and then one line per example; index counts the training examples of the run, without
-the held-out ones.
+and further columns (`weight`; `recall`, of the example's class on the held-out part), and then one line per example;
+index counts the training examples of the run, without the held-out ones.
 
 `kind` says how several files combine. "mean", if it is missing: their columns are averaged. "ensemble": the sums over
 their members, in the file sums.npy beside each, are added (see budgetrun/acquisition.py), and the acquisition follows.

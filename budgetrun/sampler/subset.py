@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.acquisition import ACQUISITIONS
-from budgetrun.apportion import evenly
+from budgetrun.apportion import evenly, in_proportion
 from budgetrun.contracts import Batch, Context, UserError, path
 from budgetrun.select.top import Top
 
@@ -36,7 +36,9 @@ class Subset:
     files must keep the same; null: nothing for `add`, everything for `drop`. add, drop: part of all examples, in
     `(0, 1]` and `(0, 1)`; `keep` has no effect then. order: whether the "highest" or the "lowest" scores are best.
     balanced: choose class by class. quota: how many of each class then: "natural", the same part of each; "equal", the
-    same number, or all of a class that has fewer, in which case the others give more.
+    same number, or all of a class that has fewer, in which case the others give more; "recall", in proportion to the
+    part of the class's held-out examples that the scoring run got wrong (DRoP, Vysogorets et al. 2025), a column of
+    files made with validation=...
     """
 
     neutral: ClassVar = {"acquisition": None, "base": None, "add": None, "drop": None, "quota": "natural"}
@@ -73,8 +75,8 @@ class Subset:
             raise ValueError(f"acquisition={self.acquisition} is not one of {', '.join(ACQUISITIONS)}")
         if self.order not in ("highest", "lowest"):
             raise ValueError(f"order={self.order} is not one of highest, lowest")
-        if self.quota not in ("natural", "equal"):
-            raise ValueError(f"quota={self.quota} is not one of natural, equal")
+        if self.quota not in ("natural", "equal", "recall"):
+            raise ValueError(f"quota={self.quota} is not one of natural, equal, recall")
         if self.quota != "natural" and not self.balanced:
             raise ValueError(f"quota={self.quota} is for a subset that is chosen class by class; set balanced=true")
 
@@ -137,7 +139,7 @@ class Subset:
         """What the rule chooses, as many as the option of this name says; class by class, if they are balanced."""
         part = getattr(self, name)
         found = []
-        for there, of, count in self.shares(part, scored["index"]):
+        for there, of, count in self.shares(part, scored):
             if count > len(there):
                 which = {"keep": "of them", "add": "that base has not", "drop": "that base has"}[name]
                 raise UserError(
@@ -149,11 +151,12 @@ class Subset:
                 found.append(columns["index"][self.context.select(columns, count, self.random)])
         return torch.cat(found) if found else scored["index"][:0]
 
-    def shares(self, part: float, index: Tensor) -> Iterator[tuple[Tensor, int, int]]:
-        """Of each class, or of all: the rows of its examples in `index`, how many there are in all, how many to choose.
+    def shares(self, part: float, scored: dict[str, Tensor]) -> Iterator[tuple[Tensor, int, int]]:
+        """Of each class, or of all: the rows of its examples, how many examples it has, and how many to choose.
 
-        part: of all examples.
+        part: of all examples, whether or not they are in the columns.
         """
+        index = scored["index"]
         labels = self.context.labels.to(index.device)
         if not self.balanced:
             yield torch.arange(len(index), device=index.device), len(labels), round(part * len(labels))
@@ -161,8 +164,17 @@ class Subset:
         rows = [(labels[index] == label).nonzero()[:, 0] for label in range(self.context.classes)]
         sizes = labels.bincount(minlength=self.context.classes).tolist()
         counts = [round(part * size) for size in sizes]
+        there, total = list(map(len, rows)), min(round(part * len(labels)), len(index))
         if self.quota == "equal":
-            counts = evenly([len(there) for there in rows], min(round(part * len(labels)), len(index)))
+            counts = evenly(there, total)
+        elif self.quota == "recall":
+            if "recall" not in scored:
+                raise UserError(
+                    f"sampler.quota=recall needs the column recall in {self.file}; a run with scores=..., other than "
+                    "ensemble, and validation=... writes it"
+                )
+            wrong = [1 - float(scored["recall"][row].mean()) if len(row) else 0.0 for row in rows]
+            counts = in_proportion(wrong, there, total)
         yield from zip(rows, sizes, counts, strict=True)
 
     def next_round(self, scored: dict[str, Tensor]) -> Tensor:

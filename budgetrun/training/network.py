@@ -74,11 +74,23 @@ class Network:
     @torch.no_grad()
     def evaluate(self, images: Tensor, labels: Tensor) -> tuple[float, float]:
         """Accuracy in [0, 1] and mean cross-entropy."""
+        logits = self.of_all(images)
+        return (logits.argmax(1) == labels).sum().item() / len(labels), F.cross_entropy(logits, labels).item()
+
+    def recalls(self, images: Tensor, labels: Tensor, classes: int) -> Tensor:
+        """The accuracy [classes] of each class; of a class without images, that of all."""
+        right = (self.of_all(images).argmax(1) == labels).float()
+        sums = right.new_zeros(classes).index_add(0, labels, right)
+        counts = labels.bincount(minlength=classes)
+        return torch.where(counts > 0, sums / counts.clamp(min=1), right.mean())
+
+    def of_all(self, images: Tensor) -> Tensor:
+        """The logits [N, classes] in evaluation mode."""
         self.net.eval()
         # small parts stay in a CPU's cache: with cnn at 28x28, 250 images at a time are 1.8 times faster than 1000
         logits = self.logits(images, 250 if self.device.type == "cpu" else 2000, self.net)
         self.net.train()
-        return (logits.argmax(1) == labels).sum().item() / len(labels), F.cross_entropy(logits, labels).item()
+        return logits
 
     def check_finite(self, updates: int) -> None:
         """Raise Diverged if a weight is infinite or not a number; waits for the device once."""

@@ -20,7 +20,7 @@ def test_one_run_writes_scores_and_others_of_any_seed_use_them(tmp_path: Path) -
     _, first = ran("scores=forgetting epochs=3 validation=0.1", tmp_path)
     file = f"outputs/{first['run_id']}/scores.csv"
     rows = (tmp_path / file).read_text().splitlines()[2:]
-    score = {int(i): float(s) for i, s in (row.split(",") for row in rows)}
+    score = {int(i): float(s) for i, s, _ in (row.split(",") for row in rows)}
     assert first["flops_before"] == 0
     for seed in (0, 1):
         line = f"sampler=subset sampler.file={file} sampler.keep=0.2 budget=0.5 epochs=3 validation=0.1 seed={seed}"
