@@ -19,7 +19,7 @@ from cli import Done
 
 from budgetrun.aggregate import main
 from budgetrun.folder.run import FINISHED
-from budgetrun.identity import ELSEWHERE
+from budgetrun.identity import ELSEWHERE, NEUTRAL
 
 
 def result(**changes: Any) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def result(**changes: Any) -> dict[str, Any]:
         elif "." in key and key.partition(".")[0] in config:
             group, _, rest = key.partition(".")
             config[group] = {**config[group], rest: value}
-        elif key in config and key != "device":
+        elif (key in config and key != "device") or key in NEUTRAL:
             config[key] = value
         else:
             measured[key] = value

@@ -249,6 +249,14 @@ def test_a_run_that_differs_in_another_setting_has_no_partner_and_is_reported(ot
     )
 
 
+def test_runs_made_before_a_setting_existed_are_partners_of_those_with_its_neutral_value(tmp_path: Path) -> None:
+    for seed in range(3):
+        write(tmp_path, sampler="is", seed=seed, test_accuracy=0.7, init_from=None)
+        write(tmp_path, sampler="uniform", seed=seed, test_accuracy=0.5)
+    (line,) = [line for line in table_of(tmp_path, *UNIFORM) if line["pairs"]]
+    assert (line["pairs"], line["possible"]) == ("3", "3")
+
+
 def test_a_baseline_of_two_settings_is_compared_with_the_runs_that_differ_in_both(tmp_path: Path) -> None:
     """Selective backprop at half the budget against a full training run."""
     for seed in range(3):
