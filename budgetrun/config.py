@@ -36,7 +36,7 @@ from budgetrun.contracts import (
 )
 from budgetrun.errors import one_line
 from budgetrun.folder import scorefile
-from budgetrun.identity import run_id, why_unsaid
+from budgetrun.identity import NEUTRAL_OPTIONS, run_id, why_unsaid
 
 PROTOCOLS = {
     "dataset": Dataset,
@@ -109,7 +109,8 @@ def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) 
         scorefile.need(sampler.file, "sampler.file")
     if isinstance(sampler, ReadsBase):
         scorefile.need(sampler.base, "sampler.base")
-    if not (isinstance(sampler, Picks) and sampler.picks) and (rule := names.pop("select")) != "top":
+    picks = isinstance(sampler, Picks) and sampler.picks
+    if not picks and (rule := names.pop("select")) != NEUTRAL_OPTIONS["select"]:
         raise UserError(f"select={rule} has no effect with sampler={names['sampler']}; it is for sampler=subset")
     resolved = {
         **{group: values_of(part) if part else {} for group, part in single.items() if group in names},

@@ -35,8 +35,7 @@ def run_id(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
     """
     digest = hashlib.sha256(json.dumps(identity(names, resolved), sort_keys=True).encode()).hexdigest()[:8]
     shown = ("dataset", "model", "sampler", "select", "aug", "noise", "scores")
-    # earlier runs have no select
-    groups = [group for group in shown if names.get(group, "top") not in ("none", NEUTRAL_OPTIONS.get(group))]
+    groups = [group for group in shown if names.get(group, "none") not in ("none", NEUTRAL_OPTIONS.get(group))]
     # an option may be in a folder (mine/wide), and its file may have any name; a folder's name has at most 255 bytes
     words = "-".join(re.sub(r"[^\w.+=-]", "_", names[group]) for group in groups)
     unit = "" if resolved["budget_unit"] == "updates" else f"-{resolved['budget_unit']}"

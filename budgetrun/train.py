@@ -371,13 +371,13 @@ def write_scores(
     commit: str | None,
 ) -> None:
     """Write the scorer's file, with what its scores are about, and the recall of each example's class if known."""
-    columns = scorer.scores()
-    of_validation = isinstance(scorer, OfPart) and scorer.of == "validation"
-    if data.val_images is not None and data.val_labels is not None and not of_validation:
-        recalls = network.recalls(data.val_images, data.val_labels, data.classes)
-        index = columns.get("index", torch.arange(len(data.labels), device=data.labels.device))
-        columns = {**columns, "recall": recalls[data.labels[index]]}
-    labels = data.val_labels if of_validation and data.val_labels is not None else data.labels
+    columns, labels = scorer.scores(), data.labels
+    if data.val_images is not None and data.val_labels is not None:
+        if isinstance(scorer, OfPart) and scorer.of == "validation":
+            labels = data.val_labels
+        else:
+            recalls = network.recalls(data.val_images, data.val_labels, data.classes)[labels]
+            columns = {**columns, "recall": recalls[columns["index"]] if "index" in columns else recalls}
     runs = {**budget.before, experiment.run_id: budget.flops}
     about = origin(experiment, "scores", fingerprint, labels, runs, commit)
     if isinstance(scorer, Additive):

@@ -168,9 +168,12 @@ def file_of(score: list[float], index: list[int] | None = None, **more: list[flo
     return lambda file, acquisition=None: columns | {name: torch.tensor(column) for name, column in more.items()}
 
 
-def subset(context: Any, keep: float | None, order: str = "highest", balanced: bool = False) -> Subset:
-    options = {"base": None, "add": None, "drop": None, "order": order, "balanced": balanced, "quota": "natural"}
-    sampler = Subset("scores.csv", None, keep, **options)
+def subset(
+    context: Any, keep: float | None = 0.5, order: str = "highest", balanced: bool = False, **options: Any
+) -> Subset:
+    nothing = dict.fromkeys(("acquisition", "base", "add", "drop"))
+    fixed = {"file": "scores.csv", "keep": keep, "order": order, "balanced": balanced, "quota": "natural"}
+    sampler = Subset(**(nothing | fixed | options))
     sampler.start(context)
     return sampler
 

@@ -13,12 +13,11 @@ import torch
 from cli import here, needed, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samplers import file_of, ran
+from samplers import file_of, ran, subset
 from torch import Tensor
 
 from budgetrun.apportion import evenly, in_proportion
 from budgetrun.contracts import Context, Rule, UserError
-from budgetrun.sampler.subset import Subset
 from budgetrun.select.beta import Beta
 from budgetrun.select.draw import Draw
 from budgetrun.select.stratified import Stratified
@@ -42,11 +41,7 @@ def chosen(rule: Rule, count: int, seed: int = 0, **columns: list[float]) -> lis
 
 
 def kept(context: Context, **options: Any) -> list[int]:
-    given = dict.fromkeys(("acquisition", "keep", "base", "add", "drop"))
-    fixed = {"file": "scores.csv", "order": "highest", "balanced": False, "quota": "natural"}
-    sampler = Subset(**(given | fixed | options))
-    sampler.start(context)
-    return sampler.selection().tolist()
+    return subset(context, **options).selection().tolist()
 
 
 @settings(deadline=None, max_examples=60)

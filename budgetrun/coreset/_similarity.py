@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from budgetrun.coreset.choice import Seen
 
@@ -16,7 +15,7 @@ class Similarity:
     """
 
     def __init__(self, seen: Seen) -> None:
-        self.errors, self.inputs = unit(seen.errors()), unit(seen.inputs())
+        self.errors, self.inputs = (nn.functional.normalize(rows, dim=1) for rows in (seen.errors(), seen.inputs()))
 
     def to(self, point: Tensor) -> Tensor:
         """Of all to one, [m]; point: its position, [1]."""
@@ -29,8 +28,3 @@ class Similarity:
     def sums(self) -> Tensor:
         """Of each, the sum over all, [m]."""
         return ((self.errors @ (self.errors.T @ self.inputs)) * self.inputs).sum(1)
-
-
-def unit(rows: Tensor) -> Tensor:
-    """The rows [m, d] with length 1, or 0 if they are 0."""
-    return torch.nn.functional.normalize(rows, dim=1)

@@ -33,8 +33,20 @@ Exit codes: 0 done, 1 failed (one sentence on stderr says why), above 128 stoppe
 """
 
 
-ORDER = ["dataset", "recipe", "model", "sampler", "select", "aug", "noise", "loss"]
-ORDER += ["optimizer", "schedule", "scores", "grid"]
+ORDER = [
+    "dataset",
+    "recipe",
+    "model",
+    "sampler",
+    "select",
+    "aug",
+    "noise",
+    "loss",
+    "optimizer",
+    "schedule",
+    "scores",
+    "grid",
+]
 
 
 def help_page(conf: Path) -> str:

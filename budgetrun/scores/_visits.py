@@ -17,11 +17,6 @@ def visited(batch: Batch) -> tuple[Tensor, Tensor]:
     return batch.index.gather(1, most)[:, 0], batch.label.gather(1, most)[:, 0]
 
 
-def p_label(logits: Tensor, label: Tensor) -> Tensor:
-    """p(label) [B], of logits [B, classes]."""
-    return logits.float().softmax(1).gather(1, label[:, None])[:, 0]
-
-
 class Latest:
     """A value of each example's latest visit, [n, ...]. The host does not wait."""
 
@@ -61,9 +56,7 @@ class Window:
         return self.values, torch.arange(self.values.shape[1], device=self.count.device) < self.count[:, None]
 
 
-def deviation(values: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-    """The unbiased standard deviation [m], and the mean, of the values [m, k] that are `there`; of one, it is 0."""
-    count = there.sum(1)
-    mean = (values * there).sum(1) / count.clamp(min=1)
-    squares = ((values - mean[:, None]).square() * there).sum(1)
-    return (squares / (count - 1).clamp(min=1)).sqrt(), mean
+def centred(values: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+    """The values [m, k] minus the mean of those that are `there`, 0 where none is; and the mean [m]."""
+    mean = (values * there).sum(1) / there.sum(1).clamp(min=1)
+    return (values - mean[:, None]) * there, mean

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
 from budgetrun.scores._visits import Latest, visited
+from budgetrun.scores.logits import behind
 
 
 @dataclass
@@ -37,14 +38,12 @@ class AUM:
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
         index, label = visited(batch)
         values = logits.float() if self.of == "logits" else logits.float().softmax(1)
-        others = values.scatter(1, label[:, None], -torch.inf).amax(1)
-        margin = self.latest.put(index, values.gather(1, label[:, None])[:, 0] - others)
-        self.sum[index] = self.sum[index] + margin
+        self.sum[index] = self.sum[index] + self.latest.put(index, behind(values, label[:, None]))
         self.count[index] = self.count[index] + 1
 
     def scores(self) -> dict[str, Tensor]:
         seen = self.count > 0
-        score = -self.sum / self.count.clamp(min=1)
+        score = self.sum / self.count.clamp(min=1)
         return {"score": torch.where(seen, score, score[seen].max()), "visits": self.count}
 
     def state_dict(self) -> dict[str, Any]:

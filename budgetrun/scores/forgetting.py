@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
+from budgetrun.scores._visits import visited
 
 
 @dataclass
@@ -36,8 +37,7 @@ class Forgetting:
         self.correct, self.learnt, self.events, self.presentations = torch.zeros(4, context.n, device=context.device)
 
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
-        most = batch.share.argmax(1, keepdim=True)
-        index, label = batch.index.gather(1, most)[:, 0], batch.label.gather(1, most)[:, 0]
+        index, label = visited(batch)
         before = self.correct[index]
         self.correct.scatter_reduce_(0, index, (logits.argmax(1) == label).float(), "amin", include_self=False)
         now = self.correct[index]

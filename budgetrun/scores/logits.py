@@ -19,8 +19,12 @@ def el2n(logits: Tensor, label: Tensor) -> Tensor:
 
 def margin(logits: Tensor, label: Tensor) -> Tensor:
     """The largest p of the other classes minus p(label): in [-1, 1], above 0 if the prediction is wrong."""
-    p = logits.softmax(1)
-    return p.scatter(1, label, -torch.inf).amax(1) - p.gather(1, label)[:, 0]
+    return behind(logits.softmax(1), label)
+
+
+def behind(values: Tensor, label: Tensor) -> Tensor:
+    """How far the label's value is behind the largest of the others, [B], of values [B, classes] and labels [B, 1]."""
+    return values.scatter(1, label, -torch.inf).amax(1) - values.gather(1, label)[:, 0]
 
 
 def least_confidence(logits: Tensor, label: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
-from budgetrun.scores._features import features_of
+from budgetrun.coreset.choice import look
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Moderate:
 
     def scores(self) -> dict[str, Tensor]:
         n, labels = self.context.n, self.context.labels
-        features = features_of(self.context)
+        features = look(self.context, self.context.everything(), labels).features.float()
         distance = torch.zeros_like(features[:, 0])
         for label in labels.unique().tolist():
             rows = labels == label

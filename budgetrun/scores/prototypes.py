@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from budgetrun.contracts import Batch, Context, UserError
-from budgetrun.scores._features import features_of
+from budgetrun.coreset.choice import look
 
 
 @dataclass
@@ -40,7 +40,8 @@ class Prototypes:
         pass
 
     def scores(self) -> dict[str, Tensor]:
-        features, labels = features_of(self.context), self.context.labels
+        labels = self.context.labels
+        features = look(self.context, self.context.everything(), labels).features.float()
         if self.centres is None:
             sums = features.new_zeros(self.context.classes, features.shape[1]).index_add(0, labels, features)
             prototypes = (sums / labels.bincount(minlength=len(sums)).clamp(min=1)[:, None])[labels]

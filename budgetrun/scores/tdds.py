@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context, UserError
-from budgetrun.scores._visits import Latest, Window, visited
+from budgetrun.scores._visits import Latest, Window, centred, visited
 
 EPSILON = 1e-8  # added to probabilities before the logarithm, as in the authors' code
 MOST = 2**32  # bytes for the latest output of every example
@@ -62,7 +62,7 @@ class TDDS:
         now = self.output.put(index, logits.float().softmax(1))
         step = (now * ((now + EPSILON).log() - (before + EPSILON).log())).abs().sum(1)
         windows, full = self.steps.put(index, step)
-        spread = (windows - windows.mean(1, keepdim=True)).norm(dim=1)
+        spread = centred(windows, torch.ones_like(windows, dtype=torch.bool))[0].norm(dim=1)
         average = self.average[index]
         self.average[index] = torch.where(full, self.decay * spread + (1 - self.decay) * average, average)
 
@@ -70,8 +70,7 @@ class TDDS:
         if self.steps.count.max() < 2:
             raise UserError("scores: no example was visited three times, so that no steps differ; train longer")
         values, there = self.steps.partial()
-        mean = (values * there).sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp(min=1)
-        short = self.decay * ((values - mean) * there).norm(dim=1)
+        short = self.decay * centred(values, there)[0].norm(dim=1)
         return {"score": torch.where(there.all(1), self.average, short), "visits": self.steps.count + 1}
 
     def state_dict(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context, UserError
-from budgetrun.scores._visits import Latest, Window, deviation, p_label, visited
+from budgetrun.scores._visits import Latest, Window, centred, visited
 
 
 @dataclass
@@ -51,14 +51,15 @@ class DynamicUncertainty:
         if self.progress() > self.until:
             return
         index, label = visited(batch)
-        p = self.latest.put(index, p_label(logits, label))
+        p = self.latest.put(index, logits.float().softmax(1).gather(1, label[:, None])[:, 0])
         windows, full = self.recent.put(index, p)
         self.sum[index] = self.sum[index] + self.of(windows, torch.ones_like(windows, dtype=torch.bool)) * full
         self.sum_p[index] = self.sum_p[index] + p
 
     def of(self, values: Tensor, there: Tensor) -> Tensor:
         """What windows [m, window] count, [m]."""
-        spread, mean = deviation(values, there)
+        differences, mean = centred(values, there)
+        spread = (differences.square().sum(1) / (there.sum(1) - 1).clamp(min=1)).sqrt()
         return spread * (1 - mean) if self.difficulty else spread
 
     def scores(self) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.apportion import evenly
-from budgetrun.select.window import without
+from budgetrun.select.window import after
 
 
 @dataclass
@@ -40,9 +40,7 @@ class Stratified:
     def __call__(self, columns: Mapping[str, Tensor], count: int, random: torch.Generator) -> Tensor:
         score = columns["score"].double()
         ranked = score.argsort(descending=True, stable=True)
-        cut = round(self.cut * len(ranked))
-        without(ranked, cut, count, f"cut={self.cut:g}")
-        rows = ranked[cut:]
+        rows = after(ranked, self.cut, count, f"cut={self.cut:g}")
         lowest, highest = score[rows].min(), score[rows].max()
         width = ((highest - lowest) / self.strata).clamp(min=torch.finfo(torch.float64).tiny)
         stratum = ((score[rows] - lowest) / width).long().clamp(max=self.strata - 1)  # the last one is closed

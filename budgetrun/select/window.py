@@ -30,14 +30,15 @@ class Window:
 
     def __call__(self, columns: Mapping[str, Tensor], count: int, random: torch.Generator) -> Tensor:
         ranked = columns["score"].argsort(descending=True, stable=True)
-        return without(ranked, round(self.skip * len(ranked)), count, f"skip={self.skip:g}")
+        return after(ranked, self.skip, count, f"skip={self.skip:g}")[:count]
 
 
-def without(ranked: Tensor, first: int, count: int, option: str) -> Tensor:
-    """`count` of the ranked [m] after the first ones; raises UserError if they are not enough."""
+def after(ranked: Tensor, part: float, count: int, option: str) -> Tensor:
+    """What is ranked [m] after its first part; raises UserError if it is less than `count`, which is to be chosen."""
+    first = round(part * len(ranked))
     if len(ranked) - first < count:
         raise UserError(
             f"select.{option} leaves {len(ranked) - first} of {len(ranked)} examples, and {count} are to be chosen; "
             f"set it, or what the sampler keeps, lower"
         )
-    return ranked[first : first + count]
+    return ranked[first:]

@@ -15,7 +15,6 @@ from samplers import file_of, subset
 
 from budgetrun.aug.mixup import Mixup
 from budgetrun.contracts import Context, UserError
-from budgetrun.sampler.subset import Subset
 
 
 def test_the_highest_or_the_lowest_scores_are_kept(context_for: Callable[..., Context]) -> None:
@@ -69,38 +68,21 @@ def test_equal_scores_are_ranked_at_random(context_for: Callable[..., Context]) 
 # ---- rounds
 
 
-def in_round(context: Context, **changes: Any) -> Subset:
-    options = {
-        "file": "scores.csv",
-        "acquisition": None,
-        "keep": 0.5,
-        "base": None,
-        "add": None,
-        "drop": None,
-        "order": "highest",
-        "balanced": False,
-        "quota": "natural",
-    }
-    sampler = Subset(**(options | changes))
-    sampler.start(context)
-    return sampler
-
-
 def test_a_round_adds_the_best_of_the_rest_or_drops_the_worst(context_for: Callable[..., Context]) -> None:
     scores = file_of([0.3, 0.9, 0.1, 0.5, 0.7, 0.2, 0.8, 0.4])
     base = torch.tensor([1, 2, 4])
     context = context_for(8, 2, read_scores=scores, read_kept=lambda file: base)
     # 6 has 0.8 and 3 has 0.5
-    assert in_round(context, base="kept.csv", add=0.25).selection().tolist() == [1, 2, 3, 4, 6]
-    assert in_round(context, base="kept.csv", drop=0.25).selection().tolist() == [1]
-    assert in_round(context, base="kept.csv", drop=0.25, order="lowest").selection().tolist() == [2]
-    assert in_round(context, add=0.25).selection().tolist() == [1, 6]  # from nothing
-    assert in_round(context, file=None, base="kept.csv").selection().tolist() == [1, 2, 4]  # as it is
-    assert in_round(context, drop=0.25).selection().tolist() == [0, 1, 3, 4, 6, 7]  # from everything
+    assert subset(context, base="kept.csv", add=0.25).selection().tolist() == [1, 2, 3, 4, 6]
+    assert subset(context, base="kept.csv", drop=0.25).selection().tolist() == [1]
+    assert subset(context, base="kept.csv", drop=0.25, order="lowest").selection().tolist() == [2]
+    assert subset(context, add=0.25).selection().tolist() == [1, 6]  # from nothing
+    assert subset(context, file=None, base="kept.csv").selection().tolist() == [1, 2, 4]  # as it is
+    assert subset(context, drop=0.25).selection().tolist() == [0, 1, 3, 4, 6, 7]  # from everything
     # labels go 0, 1, 0, 1, ...
     context = context_for(8, 2, classes=2, read_scores=scores, read_kept=lambda file: base)
-    assert in_round(context, base="kept.csv", add=0.25, balanced=True).selection().tolist() == [1, 2, 3, 4, 6]
-    assert in_round(context, drop=0.5, balanced=True).selection().tolist() == [1, 3, 4, 6]
+    assert subset(context, base="kept.csv", add=0.25, balanced=True).selection().tolist() == [1, 2, 3, 4, 6]
+    assert subset(context, drop=0.5, balanced=True).selection().tolist() == [1, 3, 4, 6]
 
 
 @settings(deadline=None, max_examples=60)
@@ -121,7 +103,7 @@ def test_rounds_are_nested_whatever_the_seed_and_end_as_one_round_with_the_same_
         for number, share in enumerate(shares):
             context = context_for(n, 2, seed=seed, read_scores=read, read_kept=lambda file, kept=kept: kept)
             change = {"add": share} if grows else {"drop": share}
-            kept = in_round(context, base="kept.csv" if number else None, **change).selection()
+            kept = subset(context, base="kept.csv" if number else None, **change).selection()
             found.append(set(kept.tolist()))
         return found
 
@@ -139,16 +121,16 @@ def test_rounds_are_nested_whatever_the_seed_and_end_as_one_round_with_the_same_
 def test_a_round_that_cannot_be_is_a_sentence(context_for: Callable[..., Context]) -> None:
     context = context_for(8, 2, read_scores=file_of([1.0] * 8), read_kept=lambda file: torch.arange(3))
     with pytest.raises(UserError, match=r"add=0.75 is 6 of 8 examples of all, and .* only 5 that base has not"):
-        in_round(context, base="kept.csv", add=0.75)
+        subset(context, base="kept.csv", add=0.75)
     with pytest.raises(UserError, match=r"drop=0.5 is 4 of 8 examples of all, and .* only 3 that base has"):
-        in_round(context, base="kept.csv", drop=0.5)
+        subset(context, base="kept.csv", drop=0.5)
     with pytest.raises(UserError, match=r"sampler.drop=0.375 keeps none of the 8 examples"):
-        in_round(context, base="kept.csv", drop=0.375)
+        subset(context, base="kept.csv", drop=0.375)
     with pytest.raises(UserError, match=r"sampler.add=0.01 of 8 examples is none"):
-        in_round(context, base="kept.csv", add=0.01)
+        subset(context, base="kept.csv", add=0.01)
     weighted = context_for(4, 2, read_scores=file_of([1.0] * 4, weight=[1.0] * 4))
     with pytest.raises(UserError, match="has weights, which a subset in rounds cannot have"):
-        in_round(weighted, add=0.5)
+        subset(weighted, add=0.5)
     changes: dict[str, Any]
     for changes, words in [
         ({"add": 0.1, "drop": 0.1}, "two different rounds"),
@@ -157,7 +139,7 @@ def test_a_round_that_cannot_be_is_a_sentence(context_for: Callable[..., Context
         ({"drop": 1.0}, "drop=1.0 must be"),
     ]:
         with pytest.raises(ValueError, match=words):
-            in_round(context, **changes)
+            subset(context, **changes)
 
 
 # ---- passes and weights
