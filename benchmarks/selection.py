@@ -34,7 +34,13 @@ RULES: list[Rule] = [
     Draw(temperature=None, mix=0.1),
     Beta(power=4.0),
 ]
-CORE_SETS: list[Method] = [KCenter(), Herding(), GraphCut(coverage=1.0), ContextualDiversity(), LogDeterminant()]
+CORE_SETS: list[Method] = [
+    KCenter(None),
+    Herding(None),
+    GraphCut(coverage=1.0),
+    ContextualDiversity(),
+    LogDeterminant(),
+]
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from budgetrun.contracts import (
     Augmentation,
+    ByFeatures,
     Dataset,
     Loss,
     Model,
@@ -35,7 +36,7 @@ from budgetrun.contracts import (
     fits,
 )
 from budgetrun.errors import one_line
-from budgetrun.folder import scorefile
+from budgetrun.folder import features, scorefile
 from budgetrun.identity import NEUTRAL_OPTIONS, run_id, why_unsaid
 
 PROTOCOLS = {
@@ -109,6 +110,10 @@ def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) 
         scorefile.need(sampler.file, "sampler.file")
     if isinstance(sampler, ReadsBase):
         scorefile.need(sampler.base, "sampler.base")
+    for part in (single["select"], single["scores"]):
+        for compares in (part, getattr(part, "method", None)):  # a core-set's method is a part of its own
+            if isinstance(compares, ByFeatures):
+                features.need(compares.features)
     picks = isinstance(sampler, Picks) and sampler.picks
     if not picks and (rule := names.pop("select")) != NEUTRAL_OPTIONS["select"]:
         raise UserError(f"select={rule} has no effect with sampler={names['sampler']}; it is for sampler=subset")

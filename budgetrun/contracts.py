@@ -69,6 +69,7 @@ class Settings:
     validation: float
     train_on: str
     init_from: str | None
+    save_features: bool
     evaluations: int
     full_seconds: float | None
     device: str
@@ -266,6 +267,7 @@ class Context:
         scorefile.read. The result states what the file cost to make.
     select: the rule by which a sampler chooses among examples with scores.
     read_kept(file): the indices [m], in order, of a kept.csv, the subset of an earlier run.
+    read_features(file): the features of all examples, float32 [n, D], of a file that is not this run's, see ByFeatures.
     state_folder: a folder for files of the method's state, see KeepsFiles; it may not exist yet.
     logit_gradients(logits, batch): d loss_i / d logits_i [B, classes] of the run's loss; needs no pass of the model.
 
@@ -294,6 +296,7 @@ class Context:
     select: Rule
     read_scores: ReadScores
     read_kept: Callable[[str], Tensor]
+    read_features: Callable[[str], Tensor]
     state_folder: Path
     logit_gradients: Callable[[Tensor, Batch], Tensor]
     look: Look
@@ -389,8 +392,8 @@ class Rule(Protocol):
         """Positions int64 [count] in the columns, each at most once, in the order of the choice.
 
         columns: [m] each, of a file of scores, among them `score`, of which the higher is the better; m is at least
-        count. They are in random order: a stable sort ranks equal scores at random. Raises UserError if they lack what
-        the rule needs.
+        count. They are in random order: a stable sort ranks equal scores at random. If the rule is ByFeatures,
+        `features` [m, D] is among them. Raises UserError if they lack what the rule needs.
         """
         ...
 
@@ -596,6 +599,13 @@ class Picks(Protocol):
     """A sampler that says whether it chooses by `context.select`."""
 
     picks: bool
+
+
+@runtime_checkable
+class ByFeatures(Protocol):
+    """A part that compares examples by their features in a file; None: by those of the run, the last layer's input."""
+
+    features: str | None
 
 
 @runtime_checkable

@@ -34,7 +34,7 @@ from budgetrun.contracts import (
     UserError,
 )
 from budgetrun.errors import STOPPING, Abandoned, Interrupted, Interruption, heard
-from budgetrun.folder import scorefile
+from budgetrun.folder import features, scorefile
 from budgetrun.folder.run import FINISHED, RunFolder
 from budgetrun.identity import made_files
 from budgetrun.training import machine
@@ -217,6 +217,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     # ---- the result
     if scorer is not None:
         write_scores(experiment, scorer, folder, data, fingerprint, budget, network, checkpoint.source)
+    if settings.save_features:
+        write_features(experiment, context, folder, fingerprint, budget, checkpoint.source)
     result = result_of(experiment, data, fingerprint, record, budget, network, checkpoint)
     folder.finish(result)
     return result
@@ -291,6 +293,11 @@ def context_in(
         scorefile.count(budget.before, runs)
         return index.to(network.device)
 
+    def read_features(file: str) -> Tensor:
+        found, runs = features.read(file, this_run(), len(data.labels))
+        scorefile.count(budget.before, runs)
+        return found.to(network.device)
+
     def second(kind: Model) -> SecondNetwork:
         return SecondNetwork(Network(kind, experiment, data, network.device), network, budget, part)
 
@@ -302,6 +309,7 @@ def context_in(
         experiment.select,
         read_scores,
         read_kept,
+        read_features,
         folder.state_path,
         progress=lambda: budget.progress,
         look=looks.look,
@@ -384,3 +392,18 @@ def write_scores(
         scorer.sums.replace(folder.sums_path)
         about |= scorefile.additive(folder.sums_path, scorer.taken, scorer.acquisition)
     scorefile.write(folder.scores_path, columns, about)
+
+
+def write_features(
+    experiment: Experiment,
+    context: Context,
+    folder: RunFolder,
+    fingerprint: str,
+    budget: Budget,
+    commit: str | None,
+) -> None:
+    """Write the input of the last layer of the final network for every training example, un-augmented."""
+    parts = [context.embed(batch)[0] for batch in context.everything()]
+    runs = {**budget.before, experiment.run_id: budget.flops}
+    about = origin(experiment, "model", fingerprint, context.labels, runs, commit)
+    features.write(folder.features_path, parts, about)

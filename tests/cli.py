@@ -204,7 +204,7 @@ FROM_FILES = ("subset", "rho")  # samplers that read a file of scores
 
 
 def needed(sampler: str, folder: Path, line: str = "") -> str:
-    """What a sampler needs on this command line besides its name: held-out examples, or a file, made in `folder`."""
+    """What a sampler needs on this command line besides its name: held-out examples, or files, made in `folder`."""
     if sampler == "glister" and "validation=" not in line:
         return " validation=0.02"  # leaves 1,408 examples: as many updates per epoch as all of them
     if sampler not in FROM_FILES:
@@ -212,17 +212,20 @@ def needed(sampler: str, folder: Path, line: str = "") -> str:
     import torch
 
     from budgetrun.dataset.digits import Digits
-    from budgetrun.folder import scorefile
+    from budgetrun.folder import features, scorefile
     from budgetrun.training.data import fingerprint, hold_out
 
     data = Digits(mean=[0.3], std=[0.4], flip=False, padding=1).load("")
     if match := re.search(r"validation=([\d.]+)", line):
         data = hold_out(data, float(match[1]))
     score = torch.rand(len(data.labels), generator=torch.Generator().manual_seed(0))
-    scorefile.write(
-        folder / "given.csv", {"score": score, "weight": 1 + score}, {"dataset_fingerprint": fingerprint(data)}
-    )
-    return f" sampler.file={folder / 'given.csv'}"
+    about = {"dataset_fingerprint": fingerprint(data)}
+    scorefile.write(folder / "given.csv", {"score": score, "weight": 1 + score}, about)
+    files = f" sampler.file={folder / 'given.csv'}"
+    if "select=graph" in line:
+        features.write(folder / "given.npz", [score[:, None]], about)
+        files += f" select.features={folder / 'given.npz'}"
+    return files
 
 
 @functools.cache

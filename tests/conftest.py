@@ -84,6 +84,7 @@ def context_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Conte
             "select": Top(best=True),
             "read_scores": refuses_to_look,
             "read_kept": refuses_to_look,
+            "read_features": refuses_to_look,
             "state_folder": next(folders),
             "embed": refuses_to_look,
             "gradient_norms": refuses_to_look,

@@ -38,7 +38,7 @@ def test_every_option_composes_into_a_checked_experiment_gives_exactly_its_class
 
     sampler = "subset" if group == "select" else option
     chosen = [f"{group}={option}", *(["sampler=subset"] if group == "select" else [])]
-    cfg, names = composed(*chosen, *needed(sampler, tmp_path).split())
+    cfg, names = composed(*chosen, *needed(sampler, tmp_path, " ".join(chosen)).split())
     assert names[group] == option
     built = experiment(cfg, names)
     assert group == "recipe" or built.names[group] == option

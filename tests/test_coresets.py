@@ -495,8 +495,8 @@ def context_that_sees(context_for: Any, n: int, batch_size: int, **others: Any) 
 
 
 METHODS = [
-    KCenter(),
-    Herding(),
+    KCenter(features=None),
+    Herding(features=None),
     Craig(),
     GradMatch(gradients="row", regularization=0.5),
     Glister(step=0.05, greedy="stochastic", rounds=3),
@@ -678,7 +678,10 @@ def test_a_sampler_goes_on_choosing_as_if_it_had_not_stopped(context_for: Callab
 
 def test_choosing_none_gives_one_sentence(context_for: Callable[..., Context]) -> None:
     context, _ = context_that_sees(context_for, 40, 4)
-    for part in (core_set(fraction=0.01), CoreSetScores(method=Herding(), keep=0.01, balanced=True, counts="round")):
+    for part in (
+        core_set(fraction=0.01),
+        CoreSetScores(method=Herding(features=None), keep=0.01, balanced=True, counts="round"),
+    ):
         with pytest.raises(UserError, match="not even one"):
             part.start(context)
 

@@ -669,7 +669,7 @@ def test_moderate_is_highest_at_the_median_distance_from_the_class(context_for: 
     # class 1: 5, 5.5, 9, 20 with the median 7.25, at distances 2.25, 1.75, 1.75, 12.75
     features = torch.tensor([0.0, 5, 1, 5.5, 3, 9, 10, 20])[:, None]
     distance = np.array([2, 2.25, 1, 1.75, 1, 1.75, 8, 12.75])
-    scorer = Moderate()
+    scorer = Moderate(features=None)
     scorer.start(embedded(context_for, features))
     score = scorer.scores()["score"]
     rank = np.argsort(np.argsort(distance, kind="stable"))
@@ -679,7 +679,7 @@ def test_moderate_is_highest_at_the_median_distance_from_the_class(context_for: 
 
 def test_prototypes_are_far_from_the_mean_of_the_class_or_of_the_cluster(context_for: Callable[..., Context]) -> None:
     features = torch.tensor([[1.0, 0], [0, 2], [1, 0], [0, 2], [1, 1.5], [2, 2]])
-    scorer = Prototypes(centres=None)
+    scorer = Prototypes(centres=None, features=None)
     scorer.start(embedded(context_for, features))
     means = [features[label::2].mean(0) for label in (0, 1)]
     cosine = [float(x @ means[i % 2] / (x.norm() * means[i % 2].norm())) for i, x in enumerate(features)]
@@ -687,13 +687,13 @@ def test_prototypes_are_far_from_the_mean_of_the_class_or_of_the_cluster(context
     # two clusters far apart, whatever the labels
     around = 0.1 * torch.tensor([[0.0, 0], [0, 1], [0, -1], [0, 3]])
     clusters = torch.cat([torch.tensor([10.0, 0]) + around, torch.tensor([0, 10.0]) + around])
-    scorer = Prototypes(centres=2)
+    scorer = Prototypes(centres=2, features=None)
     scorer.start(embedded(context_for, clusters))
     means = [clusters[:4].mean(0), clusters[4:].mean(0)]
     cosine = [float(x @ means[i // 4] / (x.norm() * means[i // 4].norm())) for i, x in enumerate(clusters)]
     torch.testing.assert_close(scorer.scores()["score"], 1 - torch.tensor(cosine), atol=1e-6, rtol=1e-4)
     with pytest.raises(UserError, match=r"scores.centres=9 is more than the 8 examples"):
-        Prototypes(centres=9).start(embedded(context_for, clusters))
+        Prototypes(centres=9, features=None).start(embedded(context_for, clusters))
 
 
 def test_moso_is_the_agreement_with_the_mean_gradient_at_each_point(context_for: Callable[..., Context]) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Batch, Context, UserError
+from budgetrun.contracts import Batch, ByFeatures, Context, UserError
 from budgetrun.softmax import errors
 
 
@@ -40,7 +40,7 @@ class Seen:
 
 
 class Method(Protocol):
-    """Chooses among examples. Optional: NeedsValidation."""
+    """Chooses among examples. Optional: NeedsValidation, and contracts.ByFeatures, without logits if from a file."""
 
     def __call__(
         self, seen: Seen, held: Seen | None, count: int, random: torch.Generator
@@ -87,6 +87,21 @@ def check(context: Context, method: Method, fraction: float, balanced: bool, cou
         raise UserError(f"{where}={type(method).__name__.lower()} chooses by held-out examples; set validation=0.1")
     if not any(count for _, count in groups(context, fraction, balanced, counts)):
         raise UserError(f"{where}: {fraction:g} of the {context.n} examples is not even one; choose more of them")
+    check_features(context, method)
+
+
+def check_features(context: Context, part: object) -> None:
+    """Raise UserError if a part's file of features cannot be used, before the run trains for it."""
+    if isinstance(part, ByFeatures) and part.features is not None:
+        context.read_features(part.features)
+
+
+def seen_by(context: Context, part: object) -> Seen:
+    """All examples as a part sees them: by its file of features, or by the current network, which is charged."""
+    if isinstance(part, ByFeatures) and part.features is not None:
+        features = context.read_features(part.features)
+        return Seen(features, features[:, :0], context.labels)
+    return look(context, context.everything(), context.labels)
 
 
 def groups(context: Context, fraction: float, balanced: bool, counts: str) -> Iterator[tuple[Tensor, int]]:
@@ -112,9 +127,10 @@ def choose(context: Context, method: Method, fraction: float, balanced: bool, co
 
     counts: how many of each class, if `balanced`: its share, rounded by "round" or "ceil"; or "equal", the same
     number of each, and all of a class that has fewer.
-    Looks at every un-augmented example once, and at the held-out ones if the method needs them; all is charged.
+    Looks at every un-augmented example once, unless the method has features from a file, and at the held-out ones if
+    the method needs them; all is charged.
     """
-    seen = look(context, context.everything(), context.labels)
+    seen = seen_by(context, method)
     held = None
     if needs_validation(method) and (batch := context.validation) is not None:
         held = look(context, batch.split(context.batch_size), batch.label[:, 0])

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from budgetrun.contracts import path
 from budgetrun.coreset.choice import Seen
 
 
 @dataclass
 class Herding:
-    """`herding` on the features."""
+    """`herding` on the features.
+
+    features: path of a file of features, as a run with save_features=true writes it; null: those of the network.
+    """
+
+    neutral: ClassVar = {"features": None}
+
+    features: str | None
+
+    def __post_init__(self) -> None:
+        self.features = self.features and path("features", self.features)
 
     def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, None]:
         return herding(seen.features, count), None

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from budgetrun.contracts import path
 from budgetrun.coreset.choice import Seen
 
 
 @dataclass
 class KCenter:
-    """`k_center_greedy` on the features, from a random first example."""
+    """`k_center_greedy` on the features, from a random first example.
+
+    features: path of a file of features, as a run with save_features=true writes it; null: those of the network.
+    """
+
+    neutral: ClassVar = {"features": None}
+
+    features: str | None
+
+    def __post_init__(self) -> None:
+        self.features = self.features and path("features", self.features)
 
     def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, None]:
         first = torch.randint(len(seen.labels), (1,), generator=random, device=seen.labels.device)

@@ -140,7 +140,8 @@ class State:
 class RunFolder:
     """output_dir/run_id: config.yaml, metrics.jsonl, checkpoint.pt, train.log, and, last, result.json.
 
-    A run with scores=... adds scores.csv, and an ensemble sums.npy; a run on a subset adds kept.csv.
+    A run with scores=... adds scores.csv, and an ensemble sums.npy; a run on a subset adds kept.csv, and one with
+    save_features=true features.npz.
     SHA256SUMS has the digests of the files that other runs may use, as sha256sum writes them. If the run ended with an
     error, failed.json takes the place of the result. The folder `state` has what is too large for the checkpoint.
     """
@@ -154,6 +155,7 @@ class RunFolder:
         self.scores_path = self.path / "scores.csv"
         self.kept_path = self.path / "kept.csv"
         self.sums_path = self.path / "sums.npy"
+        self.features_path = self.path / "features.npz"
         self.state_path = self.path / "state"
         self.metrics_path = self.path / "metrics.jsonl"
         self.failed_path = self.path / "failed.json"
@@ -331,7 +333,7 @@ class RunFolder:
 
 def write_sums(folder: RunFolder) -> None:
     """Write the digests of the files in a run's folder that another run may use."""
-    made = (folder.checkpoint_path, folder.scores_path, folder.sums_path, folder.kept_path)
+    made = (folder.checkpoint_path, folder.scores_path, folder.sums_path, folder.kept_path, folder.features_path)
     write_text(folder.path / SUMS, "".join(f"{sha256(path)}  {path.name}\n" for path in made if path.exists()))
 
 

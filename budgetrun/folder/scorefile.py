@@ -112,17 +112,18 @@ def read_each(
     cost: dict[str, int] = {}
     for path in files:
         table, about = parse(path, key, kept)
-        check_made_for(run, n, path, key, table, about)
+        check_made_for(run, path, key, about)
+        index = table["index"]
+        if not len(index) or index.min() < 0 or index.max() >= n or len(index.unique()) < len(index):
+            raise UserError(f"{key}: {path} must name each example at most once, from 0 to {n - 1}, and at least one")
         tables.append(table)
         abouts.append(about)
         count(cost, about["runs"])
     return files, tables, abouts, cost
 
 
-def check_made_for(
-    run: Mapping[str, str], n: int, path: Path, key: str, table: Mapping[str, Tensor], about: Mapping[str, Any]
-) -> None:
-    """Raises UserError unless a file scores examples of the run that reads it."""
+def check_made_for(run: Mapping[str, str], path: Path, key: str, about: Mapping[str, Any]) -> None:
+    """Raises UserError unless what a file says of its examples is true of those of the run that reads it."""
     if about.get("dataset_fingerprint") != run["dataset_fingerprint"]:
         made = about.get("dataset_fingerprint", "no fingerprint")
         raise UserError(
@@ -131,12 +132,9 @@ def check_made_for(
         )
     if about.get("labels_fingerprint", run["labels_fingerprint"]) != run["labels_fingerprint"]:
         raise UserError(
-            f"{key}: {path} scores other examples than those that this run trains on, or the same with other "
+            f"{key}: {path} is about other examples than those that this run trains on, or the same with other "
             "labels: the noise, its seed, and which part is trained on must be the same"
         )
-    index = table["index"]
-    if not len(index) or index.min() < 0 or index.max() >= n or len(index.unique()) < len(index):
-        raise UserError(f"{key}: {path} must name each example at most once, from 0 to {n - 1}, and at least one")
 
 
 def joint(
@@ -179,13 +177,26 @@ def read_kept(pattern: str, key: str, run: Mapping[str, str], n: int) -> tuple[T
     return index, cost
 
 
+def told(text: str, path: Path) -> dict[str, Any]:
+    """What a file says of itself, as JSON, with its cost by runs; raises ValueError if it cannot be used."""
+    about: dict[str, Any] = reading.parse(text)
+    if not isinstance(about, dict):
+        raise ValueError("it does not say what it is about")
+    check_one("flops", about.setdefault("flops", 0), COUNT)
+    runs = about.setdefault("runs", {about.get("run_id", str(path)): about["flops"]})
+    if not isinstance(runs, dict):
+        raise ValueError("its runs are not FLOPs by the names of runs")
+    for flops in runs.values():
+        check_one("flops", flops, COUNT)
+    return about
+
+
 def parse(path: Path, key: str, kept: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The columns of one file in the order of `index`, and its first line. kept: whether it is a kept.csv."""
     whole = content(path, key)
     try:
         first, header, *rows = whole.decode().splitlines()
-        about: dict[str, Any] = reading.parse(first.removeprefix("#"))
-        check_one("flops", about.setdefault("flops", 0), COUNT)
+        about = told(first.removeprefix("#"), path)
         if (about.setdefault("kind", "mean") == "kept") != kept:
             raise ValueError(f"its kind is {brief(about['kind'])}")
         if about["kind"] == "ensemble":
@@ -194,11 +205,6 @@ def parse(path: Path, key: str, kept: bool = False) -> tuple[dict[str, Tensor], 
                 raise ValueError(f"its acquisition is not one of {', '.join(ensemble.ACQUISITIONS)}")
         elif about["kind"] not in ("mean", "kept"):
             raise ValueError(f"its kind is neither mean nor ensemble but {brief(about['kind'])}")
-        runs = about.setdefault("runs", {about.get("run_id", str(path)): about["flops"]})
-        if not isinstance(runs, dict):
-            raise ValueError("its runs are not FLOPs by the names of runs")
-        for flops in runs.values():
-            check_one("flops", flops, COUNT)
         if about.get("examples", len(rows)) != len(rows) or not whole.endswith(b"\n"):
             raise ValueError(f"it was cut off: it has {len(rows)} lines of {about.get('examples', 'more')}")
         values = np.array([row.split(",") for row in rows], dtype=np.float64).reshape(len(rows), -1)

@@ -14,7 +14,7 @@ from torch import Tensor
 from budgetrun import memory
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Data, Model, Random
-from budgetrun.folder import scorefile
+from budgetrun.folder import features, scorefile
 from budgetrun.identity import is_expected, paths
 from budgetrun.training.budget import full_updates, model_flops
 from budgetrun.training.checkpoint import begin_with
@@ -57,6 +57,7 @@ class Preflight:
         self.data: tuple[str, Data] | None = None
         self.models: set[str] = set()
         self.weights: set[str] = set()
+        self.features: set[str] = set()
         self.flops: dict[str, tuple[int, int]] = {}  # per model, of a forward pass and of an update
         self.noises: set[str] = set()
         self.times: dict[str, float] = {}
@@ -119,6 +120,13 @@ class Preflight:
             wait_for(file)
             return scorefile.read_kept(file, "sampler.base", this_run(), len(trained.labels))[0]
 
+        def read_features(file: str) -> Tensor:
+            wait_for(file)
+            if (key := json.dumps([file, this_run()])) not in self.features:
+                features.read(file, this_run(), len(trained.labels))
+                self.features.add(key)
+            raise NeedsAModel  # a choice by features may take minutes
+
         def second(model: Model) -> Any:
             self.check_model(model, experiment, data, device)
             raise NeedsAModel
@@ -133,6 +141,7 @@ class Preflight:
             experiment.select,
             read_scores,
             read_kept,
+            read_features,
             Path(),
             progress=lambda: 0.0,
             second=second,

@@ -68,6 +68,7 @@ class Job:
         """The files that other runs may read once it is finished."""
         made = [self.folder.checkpoint_path]
         made += [self.folder.scores_path] if self.experiment.scores is not None else []
+        made += [self.folder.features_path] if self.experiment.settings.save_features else []
         return made + ([self.folder.kept_path] if isinstance(self.experiment.sampler, Selects) else [])
 
     def ends(self) -> list[int | None]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from budgetrun.acquisition import ACQUISITIONS
 from budgetrun.apportion import evenly, in_proportion
-from budgetrun.contracts import Batch, Context, UserError, path
+from budgetrun.contracts import Batch, ByFeatures, Context, UserError, path
 from budgetrun.select.top import Top
 
 
@@ -105,6 +105,8 @@ class Subset:
             raise UserError(f"sampler.file: {self.file} has weights, which a subset in rounds cannot have")
         if self.drop is not None and not isinstance(context.select, Top):
             raise UserError("sampler.drop leaves out the worst; it goes with select=top or bottom")
+        if isinstance(rule := context.select, ByFeatures) and rule.features is not None:
+            columns["features"] = context.read_features(rule.features)[columns["index"]]
         # the choice of a round is the same in all runs and on all devices
         device = torch.device("cpu") if rounds else context.device
         self.random = torch.Generator().manual_seed(0) if rounds else context.random.device

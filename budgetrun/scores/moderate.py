@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Batch, Context
-from budgetrun.coreset.choice import look
+from budgetrun.contracts import Batch, Context, path
+from budgetrun.coreset.choice import check_features, seen_by
 
 
 @dataclass
@@ -21,18 +21,28 @@ class Moderate:
     (The authors' file names the examples to leave out. The function of this name in the code of D2 pruning keeps the
     two ends.)
     Source: Xia et al. 2023, and their code.
-    Cost: `n F` at the end, included in the file's cost.
+    Cost: `n F` at the end, included in the file's cost; none with features from a file.
+
+    features: path of a file of features, as a run with save_features=true writes it; null: those of the run.
     """
+
+    neutral: ClassVar = {"features": None}
+
+    features: str | None
+
+    def __post_init__(self) -> None:
+        self.features = self.features and path("features", self.features)
 
     def start(self, context: Context) -> None:
         self.context = context
+        check_features(context, self)
 
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
         pass
 
     def scores(self) -> dict[str, Tensor]:
         n, labels = self.context.n, self.context.labels
-        features = look(self.context, self.context.everything(), labels).features.float()
+        features = seen_by(self.context, self).features.float()
         distance = torch.zeros_like(features[:, 0])
         for label in labels.unique().tolist():
             rows = labels == label

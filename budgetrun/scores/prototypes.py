@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from budgetrun.contracts import Batch, Context, UserError
-from budgetrun.coreset.choice import look
+from budgetrun.contracts import Batch, Context, UserError, path
+from budgetrun.coreset.choice import check_features, seen_by
 
 
 @dataclass
@@ -18,16 +18,20 @@ class Prototypes:
 
     The prototype is the mean of the features of its class, or the nearest centre of a k-means clustering, by
     scikit-learn. Keep the highest scores where there are plenty of data, and the lowest where there are few.
-    Source: Sorscher et al. 2022, whose code is not public. They cluster features of a self-supervised network; here
-    they are those of the run.
-    Cost: `n F` at the end, included in the file's cost.
+    Source: Sorscher et al. 2022, whose code is not public. They cluster features of a self-supervised network.
+    Cost: `n F` at the end, included in the file's cost; none with features from a file.
 
-    centres: number of clusters; null: the classes.
+    centres: number of clusters; null: the classes. features: path of a file of features, as a run with
+    save_features=true writes it; null: those of the run.
     """
 
+    neutral: ClassVar = {"features": None}
+
     centres: int | None
+    features: str | None
 
     def __post_init__(self) -> None:
+        self.features = self.features and path("features", self.features)
         if self.centres is not None and self.centres < 1:
             raise ValueError(f"centres={self.centres} must be at least 1, or null for the classes")
 
@@ -35,13 +39,14 @@ class Prototypes:
         if self.centres is not None and self.centres > context.n:
             raise UserError(f"scores.centres={self.centres} is more than the {context.n} examples")
         self.context = context
+        check_features(context, self)
 
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
         pass
 
     def scores(self) -> dict[str, Tensor]:
         labels = self.context.labels
-        features = look(self.context, self.context.everything(), labels).features.float()
+        features = seen_by(self.context, self).features.float()
         if self.centres is None:
             sums = features.new_zeros(self.context.classes, features.shape[1]).index_add(0, labels, features)
             prototypes = (sums / labels.bincount(minlength=len(sums)).clamp(min=1)[:, None])[labels]

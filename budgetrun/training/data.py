@@ -182,6 +182,7 @@ def context_of(
     select: Rule,
     read_scores: ReadScores,
     read_kept: Callable[[str], Tensor],
+    read_features: Callable[[str], Tensor],
     state_folder: Path,
     **of_the_network: Any,
 ) -> Context:
@@ -201,6 +202,7 @@ def context_of(
         select=select,
         read_scores=read_scores,
         read_kept=read_kept,
+        read_features=read_features,
         state_folder=state_folder,
         **of_the_network,
     )
