@@ -483,7 +483,7 @@ class Scorer(Protocol):
     The loop calls `start` once, `observe` at every update as for a sampler, and `scores` after the last one. Looks are
     charged. Those of `scores` come after the budget is spent, and count in the cost that the file states.
     Every score is a finite number, higher for examples that are harder or to be chosen first. Optional: OfPart,
-    TakesLong, KeepsFiles, Additive.
+    OfKind, ByFeatures, TakesLong, KeepsFiles, Additive.
     """
 
     def start(self, context: Context) -> None: ...
@@ -624,6 +624,13 @@ class KeepsFiles(Protocol):
     """
 
     files: set[Path]
+
+
+@runtime_checkable
+class OfKind(Protocol):
+    """A scorer that says how its files combine, if not by the mean of their columns; see folder/scorefile.py."""
+
+    kind: str
 
 
 @runtime_checkable

@@ -25,6 +25,7 @@ from budgetrun.contracts import (
     Context,
     Data,
     Model,
+    OfKind,
     OfPart,
     Random,
     Scorer,
@@ -388,6 +389,8 @@ def write_scores(
             columns = {**columns, "recall": recalls[columns["index"]] if "index" in columns else recalls}
     runs = {**budget.before, experiment.run_id: budget.flops}
     about = origin(experiment, "scores", fingerprint, labels, runs, commit)
+    if isinstance(scorer, OfKind):
+        about["kind"] = scorer.kind
     if isinstance(scorer, Additive):
         scorer.sums.replace(folder.sums_path)
         about |= scorefile.additive(folder.sums_path, scorer.taken, scorer.acquisition)

@@ -36,6 +36,7 @@ from budgetrun.scores.ensemble import Ensemble
 from budgetrun.scores.forgetting import Forgetting
 from budgetrun.scores.grand import GraNd
 from budgetrun.scores.logits import LogitScores, el2n, margin
+from budgetrun.scores.memorization import Memorization
 from budgetrun.scores.moderate import Moderate
 from budgetrun.scores.moso import MoSo
 from budgetrun.scores.prototypes import Prototypes
@@ -412,7 +413,7 @@ def test_files_that_are_not_one_ensemble_are_refused(tmp_path: Path) -> None:
         ("odd", "its acquisition is not one of entropy"),
         ("changed", "it is not what the file of scores was made from"),
         ("none", "members is not a whole number from 1"),
-        ("unknown", "its kind is neither mean nor ensemble"),
+        ("unknown", "its kind is not one of mean, ensemble, memorization"),
         ("alone", "needs the sums beside it"),
     ]:
         assert words in refusal(name)
@@ -422,7 +423,7 @@ def test_files_that_are_not_one_ensemble_are_refused(tmp_path: Path) -> None:
 # ---- their state
 
 
-STATEFUL = ("forgetting", "ensemble", "aum", "dyn_unc", "dual", "tdds", "moso")
+STATEFUL = ("forgetting", "ensemble", "aum", "dyn_unc", "dual", "tdds", "moso", "memorization")
 
 
 @pytest.mark.parametrize("file", [p for p in SCORES if p.stem in STATEFUL], ids=lambda p: p.stem)
@@ -460,7 +461,43 @@ def test_a_scorer_goes_on_from_a_saved_file_as_if_it_had_not_stopped(
     go(second, range(11, 20))
     expected, found = whole.scores(), second.scores()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert len(set(expected["score"].tolist())) > 2
+    assert any(len(set(expected[name].tolist())) > 1 for name in expected)
+
+
+# ---- memorization
+
+
+def test_memorization_counts_whether_an_example_was_trained_on_and_is_right(
+    context_for: Callable[..., Context],
+) -> None:
+    logits = torch.eye(2)[torch.tensor([0, 1, 1, 1, 0, 0])]  # the labels are 0, 1, 0, 1, 0, 1
+    scorer = Memorization()
+    scorer.start(context_for(6, 2, classes=2, look=lambda batch: (torch.zeros(len(batch)), logits[batch.drawn])))
+    scorer.observe(batch_of([[0, 2], [2, 3]], [[0, 0], [0, 1]]), torch.zeros(2), torch.zeros(2, 2))  # mixed images
+    columns = {name: column.tolist() for name, column in scorer.scores().items()}
+    assert columns == {
+        "in": [1, 0, 1, 1, 0, 0],
+        "in_correct": [1, 0, 0, 1, 0, 0],
+        "out": [0, 1, 0, 0, 1, 1],
+        "out_correct": [0, 1, 0, 0, 1, 0],
+    }
+
+
+def test_the_files_of_many_runs_add_up_to_the_memorization(tmp_path: Path) -> None:
+    # example 0 is right in 2 of 2 runs with it and in 1 of 2 without; example 1 in 0 of 1, and in 3 of 3
+    trained = [[1, 0], [1, 0], [0, 1], [0, 0]]
+    right = [[1, 1], [1, 1], [1, 0], [0, 1]]
+    files = []
+    for number, (there, correct) in enumerate(zip(torch.tensor(trained), torch.tensor(right), strict=True)):
+        columns = {"in": there, "in_correct": there * correct, "out": 1 - there, "out_correct": (1 - there) * correct}
+        files.append(str(written(tmp_path / f"{number}.csv", columns, kind="memorization")))
+    columns, _ = scorefile.read(",".join(files), "sampler.file", RUN, 2)
+    torch.testing.assert_close(columns["score"], torch.tensor([1 - 1 / 2, 0 - 1.0]))
+    with pytest.raises(UserError, match=r"1 of 2 examples were in all or in none of these 2 runs' data; add runs"):
+        scorefile.read(f"{files[0]},{files[3]}", "sampler.file", RUN, 2)
+    written(tmp_path / "0.csv", {"score": torch.ones(2)}, kind="memorization")
+    with pytest.raises(UserError, match=r"it has no column in\)"):
+        scorefile.read(files[0], "sampler.file", RUN, 2)
 
 
 # ---- files
@@ -592,12 +629,12 @@ def test_every_scorer_writes_finite_scores_and_what_they_cost(file: Path, tmp_pa
     done = here(line, tmp_path)
     assert done.code == 0, done.err
     about, table = scores_of(done.folder)
-    assert np.isfinite(table["score"]).all()
+    assert all(np.isfinite(column).all() for column in table.values())
     assert len(set(table["index"])) == len(table["index"]) <= 1408
     assert (about["method"], about["run_id"]) == (file.stem, done.result["run_id"])
     assert about["dataset_fingerprint"] == done.result["dataset_fingerprint"]
     assert about["flops"] >= done.result["flops"]
-    assert len(set(table["score"])) > 1
+    assert len(set(table["in_correct" if file.stem == "memorization" else "score"])) > 1
 
 
 def test_the_cost_of_a_file_counts_the_looks_at_the_end(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ index counts the training examples of the run, without the held-out ones.
 
 `kind` says how several files combine. "mean", if it is missing: their columns are averaged. "ensemble": the sums over
 their members, in the file sums.npy beside each, are added (see budgetrun/acquisition.py), and the acquisition follows.
+"memorization": their counts `in, in_correct, out, out_correct` are added, and the score, which no file has, follows.
 """
 
 from __future__ import annotations
@@ -43,6 +44,14 @@ def write(path: Path, columns: Mapping[str, Tensor], about: Mapping[str, Any]) -
         # 9 digits restore every float32 exactly
         text.write(",".join(str(v) if isinstance(v, np.integer) else f"{v:.9g}" for v in row) + "\n")
     write_text(path, text.getvalue())
+
+
+NEEDS = {  # the columns that a file of each kind must have, besides the index
+    "mean": ("score",),
+    "ensemble": ("score",),
+    "memorization": ("in", "in_correct", "out", "out_correct"),
+    "kept": (),
+}
 
 
 class NotThere(UserError):
@@ -93,14 +102,28 @@ def read(
         if about["kind"] != abouts[0]["kind"]:
             what = f"is of kind {about['kind']}, and {files[0]} of kind {abouts[0]['kind']}"
             raise UserError(f"{key}: {path} {what}, so they cannot be combined")
-    if abouts[0]["kind"] == "ensemble":
-        return {"index": first["index"], "score": joint(files, abouts, key, n, acquisition)}, cost
-    if acquisition is not None:
+    kind = abouts[0]["kind"]
+    if acquisition is not None and kind != "ensemble":
         raise UserError(
             f"sampler.acquisition={acquisition} is for the files of a run with scores=ensemble, and {files[0]} is none"
         )
     mean = {name: torch.stack([table[name] for table in tables]).mean(0) for name in first if name != "index"}
+    if kind == "memorization":
+        mean["score"] = memorized(mean, key, files)
+    elif kind == "ensemble":
+        of_classes = {"recall": mean["recall"]} if "recall" in mean else {}
+        mean = {"score": joint(files, abouts, key, n, acquisition), **of_classes}
     return {"index": first["index"], **mean}, cost
+
+
+def memorized(mean: Mapping[str, Tensor], key: str, files: Sequence[Path]) -> Tensor:
+    """The memorization [m] of examples, from the means of the counts of runs with and without each of them."""
+    if unknown := int(((mean["in"] == 0) | (mean["out"] == 0)).sum()):
+        raise UserError(
+            f"{key}: memorization compares runs that trained on an example with runs that did not, and {unknown} of "
+            f"{len(mean['in'])} examples were in all or in none of these {len(files)} runs' data; add runs"
+        )
+    return mean["in_correct"] / mean["in"] - mean["out_correct"] / mean["out"]
 
 
 def read_each(
@@ -203,8 +226,8 @@ def parse(path: Path, key: str, kept: bool = False) -> tuple[dict[str, Tensor], 
             check_one("members", about.get("members"), POSITIVE_COUNT)
             if about.get("acquisition") not in ensemble.ACQUISITIONS:
                 raise ValueError(f"its acquisition is not one of {', '.join(ensemble.ACQUISITIONS)}")
-        elif about["kind"] not in ("mean", "kept"):
-            raise ValueError(f"its kind is neither mean nor ensemble but {brief(about['kind'])}")
+        elif about["kind"] not in NEEDS:
+            raise ValueError(f"its kind is not one of {', '.join(NEEDS)} but {brief(about['kind'])}")
         if about.get("examples", len(rows)) != len(rows) or not whole.endswith(b"\n"):
             raise ValueError(f"it was cut off: it has {len(rows)} lines of {about.get('examples', 'more')}")
         values = np.array([row.split(",") for row in rows], dtype=np.float64).reshape(len(rows), -1)
@@ -212,7 +235,9 @@ def parse(path: Path, key: str, kept: bool = False) -> tuple[dict[str, Tensor], 
         if len(set(names)) < len(names):
             raise ValueError("it has a column twice")
         table = dict(zip(names, torch.from_numpy(values).unbind(1), strict=True))
-        index, _ = table["index"].long(), None if kept else table["score"]
+        index = table["index"].long()
+        if lacks := [name for name in NEEDS[about["kind"]] if name not in table]:
+            raise ValueError(f"it has no column {lacks[0]}")
         if not all(column.float().isfinite().all() for column in table.values()):
             raise ValueError("not all of its values are finite numbers")
         if not torch.equal(index.double(), table["index"]):

@@ -172,8 +172,8 @@ class Subset:
         elif self.quota == "recall":
             if "recall" not in scored:
                 raise UserError(
-                    f"sampler.quota=recall needs the column recall in {self.file}; a run with scores=..., other than "
-                    "ensemble, and validation=... writes it"
+                    f"sampler.quota=recall needs the column recall in {self.file}; a run with scores=... and "
+                    "validation=... writes it"
                 )
             wrong = [1 - float(scored["recall"][row].mean()) if len(row) else 0.0 for row in rows]
             counts = in_proportion(wrong, there, total)
