@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import sklearn.neighbors  # noqa: F401 -- its import is not timed
 import torch
 
 from budgetrun.contracts import Rule, UserError
@@ -23,6 +24,7 @@ from budgetrun.coreset.log_determinant import LogDeterminant
 from budgetrun.model.resnet9 import ResNet9
 from budgetrun.select.beta import Beta
 from budgetrun.select.draw import Draw
+from budgetrun.select.graph import Graph
 from budgetrun.select.stratified import Stratified
 from budgetrun.select.top import Top
 from budgetrun.select.window import Window
@@ -41,6 +43,7 @@ CORE_SETS: list[Method] = [
     ContextualDiversity(),
     LogDeterminant(),
 ]
+HOW = {True: "class by class", False: "at once"}
 
 
 def main() -> None:
@@ -72,11 +75,16 @@ def main() -> None:
                 torch.randn(m, classes, generator=random),
                 torch.randint(classes, (m,), generator=random),
             )
-            name = f"{type(method).__name__}, {'class by class' if parts > 1 else 'at once'}"
+            name = f"{type(method).__name__}, {HOW[parts > 1]}"
             try:
                 row(name, parts * seconds(lambda: method(seen, None, m // 10, random)), looking)  # noqa: B023
             except UserError as error:
                 print(f"| {name} | {error} | |")
+    for parts in (classes, 1):
+        m = n // parts
+        columns = {"score": torch.rand(m, generator=random), "features": torch.randn(m, 128, generator=random)}
+        rule = Graph(features="given", neighbours=5, gamma=0.1, cut=0.4)
+        row(f"Graph, {HOW[parts > 1]}", parts * seconds(lambda: rule(columns, m // 10, random)), looking)  # noqa: B023
 
 
 def seconds(work: Callable[[], Any]) -> float:
