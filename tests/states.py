@@ -75,6 +75,27 @@ def assert_ends_alike(one: Path, other: Path) -> None:
     assert len(lines[0]) >= 5
 
 
+SEARCH = """
+# a search in two rounds, in the wrong order
+common: epochs=1 evaluations=1 batch_size=32 checkpoint_every=0.05
+rounds: 2
+each_round:
+  - >-
+    sampler=subset sampler.base=rounds/${before}/*/kept.csv sampler.file=rounds/${before}/*/scores.csv
+    sampler.add=0.1 scores=ensemble scores.members=3 seed=0,1 output_dir=rounds/${round}
+sweeps:
+  - sampler=subset sampler.base=rounds/${rounds}/*/kept.csv init_from=rounds/0/*-s${seed}-*/checkpoint.pt
+  - sampler=subset sampler.file=rounds/start/*/scores.csv sampler.add=0.1 scores=ensemble seed=0,1 output_dir=rounds/0
+  - scores=random budget=0.05 output_dir=rounds/start
+"""
+
+
+def found_by_search(folder: Path) -> dict[Path, bytes]:
+    """What a search in rounds passes on from run to run."""
+    names = ("kept.csv", "scores.csv", "sums.npy")
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.name in names}
+
+
 # options that make a method act within the few updates of a test
 AT_WORK = {
     "is": "sampler.threshold=0",  # the gate is open, so that it looks

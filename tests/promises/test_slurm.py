@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import torch
 from cli import CHECKOUT, Done, environment, here, process, refused, started
-from states import assert_as_quiet, assert_identical, times, without_clocks
+from states import SEARCH, assert_as_quiet, assert_identical, found_by_search, times, without_clocks
 
 from budgetrun.launch.command import composed
 from budgetrun.launch.plugins import register
@@ -335,6 +335,30 @@ def test_a_sweep_whose_jobs_are_killed_at_random_moments_ends_as_a_quiet_one(cwd
     (cwd / "quiet").mkdir()
     assert here(f"-m {line}", cwd / "quiet").code == 0
     assert_as_quiet(outputs, cwd / "quiet" / "outputs", finished)
+
+
+def test_a_search_whose_sweep_and_jobs_are_killed_in_its_second_round_ends_as_a_quiet_one(cwd: Path) -> None:
+    (cwd / "mine" / "grid").mkdir()
+    (cwd / "mine" / "grid" / "search.yaml").write_text(SEARCH)
+    quiet = cwd / "quiet"
+    quiet.mkdir()
+    assert here(f"--config-dir {cwd}/mine grid=search epochs=20", quiet).code == 0
+    options = "hydra.launcher.timeout_min=10 hydra.launcher.cpus_per_task=1 hydra.launcher.name=search"
+    line = f"--config-dir mine grid=search epochs=20 hydra/launcher=submitit_slurm {options}"
+    with started(line, cwd) as running:
+        eventually(lambda: list(cwd.glob("rounds/2/*/kept.csv")))
+        running.kill()
+        jobs = asked("squeue", "--me", "--noheader", "--name=search", "--format=%i", "--states=RUNNING").split()
+        for job in jobs:
+            kill(job)
+    assert jobs
+    assert len(list(cwd.glob("rounds/1/*/result.json"))) == 2
+    assert not list(cwd.glob("outputs/search/*/result.json"))
+    done = process(line, cwd)
+    assert done.code == 0, done.out + done.err
+    assert "8 of 8 runs are finished" in done.out
+    assert found_by_search(cwd / "rounds") == found_by_search(quiet / "rounds")
+    assert found_by_search(cwd / "outputs") == found_by_search(quiet / "outputs")
 
 
 def test_a_preempted_job_goes_on_later_with_time_to_save_and_without(cwd: Path) -> None:

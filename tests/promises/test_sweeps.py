@@ -23,7 +23,7 @@ from hydra.types import RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from states import counts, results, times
+from states import SEARCH, counts, found_by_search, results, times
 
 from budgetrun import status
 from budgetrun.config import experiment, plain
@@ -539,21 +539,6 @@ def test_a_run_that_always_kills_its_worker_is_named_and_all_others_finish_force
 # ---- jobs that read the files of other jobs
 
 
-SEARCH = """
-# a search in two rounds, in the wrong order
-common: epochs=1 evaluations=1 batch_size=32 checkpoint_every=0.05
-rounds: 2
-each_round:
-  - >-
-    sampler=subset sampler.base=rounds/${before}/*/kept.csv sampler.file=rounds/${before}/*/scores.csv
-    sampler.add=0.1 scores=ensemble scores.members=3 seed=0,1 output_dir=rounds/${round}
-sweeps:
-  - sampler=subset sampler.base=rounds/${rounds}/*/kept.csv init_from=rounds/0/*-s${seed}-*/checkpoint.pt
-  - sampler=subset sampler.file=rounds/start/*/scores.csv sampler.add=0.1 scores=ensemble seed=0,1 output_dir=rounds/0
-  - scores=random budget=0.05 output_dir=rounds/start
-"""
-
-
 @pytest.fixture
 def search(tmp_path: Path) -> str:
     (tmp_path / "mine" / "grid").mkdir(parents=True)
@@ -630,10 +615,6 @@ def test_a_search_that_is_killed_in_its_second_round_ends_as_a_quiet_one(search:
     quiet.mkdir()
     assert here(search, quiet).code == 0
 
-    def files(folder: Path) -> dict[Path, bytes]:
-        names = ("kept.csv", "scores.csv", "sums.npy")
-        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.name in names}
-
     for folder in killed:
         folder.mkdir()
         with started(f"{search} hydra/launcher={folder.name}", folder, first=os.setsid) as sweep:
@@ -643,7 +624,7 @@ def test_a_search_that_is_killed_in_its_second_round_ends_as_a_quiet_one(search:
         assert not list(folder.glob("outputs/search/*/result.json"))
         assert here(search, folder).code == 0
         assert results(folder) == results(quiet)
-        assert files(folder) == files(quiet)
+        assert found_by_search(folder) == found_by_search(quiet)
 
 
 # ---- what workers and disks do
