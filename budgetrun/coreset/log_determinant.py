@@ -20,7 +20,8 @@ class LogDeterminant:
 
     The gain of j is `log(s_jj - s_jS s_SS^-1 s_Sj)`, with the cosine `s` of gradients of the last layer, by a Cholesky
     factor that grows by a row at each choice. DeepCore's code maximises `s_jS s_SS^-1 s_Sj` itself, and so takes the
-    most redundant examples. Once the chosen ones explain all others to 1e-6, the rest follows in any order.
+    most redundant examples; and its kernel is `(1 + s) / 2`, which is another one. Once the chosen ones explain all
+    others to 1e-6, the rest follows in any order.
     Stores `m count` numbers, and takes `m count^2` operations; raises UserError above 4 GiB. The host does not wait.
     Source: the algorithm, Chen et al. 2018; on these gradients, DeepCore.
     """

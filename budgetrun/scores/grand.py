@@ -18,8 +18,9 @@ class GraNd:
     Source: Paul et al. 2021, for one training run. Several files are averaged when they are read; the authors' code
     recommends at least 10. A run with few epochs scores early in training, as they do.
     parameters: "all", as they do; `n (F + B)` at the end. "last": those of the last linear layer, weights and bias, as
-    DeepCore does; `n F` at the end. Their gradient is g [h, 1]^T, with h the layer's input and g the gradient of the
-    loss by the logits (`softmax - onehot` for the cross-entropy), so the norm is `||g|| sqrt(||h||^2 + 1)`.
+    DeepCore does, which divides each by the size of its batch; `n F` at the end. Their gradient is g [h, 1]^T, with h
+    the layer's input and g the gradient of the loss by the logits (`softmax - onehot` for the cross-entropy), so the
+    norm is `||g|| sqrt(||h||^2 + 1)`.
     """
 
     parameters: str

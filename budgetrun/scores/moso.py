@@ -22,8 +22,10 @@ class MoSo:
     is the sum of these vectors, the t-th weighted with `t^power`. Higher means that the example pulls with the others,
     so that mislabelled ones come last. The authors keep the highest of each class, or draw after standardising by
     class. (Their function nopt2 takes the highest of all rows with those of other classes set to 0: where a class has
-    negative scores, rows of other classes win.) They average over trainings on random parts; here, several files are
-    averaged.
+    negative scores, rows of other classes win.) Several files are averaged.
+    Their main.py differs: it adds the vectors of trainings on random parts before it divides by the length; it divides
+    G by n once too often, an offset that weights points differently; and its weights are `(epoch + 1)^power`. A second
+    scorer, scoring.py, takes all parameters and a random choice of checkpoints weighted by their learning rates.
     Source: Tan et al. 2023, and their code.
     Cost: `points x n F`, of which `n F` at the end.
 

@@ -23,7 +23,8 @@ class Beta:
     `m` the mean of `mean_p` over the 10 examples with the best scores: easy examples come in as less is kept. The file
     needs the column `mean_p`, the mean of p(label) over the run that scored.
     The command in the authors' README hands their program a list of indices where scores belong, and so draws by the
-    numbers of the examples. Their batch size follows the part kept; here it does not.
+    numbers of the examples. Their batch size follows the part kept; here it does not. They have no choice by class;
+    here, if the subset is balanced, `r` and `m` are those of the class.
     Source: Cho et al. 2025 (DUAL), and their code.
     Cost: none beyond the file.
 
