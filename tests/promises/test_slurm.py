@@ -342,9 +342,11 @@ def test_a_search_whose_sweep_and_jobs_are_killed_in_its_second_round_ends_as_a_
     (cwd / "mine" / "grid" / "search.yaml").write_text(SEARCH)
     quiet = cwd / "quiet"
     quiet.mkdir()
-    assert here(f"--config-dir {cwd}/mine grid=search epochs=20", quiet).code == 0
+    assert here(f"--config-dir {cwd}/mine grid=search epochs=8", quiet).code == 0
+    for earlier in ("start", "0", "1"):
+        shutil.copytree(quiet / "rounds" / earlier, cwd / "rounds" / earlier)
     options = "hydra.launcher.timeout_min=10 hydra.launcher.cpus_per_task=1 hydra.launcher.name=search"
-    line = f"--config-dir mine grid=search epochs=20 hydra/launcher=submitit_slurm {options}"
+    line = f"--config-dir mine grid=search epochs=8 hydra/launcher=submitit_slurm {options}"
     with started(line, cwd) as running:
         eventually(lambda: list(cwd.glob("rounds/2/*/kept.csv")))
         running.kill()
@@ -352,7 +354,6 @@ def test_a_search_whose_sweep_and_jobs_are_killed_in_its_second_round_ends_as_a_
         for job in jobs:
             kill(job)
     assert jobs
-    assert len(list(cwd.glob("rounds/1/*/result.json"))) == 2
     assert not list(cwd.glob("outputs/search/*/result.json"))
     done = process(line, cwd)
     assert done.code == 0, done.out + done.err
