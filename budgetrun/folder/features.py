@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from budgetrun.folder.reading import brief
 from budgetrun.folder.run import why_not
 from budgetrun.identity import made_by_a_run, paths, real
 
+LARGEST = 1e12  # the square of a distance between 10^12 such numbers is still a float32
 KEY = "features"  # in messages: what the option is called in every group
 
 
@@ -52,7 +52,10 @@ def read(pattern: str, run: Mapping[str, str], n: int) -> tuple[Tensor, dict[str
 
 def need(pattern: str | None) -> None:
     """Raise UserError if a file of the pattern does not exist, unless it is one that a run makes."""
-    for path in map(Path, paths(pattern or "")):
+    found = paths(pattern or "")
+    if len(found) > 1:
+        raise UserError(f"{KEY}={pattern} is {len(found)} files, such as {found[0]}; name one")
+    for path in map(Path, found):
         if pattern and not made_by_a_run(real(str(path))) and not path.exists():
             usable(path)
 
@@ -76,11 +79,17 @@ def parse(path: Path) -> tuple[Tensor, dict[str, Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             about, stored = scorefile.told(str(archive["about"]), path), archive["features"]
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise a dozen kinds, depending on where the file is damaged
         raise ValueError(brief(str(error).strip("'\""))) from error
+    if not isinstance(stored, np.ndarray):
+        raise ValueError("its features are not an array")
     if stored.ndim != 2 or not all(stored.shape) or stored.dtype.kind not in "fiu":
         raise ValueError(f"its features are not numbers [n, D] but {stored.dtype} {list(stored.shape)}")
     features = torch.from_numpy(np.ascontiguousarray(stored, np.float32))
     if not features.isfinite().all():
         raise ValueError("not all of its features are finite numbers")
+    if features.abs().max() > LARGEST:
+        raise ValueError(f"its features are larger than {LARGEST:g}, and distances would overflow; scale them")
     return features, about

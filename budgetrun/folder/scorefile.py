@@ -123,6 +123,10 @@ def memorized(mean: Mapping[str, Tensor], key: str, files: Sequence[Path]) -> Te
             f"{key}: memorization compares runs that trained on an example with runs that did not, and {unknown} of "
             f"{len(mean['in'])} examples were in all or in none of these {len(files)} runs' data; add runs"
         )
+    if any(((mean[f"{case}_correct"] < 0) | (mean[f"{case}_correct"] > mean[case])).any() for case in ("in", "out")):
+        raise UserError(
+            f"{key}: {files[0]}, or another of the files, counts more correct runs than runs, or fewer than 0"
+        )
     return mean["in_correct"] / mean["in"] - mean["out_correct"] / mean["out"]
 
 
