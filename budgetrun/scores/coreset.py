@@ -18,7 +18,7 @@ class CoreSetScores:
     The first example chosen scores 1, and each next one scores less by 1/n, or, if `balanced`, by 1 over the size of
     its class. So a sampler that keeps the highest scores keeps the examples that were chosen first. Methods with
     weights (CRAIG, GRAD-MATCH) add the column `weight`. The weights are right for the whole file, not for a part of it.
-    Cost: `n F` at the end (GLISTER: one more F per held-out example).
+    Cost: `n F` at the end (GLISTER: one more F per held-out example); none with features from a file.
 
     method: how to choose, see budgetrun/coreset/choice.py. keep: part of the examples to choose, in `(0, 1]`.
     balanced: choose this part of each class, class by class.
