@@ -21,6 +21,7 @@ from cli import CONF, before_update, checked, here, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from samplers import through_a_file
 from states import interrupt
 from torch import Tensor, nn
 
@@ -376,6 +377,18 @@ def test_the_files_of_several_runs_are_one_ensemble_of_all_their_members_in_any_
     np.testing.assert_allclose(columns["score"], slowly(p, label)["entropy"], atol=1e-6)
 
 
+def test_the_files_of_an_ensemble_keep_the_mean_recall_of_the_classes(tmp_path: Path) -> None:
+    p, label = torch.rand(2, 4, 3).softmax(2), torch.arange(4) % 3
+    files = []
+    for name, recall in (("a", 0.25), ("b", 0.75)):
+        path = members_file(tmp_path / name / "scores.csv", p, label)
+        _, about = scorefile.parse(path, "sampler.file")
+        files.append(str(written(path, {"score": torch.zeros(4), "recall": torch.full((4,), recall)}, **about)))
+    columns, _ = scorefile.read(",".join(files), "sampler.file", RUN, 4)
+    assert columns["recall"].tolist() == [0.5] * 4
+    np.testing.assert_allclose(columns["score"], slowly(p, label)["entropy"], atol=1e-6)
+
+
 def test_files_that_are_not_one_ensemble_are_refused(tmp_path: Path) -> None:
     p, label = torch.rand(2, 4, 3).softmax(2), torch.arange(4) % 3
     files = {
@@ -423,7 +436,7 @@ def test_files_that_are_not_one_ensemble_are_refused(tmp_path: Path) -> None:
 # ---- their state
 
 
-STATEFUL = ("forgetting", "ensemble", "aum", "dyn_unc", "dual", "tdds", "moso", "memorization")
+STATEFUL = ("forgetting", "ensemble", "aum", "dyn_unc", "dual", "tdds", "moso")
 
 
 @pytest.mark.parametrize("file", [p for p in SCORES if p.stem in STATEFUL], ids=lambda p: p.stem)
@@ -461,7 +474,7 @@ def test_a_scorer_goes_on_from_a_saved_file_as_if_it_had_not_stopped(
     go(second, range(11, 20))
     expected, found = whole.scores(), second.scores()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert any(len(set(expected[name].tolist())) > 1 for name in expected)
+    assert len(set(expected["score"].tolist())) > 2
 
 
 # ---- memorization
@@ -471,9 +484,13 @@ def test_memorization_counts_whether_an_example_was_trained_on_and_is_right(
     context_for: Callable[..., Context],
 ) -> None:
     logits = torch.eye(2)[torch.tensor([0, 1, 1, 1, 0, 0])]  # the labels are 0, 1, 0, 1, 0, 1
-    scorer = Memorization()
-    scorer.start(context_for(6, 2, classes=2, look=lambda batch: (torch.zeros(len(batch)), logits[batch.drawn])))
-    scorer.observe(batch_of([[0, 2], [2, 3]], [[0, 0], [0, 1]]), torch.zeros(2), torch.zeros(2, 2))  # mixed images
+    context = context_for(6, 2, classes=2, look=lambda batch: (torch.zeros(len(batch)), logits[batch.drawn]))
+    earlier, scorer = Memorization(), Memorization()  # the second goes on from the state of the first
+    earlier.start(context)
+    earlier.observe(batch_of([[0, 2]], [[0, 0]]), torch.zeros(1), torch.zeros(1, 2))  # a mixed image
+    scorer.start(context)
+    scorer.load_state_dict(through_a_file(earlier.state_dict()))
+    scorer.observe(batch_of([[2, 3]], [[0, 1]]), torch.zeros(1), torch.zeros(1, 2))
     columns = {name: column.tolist() for name, column in scorer.scores().items()}
     assert columns == {
         "in": [1, 0, 1, 1, 0, 0],
@@ -495,6 +512,14 @@ def test_the_files_of_many_runs_add_up_to_the_memorization(tmp_path: Path) -> No
     torch.testing.assert_close(columns["score"], torch.tensor([1 - 1 / 2, 0 - 1.0]))
     with pytest.raises(UserError, match=r"1 of 2 examples were in all or in none of these 2 runs' data; add runs"):
         scorefile.read(f"{files[0]},{files[3]}", "sampler.file", RUN, 2)
+    impossible = {
+        "in": torch.ones(2),
+        "in_correct": 9 * torch.ones(2),
+        "out": torch.ones(2),
+        "out_correct": torch.ones(2),
+    }
+    with pytest.raises(UserError, match="counts more correct runs than runs"):
+        scorefile.read(str(written(tmp_path / "0.csv", impossible, kind="memorization")), "sampler.file", RUN, 2)
     written(tmp_path / "0.csv", {"score": torch.ones(2)}, kind="memorization")
     with pytest.raises(UserError, match=r"it has no column in\)"):
         scorefile.read(files[0], "sampler.file", RUN, 2)
@@ -630,6 +655,7 @@ def test_every_scorer_writes_finite_scores_and_what_they_cost(file: Path, tmp_pa
     assert done.code == 0, done.err
     about, table = scores_of(done.folder)
     assert all(np.isfinite(column).all() for column in table.values())
+    assert ("score" in table) == (file.stem != "memorization")
     assert len(set(table["index"])) == len(table["index"]) <= 1408
     assert (about["method"], about["run_id"]) == (file.stem, done.result["run_id"])
     assert about["dataset_fingerprint"] == done.result["dataset_fingerprint"]
