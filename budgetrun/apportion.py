@@ -23,8 +23,8 @@ def in_proportion(weights: Sequence[float], sizes: Sequence[int], count: int) ->
 
     What full groups cannot give, the others give in proportion; those of weight 0 only what no other can give, evenly.
     Parts of an example go to the groups with the largest remainders, so that `count` are given in total. Source:
-    Vysogorets et al. 2025; rounding is ours, where their code gives fewer in total. (It also
-    passes over the group after a full one.)
+    Vysogorets et al. 2025; rounding is ours, where their code gives fewer in total. (It also passes over the group
+    after a full one.)
     """
     exact = [0.0] * len(sizes)
     open_groups = [group for group, weight in enumerate(weights) if weight > 0]

@@ -19,6 +19,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+from budgetrun.errors import UserError
+
 # settings that decide where and how an experiment runs, not what it is
 ELSEWHERE = ("device", "data_dir", "output_dir", "checkpoint_every", "force", "retry_failed", "dry_run")
 # the values that do what was done before the setting, or the group, existed
@@ -153,6 +155,13 @@ def paths(pattern: str) -> list[str]:
         if not there:
             found.setdefault(part, part)
     return list(found.values())
+
+
+def one_path(pattern: str, key: str) -> Path:
+    """The file of a path or pattern; raises UserError if it is several. key: where it was configured, for messages."""
+    if len(found := paths(pattern)) > 1:
+        raise UserError(f"{key}={pattern} is {len(found)} files, such as {found[0]}; name one")
+    return Path(found[0])
 
 
 # the files that the jobs of a sweep will make, as absolute paths and with links resolved: set while it is checked

@@ -406,7 +406,7 @@ def write_features(
     commit: str | None,
 ) -> None:
     """Write the input of the last layer of the final network for every training example, un-augmented."""
-    parts = [context.embed(batch)[0] for batch in context.everything()]
+    parts = [context.embed(batch)[0].cpu() for batch in context.everything()]  # all of them may not fit on the device
     runs = {**budget.before, experiment.run_id: budget.flops}
     about = origin(experiment, "model", fingerprint, context.labels, runs, commit)
     features.write(folder.features_path, parts, about)

@@ -17,8 +17,8 @@ class GraphCut:
 
     `s` is the cosine of gradients of the last layer. Stores nothing of size `m^2`. The host does not wait.
     Greedy choice has its guarantee only where the function is monotone, which it need not be if `coverage` is less
-    than 2. Source: Iyer & Bilmes 2013, as in DeepCore, where `coverage` is 1. (There, the similarity
-    is `(1 + s) / 2`, which leads to the same choice.)
+    than 2. Source: Iyer & Bilmes 2013, as in DeepCore, where `coverage` is 1. (There, the similarity is
+    `(1 + s) / 2`, which leads to the same choice.)
 
     coverage: weight of being similar to all.
     """

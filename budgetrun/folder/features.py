@@ -22,9 +22,9 @@ from budgetrun.files import replacing
 from budgetrun.folder import scorefile
 from budgetrun.folder.reading import brief
 from budgetrun.folder.run import why_not
-from budgetrun.identity import made_by_a_run, paths, real
+from budgetrun.identity import made_by_a_run, one_path, real
 
-LARGEST = 1e12  # the square of a distance between 10^12 such numbers is still a float32
+LARGEST = 1e12  # the square of a distance of 10^13 such numbers is still a float32
 KEY = "features"  # in messages: what the option is called in every group
 
 
@@ -40,9 +40,7 @@ def read(pattern: str, run: Mapping[str, str], n: int) -> tuple[Tensor, dict[str
 
     run: the two fingerprints of the run that reads. Raises UserError if it is not one such file, or not of its data.
     """
-    if len(found := paths(pattern)) > 1:
-        raise UserError(f"{KEY}={pattern} is {len(found)} files, such as {found[0]}; name one")
-    path = Path(found[0])
+    path = one_path(pattern, KEY)
     features, about = usable(path)
     scorefile.check_made_for(run, path, KEY, about)
     if len(features) != n:
@@ -51,12 +49,10 @@ def read(pattern: str, run: Mapping[str, str], n: int) -> tuple[Tensor, dict[str
 
 
 def need(pattern: str | None) -> None:
-    """Raise UserError if a file of the pattern does not exist, unless it is one that a run makes."""
-    found = paths(pattern or "")
-    if len(found) > 1:
-        raise UserError(f"{KEY}={pattern} is {len(found)} files, such as {found[0]}; name one")
-    for path in map(Path, found):
-        if pattern and not made_by_a_run(real(str(path))) and not path.exists():
+    """Raise UserError if the pattern is several files, or one that does not exist and that no run makes."""
+    if pattern:
+        path = one_path(pattern, KEY)
+        if not made_by_a_run(real(str(path))) and not path.exists():
             usable(path)
 
 

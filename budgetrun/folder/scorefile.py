@@ -46,11 +46,10 @@ def write(path: Path, columns: Mapping[str, Tensor], about: Mapping[str, Any]) -
     write_text(path, text.getvalue())
 
 
-NEEDS = {  # the columns that a file of each kind must have, besides the index
+NEEDS = {  # the columns that a file of scores of each kind must have, besides the index
     "mean": ("score",),
     "ensemble": ("score",),
     "memorization": ("in", "in_correct", "out", "out_correct"),
-    "kept": (),
 }
 
 
@@ -107,13 +106,14 @@ def read(
         raise UserError(
             f"sampler.acquisition={acquisition} is for the files of a run with scores=ensemble, and {files[0]} is none"
         )
-    mean = {name: torch.stack([table[name] for table in tables]).mean(0) for name in first if name != "index"}
-    if kind == "memorization":
-        mean["score"] = memorized(mean, key, files)
-    elif kind == "ensemble":
-        of_classes = {"recall": mean["recall"]} if "recall" in mean else {}
-        mean = {"score": joint(files, abouts, key, n, acquisition), **of_classes}
-    return {"index": first["index"], **mean}, cost
+    # an ensemble's other columns are of each file's own members
+    averaged = first.keys() & {"recall"} if kind == "ensemble" else first.keys() - {"index"}
+    columns = {name: torch.stack([table[name] for table in tables]).mean(0) for name in first if name in averaged}
+    if kind == "ensemble":
+        columns["score"] = joint(files, abouts, key, n, acquisition)
+    elif kind == "memorization":
+        columns["score"] = memorized(columns, key, files)
+    return {"index": first["index"], **columns}, cost
 
 
 def memorized(mean: Mapping[str, Tensor], key: str, files: Sequence[Path]) -> Tensor:
@@ -230,7 +230,7 @@ def parse(path: Path, key: str, kept: bool = False) -> tuple[dict[str, Tensor], 
             check_one("members", about.get("members"), POSITIVE_COUNT)
             if about.get("acquisition") not in ensemble.ACQUISITIONS:
                 raise ValueError(f"its acquisition is not one of {', '.join(ensemble.ACQUISITIONS)}")
-        elif about["kind"] not in NEEDS:
+        elif not kept and about["kind"] not in NEEDS:
             raise ValueError(f"its kind is not one of {', '.join(NEEDS)} but {brief(about['kind'])}")
         if about.get("examples", len(rows)) != len(rows) or not whole.endswith(b"\n"):
             raise ValueError(f"it was cut off: it has {len(rows)} lines of {about.get('examples', 'more')}")
@@ -240,7 +240,7 @@ def parse(path: Path, key: str, kept: bool = False) -> tuple[dict[str, Tensor], 
             raise ValueError("it has a column twice")
         table = dict(zip(names, torch.from_numpy(values).unbind(1), strict=True))
         index = table["index"].long()
-        if lacks := [name for name in NEEDS[about["kind"]] if name not in table]:
+        if lacks := [name for name in NEEDS.get(about["kind"], ()) if name not in table]:
             raise ValueError(f"it has no column {lacks[0]}")
         if not all(column.float().isfinite().all() for column in table.values()):
             raise ValueError("not all of its values are finite numbers")

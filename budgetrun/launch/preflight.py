@@ -122,8 +122,9 @@ class Preflight:
 
         def read_features(file: str) -> Tensor:
             wait_for(file)
-            if (key := json.dumps([file, this_run()])) not in self.features:
-                features.read(file, this_run(), len(trained.labels))
+            run = this_run()
+            if (key := json.dumps([file, run])) not in self.features:
+                features.read(file, run, len(trained.labels))
                 self.features.add(key)
             raise NeedsAModel  # a choice by features may take minutes
 

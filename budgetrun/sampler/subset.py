@@ -31,10 +31,11 @@ class Subset:
     Cost of an update: `b (F + B)`; the result's `flops_before` is that of all runs that led to the files.
 
     file: path; with * or ?, or commas, several files: they are averaged, or, if scores=ensemble made them, one ensemble
-    of all their members. acquisition: the score of an ensemble, see there; null for the one that its run names. keep:
-    part of the examples, in `(0, 1]`, or null for all that are in the file. base: kept.csv of an earlier run; several
-    files must keep the same; null: nothing for `add`, everything for `drop`. add, drop: part of all examples, in
-    `(0, 1]` and `(0, 1)`; `keep` has no effect then. order: whether the "highest" or the "lowest" scores are best.
+    of all their members; the counts of scores=memorization are added. acquisition: the score of an ensemble, see there;
+    null for the one that its run names. keep: part of the examples, in `(0, 1]`, or null for all that are in the file.
+    base: kept.csv of an earlier run; several files must keep the same; null: nothing for `add`, everything for `drop`.
+    add, drop: part of all examples, in `(0, 1]` and `(0, 1)`; `keep` has no effect then. order: whether the "highest"
+    or the "lowest" scores are best.
     balanced: choose class by class. quota: how many of each class then: "natural", the same part of each; "equal", the
     same number, or all of a class that has fewer, in which case the others give more; "recall", in proportion to the
     part of the class's held-out examples that the scoring run got wrong (DRoP, Vysogorets et al. 2025), a column of

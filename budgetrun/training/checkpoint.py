@@ -16,7 +16,7 @@ from budgetrun.contracts import KeepsFiles, Stateful, UserError
 from budgetrun.errors import one_line
 from budgetrun.folder.reading import brief, content
 from budgetrun.folder.run import RunFolder, commit, why_not
-from budgetrun.identity import paths
+from budgetrun.identity import one_path
 from budgetrun.training.network import Network
 
 log = logging.getLogger("budgetrun")
@@ -32,9 +32,7 @@ def begin_with(pattern: str, net: nn.Module) -> dict[str, int]:
     net: on the meta device, the weights are not read, and only their shapes are checked.
     Raises UserError if it is not one checkpoint, or has the weights of another network.
     """
-    if len(found := paths(pattern)) > 1:
-        raise UserError(f"init_from={pattern} is {len(found)} files, such as {found[0]}; name one")
-    path = Path(found[0])
+    path = one_path(pattern, "init_from")
     try:
         content(path)  # a file, and neither missing nor one that never ends
         state = torch.load(path, map_location=next(net.parameters()).device, weights_only=True)
