@@ -43,6 +43,11 @@ def path(key: str, text: str) -> str:
     return found
 
 
+def path_or_none(key: str, text: str | None) -> str | None:
+    """The same, of a setting that may be null."""
+    return None if text is None else path(key, text)
+
+
 def check_pixels(mean: list[float] | None, std: list[float] | None, channels: int) -> None:
     """Raise UserError if images with `channels` channels cannot be normalised by these; None is measured later."""
     one_each = all(len(numbers) == channels for numbers in (mean, std) if numbers is not None)
@@ -119,7 +124,7 @@ class Settings:
         if self.train_on == "validation" and not self.validation:
             raise ValueError("train_on=validation needs a held-out part; set validation, for example to 0.5")
         self.data_dir, self.output_dir = path("data_dir", self.data_dir), path("output_dir", self.output_dir)
-        self.init_from = self.init_from and path("init_from", self.init_from)
+        self.init_from = path_or_none("init_from", self.init_from)
         if self.full_seconds is not None and self.budget_unit != "seconds":
             raise ValueError(
                 f"full_seconds={self.full_seconds} has no effect with budget_unit={self.budget_unit}; leave it out"
@@ -269,6 +274,7 @@ class Context:
     read_kept(file): the indices [m], in order, of a kept.csv, the subset of an earlier run.
     read_features(file): the features of all examples, float32 [n, D], of a file that is not this run's, see ByFeatures.
     state_folder: a folder for files of the method's state, see KeepsFiles; it may not exist yet.
+    needs_features(): raises UserError if the model has no last linear layer, or one that embed cannot use.
     logit_gradients(logits, batch): d loss_i / d logits_i [B, classes] of the run's loss; needs no pass of the model.
 
     Charged as one forward pass per image:
@@ -298,6 +304,7 @@ class Context:
     read_kept: Callable[[str], Tensor]
     read_features: Callable[[str], Tensor]
     state_folder: Path
+    needs_features: Callable[[], None]
     logit_gradients: Callable[[Tensor, Batch], Tensor]
     look: Look
     embed: Callable[[Batch], tuple[Tensor, Tensor]]
@@ -483,7 +490,7 @@ class Scorer(Protocol):
     The loop calls `start` once, `observe` at every update as for a sampler, and `scores` after the last one. Looks are
     charged. Those of `scores` come after the budget is spent, and count in the cost that the file states.
     Every score is a finite number, higher for examples that are harder or to be chosen first. Optional: OfPart,
-    OfKind, ByFeatures, TakesLong, KeepsFiles, Additive.
+    OfKind, FromScratch, ByFeatures, TakesLong, KeepsFiles, Additive.
     """
 
     def start(self, context: Context) -> None: ...
@@ -606,6 +613,22 @@ class ByFeatures(Protocol):
     """A part that compares examples by their features in a file; None: by those of the run, the last layer's input."""
 
     features: str | None
+
+
+@runtime_checkable
+class ChecksCount(Protocol):
+    """A rule that cannot choose as many as there are, and that takes too long to find it out by choosing."""
+
+    def check(self, there: int, count: int) -> None:
+        """Raise UserError if it cannot choose `count` of `there` examples."""
+        ...
+
+
+@runtime_checkable
+class FromScratch(Protocol):
+    """A scorer that is right only for a network that no earlier run has trained. from_scratch: true."""
+
+    from_scratch: bool
 
 
 @runtime_checkable

@@ -160,7 +160,8 @@ def paths(pattern: str) -> list[str]:
 def one_path(pattern: str, key: str) -> Path:
     """The file of a path or pattern; raises UserError if it is several. key: where it was configured, for messages."""
     if len(found := paths(pattern)) > 1:
-        raise UserError(f"{key}={pattern} is {len(found)} files, such as {found[0]}; name one")
+        commas = "; a comma separates two" if "," in pattern else ""
+        raise UserError(f"{key}={pattern} is {len(found)} files, such as {found[0]}{commas}; name one")
     return Path(found[0])
 
 

@@ -42,9 +42,9 @@ from budgetrun.training import machine
 from budgetrun.training.budget import Budget, full_updates
 from budgetrun.training.checkpoint import Checkpoint, Unloadable, begin_with
 from budgetrun.training.checks import check_parts, check_views
-from budgetrun.training.data import context_of, digest, prepare
+from budgetrun.training.data import context_of, digest, prepare, trained_shape
 from budgetrun.training.diagnostics import Diagnostics
-from budgetrun.training.looks import Looks, SecondNetwork
+from budgetrun.training.looks import Looks, SecondNetwork, check_features
 from budgetrun.training.network import Network
 from budgetrun.training.progress import shown
 from budgetrun.training.record import Diverged, Record
@@ -117,6 +117,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
     # ---- the method: what it is given, and what it is told of each update
     context = context_in(experiment, folder, data, fingerprint, random, view, network, budget)
+    if settings.save_features:
+        context.needs_features()
     diagnostics = Diagnostics(data, budget, view, sampler)
     interruption = Interruption()
     sampler.start(context)
@@ -312,6 +314,7 @@ def context_in(
         read_kept,
         read_features,
         folder.state_path,
+        needs_features=lambda: check_features(network.net, trained_shape(data, experiment.settings)),
         progress=lambda: budget.progress,
         look=looks.look,
         embed=looks.embed,

@@ -86,6 +86,7 @@ def context_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Conte
             "read_kept": refuses_to_look,
             "read_features": refuses_to_look,
             "state_folder": next(folders),
+            "needs_features": lambda: None,
             "embed": refuses_to_look,
             "gradient_norms": refuses_to_look,
             "second": refuses_to_look,

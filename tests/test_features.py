@@ -185,6 +185,14 @@ def test_a_subset_by_the_graph_is_chosen_class_by_class_of_the_examples_in_the_f
     assert sorted(kept) == sorted(expected)
 
 
+def test_a_cut_that_leaves_too_few_is_refused_before_features_are_read(context_for: Callable[..., Context]) -> None:
+    rule = Graph("not there yet.npz", neighbours=2, gamma=0.1, cut=0.6)
+    context = context_for(20, 4, classes=2, read_scores=file_of([1.0] * 20), select=rule)  # and refuses to read
+    for options in ({"keep": 0.5, "balanced": True}, {"keep": None}):
+        with pytest.raises(UserError, match=r"select\.cut=0\.6 leaves \d of \d+ examples, and \d+ are to be chosen"):
+            subset(context, **options)
+
+
 def test_a_run_writes_its_features_and_another_in_the_same_sweep_chooses_by_them(tmp_path: Path) -> None:
     (tmp_path / "conf" / "grid").mkdir(parents=True)
     tiny = " ".join(TINY)
@@ -212,6 +220,8 @@ def test_a_run_writes_its_features_and_another_in_the_same_sweep_chooses_by_them
     _, of_kept = scorefile.parse(kept, "sampler.base", kept=True)
     assert [name.split("/")[1] for name in of_kept["parents"]] == ["scores.csv", "features.npz"]
     refused(here(f"sampler=subset sampler.file={scored} select=graph", tmp_path), "select.features is not set")
+    refused(here("scores=moderate scores.features=", tmp_path), "features='' is not a path")
+    refused(here("'scores=moderate' 'scores.features=\"a,b.npz\"'", tmp_path), "a comma separates two")
     refused(here("scores=moderate scores.features=no.npz", tmp_path), "features: no.npz is not a file of features")
     damaged = scored.with_name("features.npz")
     damaged.write_bytes(damaged.read_bytes()[:-1])

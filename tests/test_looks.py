@@ -7,6 +7,7 @@ import copy
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Context, Data, Loss, UserError
+from budgetrun.launch.preflight import Preflight
 from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.loss.focal import Focal
 from budgetrun.model.cnn import CNN
@@ -174,15 +176,36 @@ def test_features_are_of_the_last_of_several_linear_layers() -> None:
     assert features.shape == (10, 5)
 
 
-def test_features_of_a_model_without_a_linear_layer_are_refused_in_a_sentence() -> None:
-    @dataclass
-    class Convolution:
-        def build(self, channels: int, classes: int) -> nn.Module:
-            return nn.Sequential(nn.Conv2d(channels, classes, 8), nn.Flatten())
+@dataclass
+class Convolution:
+    """No linear layer at all."""
 
-    b = bench(Convolution(), GREY)
-    with pytest.raises(UserError, match="no linear layer"):
+    def build(self, channels: int, classes: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(channels, classes, 8), nn.Flatten())
+
+
+@dataclass
+class Tokens:
+    """A linear layer that sees several vectors of each image, whose logits are averaged."""
+
+    def build(self, channels: int, classes: int) -> nn.Module:
+        net = nn.Sequential(nn.Flatten(2), nn.Linear(64, classes), nn.Flatten(1), nn.AvgPool1d(channels))
+        return nn.Sequential(nn.Conv2d(channels, 1, 1), net)
+
+
+@pytest.mark.parametrize(("model", "why"), [(Convolution(), "no linear layer"), (Tokens(), r"gets \[\d+, 1, 64\]")])
+def test_a_model_without_features_is_refused_in_a_sentence_before_it_trains_for_them(
+    model: Any, why: str, tmp_path: Path
+) -> None:
+    b = bench(model, GREY)
+    with pytest.raises(UserError, match=why):
         b.looks.embed(b.batch)
+    for line in ("save_features=true", "scores=moderate", "scores=grand scores.parameters=last", "sampler=craig"):
+        asks = replace(checked(*line.split(), f"output_dir={tmp_path / 'outputs'}"), model=model)
+        for begin in (run, Preflight()):
+            with pytest.raises(UserError, match=why):
+                begin(asks)
+        assert not list(tmp_path.glob("outputs/*/checkpoint.pt"))
 
 
 def test_a_failing_look_for_features_leaves_no_hook_behind() -> None:

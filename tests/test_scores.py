@@ -500,6 +500,10 @@ def test_memorization_counts_whether_an_example_was_trained_on_and_is_right(
     }
 
 
+def test_memorization_is_refused_for_a_network_that_has_learnt_before(tmp_path: Path) -> None:
+    refused(here("scores=memorization init_from=nowhere.pt", tmp_path), "learns from nothing; leave out init_from")
+
+
 def test_the_files_of_many_runs_add_up_to_the_memorization(tmp_path: Path) -> None:
     # example 0 is right in 2 of 2 runs with it and in 1 of 2 without; example 1 in 0 of 1, and in 3 of 3
     trained = [[1, 0], [1, 0], [0, 1], [0, 0]]

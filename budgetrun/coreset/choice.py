@@ -91,9 +91,11 @@ def check(context: Context, method: Method, fraction: float, balanced: bool, cou
 
 
 def check_features(context: Context, part: object) -> None:
-    """Raise UserError if a part's file of features cannot be used, before the run trains for it."""
+    """Raise UserError if a part's file of features, or the model's features, cannot be used: before any training."""
     if isinstance(part, ByFeatures) and part.features is not None:
         context.read_features(part.features)
+    else:
+        context.needs_features()
 
 
 def seen_by(context: Context, part: object) -> Seen:

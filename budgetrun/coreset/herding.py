@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import path
+from budgetrun.contracts import path_or_none
 from budgetrun.coreset.choice import Seen
 
 
@@ -24,7 +24,7 @@ class Herding:
     features: str | None
 
     def __post_init__(self) -> None:
-        self.features = self.features and path("features", self.features)
+        self.features = path_or_none("features", self.features)
 
     def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, None]:
         return herding(seen.features, count), None

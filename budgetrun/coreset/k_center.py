@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import path
+from budgetrun.contracts import path_or_none
 from budgetrun.coreset.choice import Seen
 
 
@@ -25,7 +25,7 @@ class KCenter:
     features: str | None
 
     def __post_init__(self) -> None:
-        self.features = self.features and path("features", self.features)
+        self.features = path_or_none("features", self.features)
 
     def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, None]:
         first = torch.randint(len(seen.labels), (1,), generator=random, device=seen.labels.device)

@@ -121,7 +121,8 @@ def check_made(path: Path) -> None:
     except (OSError, ValueError):
         raise UserError(f"{path} belongs to a run that, by its folder, is not finished; {how}") from None
     if sums.get(path.name) != sha256(path):
-        raise UserError(f"{path} is not what its run made ({path.parent / SUMS}); {how}, or run that again")
+        how += ", or run its experiment again with force=true"
+        raise UserError(f"{path} is not what its run made ({path.parent / SUMS}); {how}")
 
 
 def sha256(path: Path) -> str:

@@ -247,10 +247,10 @@ def parse(path: Path, key: str, kept: bool = False) -> tuple[dict[str, Tensor], 
         if not torch.equal(index.double(), table["index"]):
             raise ValueError("not all of its indices are whole numbers")
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        what, header = ("the subset of a run", "index") if kept else ("a file of scores", "index,score")
+        what, second = ("the subset of a run", "index") if kept else ("a file of scores", "index,score")
         raise UserError(
-            f"{key}: {path} is not {what} ({error}); its first line is '# {{\"dataset_fingerprint\": ...}}', "
-            f"its second '{header}'"
+            f"{key}: {path} is not {what} ({error}); the first line of such a file is "
+            f"'# {{\"dataset_fingerprint\": ...}}', and its second, unless a run wrote it, '{second}'"
         ) from error
     order = index.argsort()
     return {"index": index[order]} | {k: v[order].float() for k, v in table.items() if k != "index"}, about

@@ -29,6 +29,7 @@ from budgetrun.training.data import (
     trained_on,
     trained_shape,
 )
+from budgetrun.training.looks import check_features
 from budgetrun.training.machine import find_device, synchronize
 from budgetrun.training.network import Network
 from budgetrun.training.views import Views
@@ -132,6 +133,9 @@ class Preflight:
             self.check_model(model, experiment, data, device)
             raise NeedsAModel
 
+        def needs_features() -> None:
+            check_features(outline(experiment.model, data), trained_shape(data, settings))
+
         without = dict.fromkeys(("look", "embed", "gradient_norms", "logit_gradients"), needs_a_model)
         view = Views(trained, experiment.aug, random)
         context = context_of(
@@ -144,10 +148,13 @@ class Preflight:
             read_kept,
             read_features,
             Path(),
+            needs_features=needs_features,
             progress=lambda: 0.0,
             second=second,
             **without,
         )
+        if settings.save_features:
+            needs_features()
         for method in (experiment.sampler, experiment.scores):
             with contextlib.suppress(NeedsAModel):  # then only the run itself can tell
                 if method is not None:

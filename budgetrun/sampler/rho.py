@@ -22,7 +22,7 @@ class RHO:
     with SGD at 0.1, a pool of 10 collapses on half of the digits (36%; 3: 98.9%, uniform 98.3%; budget 0.3, one seed).
     Cost of an update: `pool b F + b (F + B)`; the result's `flops_before` is the file's.
 
-    file: path; with * or ?, or commas, several files, which are averaged. pool: multiple of the batch size.
+    file: path; with * or ?, or commas, several files together, as in sampler=subset. pool: multiple of the batch size.
     looks: "train", in training mode as their code does (BatchNorm uses the pool, part by part, and learns from it), or
     "eval".
     """

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from budgetrun.acquisition import ACQUISITIONS
 from budgetrun.apportion import evenly, in_proportion
-from budgetrun.contracts import Batch, ByFeatures, Context, UserError, path
+from budgetrun.contracts import Batch, ByFeatures, ChecksCount, Context, UserError, path
 from budgetrun.select.top import Top
 
 
@@ -106,8 +106,6 @@ class Subset:
             raise UserError(f"sampler.file: {self.file} has weights, which a subset in rounds cannot have")
         if self.drop is not None and not isinstance(context.select, Top):
             raise UserError("sampler.drop leaves out the worst; it goes with select=top or bottom")
-        if isinstance(rule := context.select, ByFeatures) and rule.features is not None:
-            columns["features"] = context.read_features(rule.features)[columns["index"]]
         # the choice of a round is the same in all runs and on all devices
         device = torch.device("cpu") if rounds else context.device
         self.random = torch.Generator().manual_seed(0) if rounds else context.random.device
@@ -118,7 +116,7 @@ class Subset:
         if rounds:
             self.kept = self.next_round(scored).to(context.device)
         elif self.keep is None:
-            self.kept = scored["index"][context.select(scored, len(shuffled), self.random)]
+            self.kept = self.by_rule(scored, [(torch.arange(len(shuffled), device=device), len(shuffled))])
         else:
             self.kept = self.chosen("keep", scored)
         if not len(self.kept):
@@ -141,18 +139,30 @@ class Subset:
     def chosen(self, name: str, scored: dict[str, Tensor]) -> Tensor:
         """What the rule chooses, as many as the option of this name says; class by class, if they are balanced."""
         part = getattr(self, name)
-        found = []
-        for there, of, count in self.shares(part, scored):
+        shares = list(self.shares(part, scored))
+        for there, of, count in shares:
             if count > len(there):
                 which = {"keep": "of them", "add": "that base has not", "drop": "that base has"}[name]
                 raise UserError(
                     f"sampler.{name}={part:g} is {count} of {of} examples of {'a class' if self.balanced else 'all'}, "
                     f"and {self.file} scores only {len(there)} {which}; set {name} lower, or score more"
                 )
+        return self.by_rule(scored, [(there, count) for there, _, count in shares if count])
+
+    def by_rule(self, scored: dict[str, Tensor], shares: list[tuple[Tensor, int]]) -> Tensor:
+        """What the rule chooses: of each share, which are rows, as many as it says."""
+        rule, index = self.context.select, scored["index"]
+        if isinstance(rule, ChecksCount):
+            for there, count in shares:
+                rule.check(len(there), count)
+        if isinstance(rule, ByFeatures) and rule.features is not None:
+            features = self.context.read_features(rule.features)
+            scored = {**scored, "features": features[index.to(features.device)].to(index.device)}
+        found = [index[:0]]
+        for there, count in shares:
             columns = {key: column[there] for key, column in scored.items()}
-            if count:
-                found.append(columns["index"][self.context.select(columns, count, self.random)])
-        return torch.cat(found) if found else scored["index"][:0]
+            found.append(columns["index"][rule(columns, count, self.random)])
+        return torch.cat(found)
 
     def shares(self, part: float, scored: dict[str, Tensor]) -> Iterator[tuple[Tensor, int, int]]:
         """Of each class, or of all: the rows of its examples, how many examples it has, and how many to choose.

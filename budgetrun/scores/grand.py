@@ -31,6 +31,8 @@ class GraNd:
 
     def start(self, context: Context) -> None:
         self.context = context
+        if self.parameters == "last":
+            context.needs_features()
 
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
         pass

@@ -19,13 +19,14 @@ class Memorization:
     each on a part of the data that is drawn at random. A run's file counts both cases, `in, in_correct, out,
     out_correct`; the counts of all files that are read together are added, and the score follows. So one file alone has
     no score, and every example must be in the data of some runs and not in those of others: with 70% each, some 40 runs
-    for 1,438 examples, 60 for 60,000. An example counts as trained on if an image of it was in any update
-    of this run: with init_from, what the earlier run was trained on is not known here, and counts as left out.
+    for 1,438 examples, 60 for 60,000. An example counts as trained on if an image of it was in any update of this run,
+    so the run must begin from scratch, without init_from.
     Source: Feldman & Zhang 2020, equation 1, and their code, which trains on random halves or 70%.
     Cost of a file: its run, and `n F` at the end. Influence on test examples is left out.
     """
 
     kind: ClassVar = "memorization"
+    from_scratch: ClassVar[bool] = True
 
     def start(self, context: Context) -> None:
         self.context = context

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Batch, Context, path
+from budgetrun.contracts import Batch, Context, path_or_none
 from budgetrun.coreset.choice import check_features, seen_by
 
 
@@ -31,7 +31,7 @@ class Moderate:
     features: str | None
 
     def __post_init__(self) -> None:
-        self.features = self.features and path("features", self.features)
+        self.features = path_or_none("features", self.features)
 
     def start(self, context: Context) -> None:
         self.context = context

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from budgetrun.contracts import Batch, Context, UserError, path
+from budgetrun.contracts import Batch, Context, UserError, path_or_none
 from budgetrun.coreset.choice import check_features, seen_by
 
 
@@ -31,7 +31,7 @@ class Prototypes:
     features: str | None
 
     def __post_init__(self) -> None:
-        self.features = self.features and path("features", self.features)
+        self.features = path_or_none("features", self.features)
         if self.centres is not None and self.centres < 1:
             raise ValueError(f"centres={self.centres} must be at least 1, or null for the classes")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import path
-from budgetrun.select.window import after
+from budgetrun.select.window import after, first_after
 
 
 @dataclass
@@ -55,9 +55,15 @@ class Graph:
         if not 0 <= self.cut < 1:
             raise ValueError(f"cut={self.cut} must be at least 0 and less than 1: the part to leave out")
 
+    def check(self, there: int, count: int) -> None:
+        first_after(there, self.cut, count, self.option())
+
+    def option(self) -> str:
+        return f"cut={self.cut:g}"
+
     def __call__(self, columns: Mapping[str, Tensor], count: int, random: torch.Generator) -> Tensor:
         score = columns["score"].double()
-        rows = after(score.argsort(descending=True, stable=True), self.cut, count, f"cut={self.cut:g}")
+        rows = after(score.argsort(descending=True, stable=True), self.cut, count, self.option())
         rows = rows.sort().values  # in random order again
         score = score[rows] - score[rows].min().clamp(max=0)
         edges = graph(columns["features"][rows].cpu().numpy(), self.neighbours)

@@ -35,10 +35,15 @@ class Window:
 
 def after(ranked: Tensor, part: float, count: int, option: str) -> Tensor:
     """What is ranked [m] after its first part; raises UserError if it is less than `count`, which is to be chosen."""
-    first = round(part * len(ranked))
-    if len(ranked) - first < count:
+    return ranked[first_after(len(ranked), part, count, option) :]
+
+
+def first_after(there: int, part: float, count: int, option: str) -> int:
+    """How many are left out; raises UserError if too few are left."""
+    first = round(part * there)
+    if there - first < count:
         raise UserError(
-            f"select.{option} leaves {len(ranked) - first} of {len(ranked)} examples, and {count} are to be chosen; "
+            f"select.{option} leaves {there - first} of {there} examples, and {count} are to be chosen; "
             f"set it, or what the sampler keeps, lower"
         )
-    return ranked[first:]
+    return first

@@ -12,9 +12,11 @@ from budgetrun.config import Experiment
 from budgetrun.contracts import (
     ChecksShape,
     Data,
+    FromScratch,
     KnowsChannels,
     Model,
     Settings,
+    UserError,
     check_pixels,
     check_row,
     check_schedule,
@@ -35,6 +37,11 @@ def check_parts(experiment: Experiment) -> torch.device:
         check_pixels(dataset.mean, dataset.std, dataset.channels)
     check_row(experiment.aug)
     check_schedule(experiment.schedule, experiment.settings.lr)
+    scorer, init_from = experiment.scores, experiment.settings.init_from
+    if scorer is not None and init_from is not None and isinstance(scorer, FromScratch):
+        raise UserError(
+            f"scores={experiment.names['scores']} is about what this run learns from nothing; leave out init_from"
+        )
     for path in made_files(experiment.resolved):
         if not is_expected(path):
             check_made(path)

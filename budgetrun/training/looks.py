@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -34,19 +38,14 @@ class Looks:
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The input [B, D] of the last linear layer and the logits [B, classes]; see Context."""
         net = self.network.net  # not the compiled form, which calls no hooks
-        linear = [layer for layer in net.modules() if isinstance(layer, nn.Linear)]
-        if not linear:
-            raise UserError("the model has no linear layer, and this method needs the input of the last one")
-        inputs: list[Tensor] = []
-        hook = linear[-1].register_forward_pre_hook(lambda layer, given: inputs.append(given[0].float()))
-        net.eval()
-        try:
-            logits = self.network.logits(batch.images, self.part, net)
-        finally:
-            hook.remove()
-            net.train()
+        with last_inputs(net) as seen:
+            net.eval()
+            try:
+                logits = self.network.logits(batch.images, self.part, net)
+            finally:
+                net.train()
         self.budget.charge_look(len(batch))
-        return torch.cat(inputs), logits
+        return features_of(seen, len(batch)), logits
 
     def logit_gradients(self, logits: Tensor, batch: Batch) -> Tensor:
         """d loss_i / d logits_i, [B, classes]; see Context. Needs no pass of the model, so nothing is charged."""
@@ -82,6 +81,39 @@ class Looks:
         self.budget.charge_look(len(batch))
         self.budget.flops += len(batch) * (self.budget.flops_update - self.budget.flops_forward)
         return result
+
+
+@contextlib.contextmanager
+def last_inputs(net: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects what the last linear layer is given meanwhile; raises UserError if the network has none."""
+    linear = [layer for layer in net.modules() if isinstance(layer, nn.Linear)]
+    if not linear:
+        raise UserError("the model has no linear layer, and features are the input of the last one")
+    seen: list[Tensor] = []
+    hook = linear[-1].register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def features_of(seen: list[Tensor], images: int) -> Tensor:
+    """What the layer was given as one vector of each image, float32 [B, D]; raises UserError if it is not."""
+    if any(given.ndim != 2 for given in seen) or sum(map(len, seen)) != images:
+        shapes = " and ".join(str(list(given.shape)) for given in seen) or "nothing"
+        raise UserError(
+            f"features are one vector of each image, the input of the model's last linear layer, and it gets {shapes} "
+            f"for {images} images"
+        )
+    return torch.cat(seen).float()
+
+
+def check_features(net: nn.Module, shape: torch.Size) -> None:
+    """Raise UserError if a network has no features of images [C, H, W]; needs no time and no memory."""
+    twin = copy.deepcopy(net).to("meta")
+    with last_inputs(twin) as seen:
+        twin(torch.empty(2, *shape, device="meta"))
+    features_of(seen, 2)
 
 
 class SecondNetwork:
