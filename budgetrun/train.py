@@ -41,7 +41,7 @@ from budgetrun.identity import made_files
 from budgetrun.training import machine
 from budgetrun.training.budget import Budget, full_updates
 from budgetrun.training.checkpoint import Checkpoint, Unloadable, begin_with
-from budgetrun.training.checks import check_parts, check_views
+from budgetrun.training.checks import check_parts, check_views, outline
 from budgetrun.training.data import context_of, digest, prepare, trained_shape
 from budgetrun.training.diagnostics import Diagnostics
 from budgetrun.training.looks import Looks, SecondNetwork, check_features
@@ -314,7 +314,9 @@ def context_in(
         read_kept,
         read_features,
         folder.state_path,
-        needs_features=lambda: check_features(network.net, trained_shape(data, experiment.settings)),
+        needs_features=lambda: check_features(
+            outline(experiment.model, data), trained_shape(data, experiment.settings)
+        ),
         progress=lambda: budget.progress,
         look=looks.look,
         embed=looks.embed,

@@ -306,6 +306,15 @@ def test_craig_in_parts_is_craig(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(weights, whole[1])
 
 
+def test_craig_chooses_the_same_with_all_rows_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradients = points(70, 4, 6)
+    whole = craig(gradients, 40)
+    monkeypatch.setattr("budgetrun.coreset.craig.coming_nearer", lambda nearer, part: torch.arange(70).split(9))
+    index, weights = craig(gradients, 40)
+    assert torch.equal(index, whole[0])
+    assert torch.equal(weights, whole[1])
+
+
 def test_the_cholesky_factor_of_many_rows_in_parts_is_the_factor() -> None:
     rows = torch.randn(2100, 2100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     gram = rows @ rows.T + torch.eye(2100, dtype=torch.float64)

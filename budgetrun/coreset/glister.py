@@ -63,11 +63,11 @@ def stochastic(
     for _ in range(count):
         gradient = bias_gradients(logits - step * total, labels).mean(0)
         drawn = torch.rand(len(left), generator=random, device=left.device).topk(min(candidates, len(left))).indices
-        place = drawn[(gradients[left[drawn]] @ gradient).argmax()]
-        chosen.append(left[place])
-        total = total + gradients[left[place]]
+        place = drawn.index_select(0, (gradients[left[drawn]] @ gradient).argmax(0, keepdim=True))
+        chosen.append(left.index_select(0, place))
+        total = total + gradients.index_select(0, chosen[-1])[0]
         left = torch.where(torch.arange(len(left) - 1, device=left.device) == place, left[-1], left[:-1])
-    return torch.stack(chosen)
+    return torch.cat(chosen)
 
 
 def in_rounds(gradients: Tensor, logits: Tensor, labels: Tensor, count: int, step: float, rounds: int) -> Tensor:

@@ -37,7 +37,8 @@ class GradMatch:
             errors = (errors * own)[:, seen.labels.unique()]
         index, weights = gradmatch(errors, inputs, count, self.regularization)
         order = torch.randperm(len(seen.labels), generator=random, device=index.device)
-        others = order[~torch.isin(order, index)][: count - len(index)]
+        taken = torch.zeros_like(order, dtype=torch.bool).index_fill_(0, index, True)
+        others = order[taken[order].argsort(stable=True)][: count - len(index)]  # those that are not come first
         return torch.cat([index, others]), torch.cat([weights, torch.ones_like(others, dtype=weights.dtype)])
 
 
@@ -48,7 +49,7 @@ def gradmatch(errors: Tensor, inputs: Tensor, count: int, regularization: float)
     Orthogonal matching pursuit for `min_w ||sum_i g_i - sum_{j in S} w_j g_j||^2 + regularization ||w||^2`: choose the
     gradient with the largest product with the residual, solve for the weights of all chosen, drop the most negative
     while there is one. It ends early where nothing is left to match. Source: Killamsetty et al. 2021 (GRAD-MATCH), and
-    their code, which drops negative weights the same way. The host waits for each choice.
+    their code, which drops negative weights the same way. The host waits once for each choice.
     """
 
     def with_all(gradient: Tensor) -> Tensor:  # its products [m]
@@ -57,35 +58,43 @@ def gradmatch(errors: Tensor, inputs: Tensor, count: int, regularization: float)
     errors64, inputs64 = errors.double(), inputs.double()  # the weights of many chosen are ill-conditioned
     target = errors64.T @ inputs64
     products = with_all(target)
-    nothing = 1e-6 * float(products.abs().max())
+    nothing = (1e-6 * products.abs().max().double()).to(products)
     # a trace of regularisation keeps coinciding gradients solvable
     ridge = regularization + 1e-9 * (errors64.square().sum(1) * inputs64.square().sum(1)).mean()
     left, weights = products.clone(), target.new_empty(0)
-    chosen: list[int] = []
+    chosen = torch.empty(0, dtype=torch.int64, device=errors.device)
     factor = target.new_zeros(count, count)  # Cholesky factor of the products of the chosen with each other
     for _ in range(count):
-        left[chosen] = -torch.inf
-        best = int(left.argmax())
-        if not left[best] > nothing:
-            break
-        chosen.append(best)
-        e, x = errors64[chosen], inputs64[chosen]
-        k = len(chosen) - 1
+        left.index_fill_(0, chosen, -torch.inf)
+        best = left.argmax(0, keepdim=True)
+        longer = torch.cat([chosen, best])
+        e, x = errors64[longer], inputs64[longer]
+        k = len(chosen)
         row = (e @ e[-1]) * (x @ x[-1])
         factor[k, :k] = torch.linalg.solve_triangular(factor[:k, :k], row[:k, None], upper=False)[:, 0]
         factor[k, k] = (row[k] + ridge - factor[k, :k].square().sum()).sqrt()
-        while True:
-            k = len(chosen)
-            weights = torch.cholesky_solve(products[chosen, None].double(), factor[:k, :k])[:, 0]
+        solved = solution(longer, products, factor)
+        matches, negative = torch.cat([left[best] > nothing, ~(solved.min(0, keepdim=True).values >= 0)]).tolist()
+        if not matches:
+            break
+        chosen, weights = longer, solved
+        while negative:
             worst = int(weights.argmin())
-            if weights[worst] >= 0:
-                break
-            del chosen[worst]
+            chosen = torch.cat([chosen[:worst], chosen[worst + 1 :]])
             e, x = errors64[chosen], inputs64[chosen]
-            gram = (e @ e.T) * (x @ x.T) + ridge * torch.eye(k - 1, dtype=e.dtype, device=e.device)
-            factor[: k - 1, : k - 1] = factored(gram)
+            k = len(chosen)
+            gram = (e @ e.T) * (x @ x.T) + ridge * torch.eye(k, dtype=e.dtype, device=e.device)
+            factor[:k, :k] = factored(gram)
+            weights = solution(chosen, products, factor)
+            negative = not weights.min() >= 0
         left = with_all(target - (e * weights[:, None]).T @ x)
-    return torch.tensor(chosen, dtype=torch.int64, device=errors.device), weights.float()
+    return chosen, weights.float()
+
+
+def solution(chosen: Tensor, products: Tensor, factor: Tensor) -> Tensor:
+    """The weights [k] of the chosen."""
+    k = len(chosen)
+    return torch.cholesky_solve(products[chosen, None].double(), factor[:k, :k])[:, 0]
 
 
 def factored(gram: Tensor) -> Tensor:

@@ -55,8 +55,9 @@ class InfoBatch:
         weight = torch.ones(len(order), device=order.device)
         if self.context.progress() < self.delta:
             losses = self.latest.losses
+            seen = losses.isfinite()
             # in float64 the mean of equal losses equals them exactly, so that none is below it
-            easy = losses < losses[losses.isfinite()].double().mean()
+            easy = losses < losses.double().where(seen, 0).sum() / seen.sum()
             chance = torch.rand(len(order), generator=self.context.random.device, device=order.device)
             # waits for the device, once per epoch: the number kept decides when the next epoch begins
             order = order[(~easy | (chance >= self.ratio))[order]]

@@ -86,7 +86,8 @@ class OrderedSGD:
             for index in self.context.permutation().tensor_split(-(-images // size)):
                 part = self.context.view(index)
                 self.count(part, self.context.look(part, training=True)[1])
-        reached = sum(float(self.right) / images >= threshold for threshold in self.thresholds)
+        accuracy = float(self.right) / images
+        reached = sum(accuracy >= threshold for threshold in self.thresholds)
         self.q = min(self.q, max(1, size >> reached))
         self.right.zero_()
 

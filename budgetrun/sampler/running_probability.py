@@ -62,9 +62,10 @@ class RunningProbability:
         return s / s.sum()
 
     def plan(self) -> Tensor:
-        random = self.context.random.device
-        drawn = torch.multinomial(self.probabilities(), self.count, replacement=False, generator=random)
-        # multinomial returns likely examples first; the epoch visits them in random order
+        random, p = self.context.random.device, self.probabilities()
+        # what torch.multinomial draws without replacement, bit for bit; on a GPU, it also waits for two checks of p
+        drawn = (p / torch.empty_like(p).exponential_(generator=random)).topk(self.count).indices
+        # likely examples come first; the epoch visits them in random order
         return drawn[torch.randperm(self.count, generator=random, device=drawn.device)]
 
     def draw(self) -> Batch:

@@ -78,7 +78,7 @@ class Diagnostics:
         weights = [weight for _, _, weight in self.waiting if weight is not None]
         if weights:
             padded = torch.nn.utils.rnn.pad_sequence(weights, batch_first=True)
-            lengths = padded.new_tensor([len(weight) for weight in weights])
+            lengths = torch.tensor([len(weight) for weight in weights]).to(padded, non_blocking=True)
             # all weights 0: an effective batch of 0
             self.effective += (padded.sum(1).square() / padded.square().sum(1).clamp(min=1e-30) / lengths).sum()
             self.weighted += len(weights)

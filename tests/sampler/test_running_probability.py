@@ -149,6 +149,20 @@ def test_hard_examples_are_drawn_more_by_p_sgd_and_undecided_ones_by_c_sgd(conte
     assert max(easy, hard) < 0.4 * undecided
 
 
+@pytest.mark.parametrize(("n", "fraction"), [(7, 0.2), (500, 0.3), (50_000, 0.1)])
+def test_a_draw_is_what_torch_multinomial_draws(context_for: Callable[..., Context], n: int, fraction: float) -> None:
+    """Bit for bit, so that runs of versions that called it are the same."""
+    sampler = RunningProbability(score="probability", credit="sources")
+    sampler.start(context_for(n, 2, fraction=fraction))
+    sampler.total = torch.rand(n, generator=torch.Generator().manual_seed(3))
+    sampler.visits = torch.ones(n)
+    random = torch.Generator()
+    random.set_state(sampler.context.random.device.get_state())
+    drawn = torch.multinomial(sampler.probabilities(), sampler.count, replacement=False, generator=random)
+    expected = drawn[torch.randperm(sampler.count, generator=random)]
+    assert torch.equal(sampler.plan(), expected)
+
+
 def test_at_the_whole_budget_p_sgd_draws_everything_once_an_epoch(context_for: Callable[..., Context]) -> None:
     sampler = RunningProbability(score="probability", credit="sources")
     sampler.start(context_for(24, 6))
