@@ -463,7 +463,7 @@ class Sampler(Protocol):
 
     The loop calls `start` once, then for every update `draw`, the forward pass, `observe`, the backward pass.
     A parameter of the method is a dataclass field; everything it learns goes through `state_dict`. Optional: Dropping,
-    TakesLong, ReadsFile, ReadsBase, Selects, KeepsFiles.
+    ChangesSize, TakesLong, ReadsFile, ReadsBase, Selects, KeepsFiles.
     """
 
     def start(self, context: Context) -> None: ...
@@ -613,6 +613,15 @@ class ByFeatures(Protocol):
     """A part that compares examples by their features in a file; None: by those of the run, the last layer's input."""
 
     features: str | None
+
+
+@runtime_checkable
+class ChangesSize(Protocol):
+    """A sampler whose batches are not all of the usual size."""
+
+    def sizes(self, batch_size: int) -> set[int]:
+        """All that there may be; with compile=true, the model is compiled for them before the clock starts."""
+        ...
 
 
 @runtime_checkable

@@ -22,12 +22,14 @@ from budgetrun.config import Experiment
 from budgetrun.contracts import (
     Additive,
     Batch,
+    ChangesSize,
     Context,
     Data,
     Model,
     OfKind,
     OfPart,
     Random,
+    Sampler,
     Scorer,
     Selects,
     Stateful,
@@ -110,7 +112,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     # ---- network and budget
     network = Network(experiment.model, experiment, data, device)
     if settings.compile:
-        network.compile(data.images[: settings.batch_size])
+        network.compile(data.images, sizes_of(sampler, settings.batch_size))
     budget = budget_of(experiment, data, network)
     if settings.init_from is not None:
         scorefile.count(budget.before, begin_with(settings.init_from, network.net))
@@ -178,7 +180,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     # ---- the loop
     slow = those_that_may_take_long(sampler, scorer)
     longest = math.inf  # seconds of a draw in this process; unknown before the first
-    with heard(STOPPING, interruption), shown(budget) as progress:
+    with heard(STOPPING, interruption), network.as_compiled(), shown(budget) as progress:
         budget.start()
         try:
             while True:
@@ -331,6 +333,11 @@ def those_that_may_take_long(*methods: object) -> list[TakesLong]:
     return [method for method in methods if isinstance(method, TakesLong)]
 
 
+def sizes_of(sampler: Sampler, usual: int) -> set[int]:
+    """The sizes of the batches that are trained on or looked at."""
+    return {usual, *(sampler.sizes(usual) if isinstance(sampler, ChangesSize) else ())}
+
+
 def evaluations(network: Network, data: Data) -> dict[str, float]:
     """Accuracy and loss on the test set, and on the held-out part if there is one. Changes nothing."""
     values: dict[str, float] = {}
@@ -385,7 +392,8 @@ def write_scores(
     commit: str | None,
 ) -> None:
     """Write the scorer's file, with what its scores are about, and the recall of each example's class if known."""
-    columns, labels = scorer.scores(), data.labels
+    with network.as_compiled():
+        columns, labels = scorer.scores(), data.labels
     if data.val_images is not None and data.val_labels is not None:
         if isinstance(scorer, OfPart) and scorer.of == "validation":
             labels = data.val_labels

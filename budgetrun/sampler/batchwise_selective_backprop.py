@@ -43,6 +43,9 @@ class BatchwiseSelectiveBackprop:
         if self.looks not in ("eval", "train"):
             raise ValueError(f"looks={self.looks} is not one of eval, train")
 
+    def sizes(self, batch_size: int) -> set[int]:
+        return {batch_size, int(self.keep * batch_size)}
+
     def start(self, context: Context) -> None:
         size = context.batch_size
         self.context, self.stream = context, context.stream(context.permutation)

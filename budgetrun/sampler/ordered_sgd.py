@@ -46,6 +46,10 @@ class OrderedSGD:
         if self.accuracy not in ("running", "pass"):
             raise ValueError(f"accuracy={self.accuracy} is not one of running, pass")
 
+    def sizes(self, batch_size: int) -> set[int]:
+        smaller = range(len(self.thresholds) + 1) if self.backward == "rows" else range(1)
+        return {max(1, batch_size >> reached) for reached in smaller}
+
     def start(self, context: Context) -> None:
         self.context, self.stream = context, context.stream(context.permutation)
         self.epoch = max(1, context.epoch)

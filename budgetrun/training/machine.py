@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import os
 import platform
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from budgetrun.errors import UserError
 
@@ -66,23 +64,6 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     if precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return precision == "bf16"
-
-
-def compile_now(model: Any, once: Callable[[], Tensor], device: torch.device) -> None:
-    """Compile the model for training and for looking, and leave its weights, buffers and random state as they were."""
-    began = time.perf_counter()
-    state, random = copy.deepcopy(model.state_dict()), GlobalRandom(device)
-    before = random.state_dict()
-    once().sum().backward()
-    with torch.no_grad():  # looks, in both modes
-        once()
-        model.eval()
-        once()
-        model.train()
-    model.zero_grad()
-    model.load_state_dict(state)
-    random.load_state_dict(before)
-    log.info("compiled in %.1f s, outside the budget", time.perf_counter() - began)
 
 
 def seconds_of(work: Callable[[], None], device: torch.device) -> float:

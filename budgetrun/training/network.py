@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable
+import logging
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from budgetrun.training.data import Normalize, trained_shape
 from budgetrun.training.record import Diverged
 from budgetrun.training.views import Views
 
+log = logging.getLogger("budgetrun")
 Observe = Callable[[Batch, Tensor, Tensor], None]
 
 
@@ -99,24 +102,50 @@ class Network:
                 f"the weights became infinite or not a number by update {updates} (learning rate {self.lr:.3g})"
             )
 
-    def compile(self, images: Tensor) -> None:
-        """Compile the model for batches like this one [B, C, H, W], before any update."""
-        self.model = torch.compile(self.net)
-        machine.compile_now(self.model, lambda: self.forward(images, self.model), self.device)
+    def compile(self, images: Tensor, sizes: set[int]) -> None:
+        """Compile the model for batches of these sizes, before any update. images: at least the largest batch."""
+        began = time.perf_counter()
+        torch.compiler.reset()  # what earlier runs in this process compiled would count against torch's limit
+        self.model = torch.compile(self.net, dynamic=False)
+        with self.unchanged():
+            for size in sorted(sizes, reverse=True):
+                self.forward(images[:size], self.model).sum().backward()
+            with torch.no_grad():  # looks, in both modes
+                for training in (False, True):
+                    self.model.train(training)
+                    self.forward(images[: max(sizes)], self.model)
+        log.info("compiled in %.1f s, outside the budget", time.perf_counter() - began)
+
+    @contextlib.contextmanager
+    def as_compiled(self) -> Iterator[None]:
+        """Nothing is compiled in this block: batches of other sizes run uncompiled.
+
+        Compiling for one takes 2 to 30 s on two cores, which would count as seconds of training.
+        """
+        with contextlib.nullcontext() if self.model is self.net else torch.compiler.set_stance("eager_on_recompile"):
+            yield
+
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """After this block, weights, buffers, the optimizer and torch's global random state are as they were."""
+        state, random = copy.deepcopy(self.state_dict()), machine.GlobalRandom(self.device)
+        before = random.state_dict()
+        yield
+        self.net.zero_grad()
+        self.load_state_dict(state)
+        random.load_state_dict(before)
 
     def seconds_per_update(self, experiment: Experiment, data: Data) -> float:
-        """How long a uniform update takes here: measured on a copy, with its own random numbers."""
+        """How long a uniform update takes here, compiled if the run is; with random numbers of its own."""
         settings = experiment.settings
         random = Random.seeded(settings.seed, "calibration", self.device)
-        twin = copy.copy(self)
-        twin.net = twin.model = copy.deepcopy(self.net)
-        twin.optimizer = experiment.optimizer.build(twin.net.parameters(), settings.lr, settings.weight_decay)
         view, n = Views(data, experiment.aug, random), len(data.labels)
 
         def update() -> None:
-            twin.update(view(torch.randint(n, (settings.batch_size,), generator=random.device, device=self.device)))
+            self.update(view(torch.randint(n, (settings.batch_size,), generator=random.device, device=self.device)))
 
-        return machine.seconds_of(update, self.device)
+        with self.unchanged():
+            return machine.seconds_of(update, self.device)
 
     def state_dict(self) -> dict[str, Any]:
         return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}

@@ -1,0 +1,73 @@
+"""compile=true: every size of a batch is compiled before the clock starts, and nothing is compiled afterwards."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cli import before_update, checked
+from torch import nn
+
+from budgetrun.train import run
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The batch size of each graph that is compiled, in order; its operations then run as they are."""
+    sizes: list[int] = []
+
+    def backend(graph: nn.Module, inputs: list[Any]) -> Any:
+        # among the inputs are the kernels of convolutions, which are fewer than the images
+        sizes.append(max(len(one) for one in inputs if isinstance(one, torch.Tensor) and one.dim() == 4))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("line", "sizes"),
+    [
+        ("sampler=osgd sampler.backward=rows sampler.thresholds=[0.0001,0.0002]", [64, 32, 16, 64, 64]),
+        ("sampler=sb_batchwise sampler.begin=0 sampler.keep=0.3", [64, 19, 64, 64]),
+        # the last candidates of an epoch, and the rest of all examples, are looked at uncompiled
+        ("sampler=sb sampler.prime=0 sampler.stale=2 scores=el2n", [64, 64, 64]),
+    ],
+    ids=["osgd", "sb_batchwise", "sb"],
+)
+def test_all_sizes_are_compiled_beforehand_and_others_run_as_they_are(
+    line: str, sizes: list[int], compiled: list[int], tmp_path: Path
+) -> None:
+    line += " model.width=2 epochs=2 evaluations=2"
+
+    def loss(how: str) -> float:
+        return run(checked(*line.split(), f"compile={how}", f"output_dir={tmp_path / how}"))["test_loss"]
+
+    seen: list[list[int]] = []
+    with before_update(1, line.split()[0].split("=")[1], lambda: seen.append(list(compiled))):
+        assert loss("true") == pytest.approx(loss("false"))
+    assert seen[0] == compiled == sizes
+
+
+def test_the_seconds_of_a_full_run_are_those_of_the_compiled_model_and_measuring_them_changes_nothing(
+    compiled: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from budgetrun.training import machine
+
+    models = []
+
+    def measured(work: Any, device: Any) -> float:
+        work()
+        models.append(compiled[-1])
+        return 1e-9  # so that every budget of seconds is spent by one update
+
+    monkeypatch.setattr(machine, "seconds_of", measured)
+    line = "model.width=2 epochs=1 evaluations=1 compile=true optimizer=adamw"
+    once = run(checked(*line.split(), "budget=0.04", f"output_dir={tmp_path / 'a'}"))
+    other = run(checked(*line.split(), "budget=0.04", "budget_unit=seconds", f"output_dir={tmp_path / 'b'}"))
+    assert once["updates"] == other["updates"] == 1
+    assert once["test_loss"] == other["test_loss"]
+    assert models == [64]
