@@ -39,6 +39,7 @@ from budgetrun.launch.grid import jobs_of
 from budgetrun.launch.preflight import Preflight
 from budgetrun.launch.preview import preview
 from budgetrun.launch.slurm import SlurmLauncher
+from budgetrun.training.machine import count_gpus, find_device
 from budgetrun.training.progress import duration
 
 LOCAL = (".BasicLauncher", ".JoblibLauncher")  # the launchers that run jobs on this machine
@@ -153,7 +154,7 @@ def check_asked(whole: DictConfig) -> None:
             f"hydra.sweeper.max_batch_size={size} allows no jobs at all; set it to 1 or more, or null for all"
         )
     if whole.hydra.launcher.get("n_jobs") == 0:
-        raise UserError("hydra.launcher.n_jobs=0 allows no workers at all; set how many, or -1 for one per core")
+        raise UserError("hydra.launcher.n_jobs=0 allows no workers at all; set how many, or -1 for one per core or GPU")
 
 
 def slurm_launcher(whole: DictConfig) -> SlurmLauncher | None:
@@ -262,6 +263,16 @@ def expected(finished: list[Job], wanted: list[Job], preflight: Preflight | None
     return f"; {len(wanted)} to run, about {duration(seconds)} of updates here, looks and evaluations not counted"
 
 
+def processes(asked: int, jobs: list[Job]) -> int:
+    """How many processes joblib starts; -1, its default, is one per GPU if the runs are on GPUs, else one per core."""
+    from joblib import effective_n_jobs
+
+    devices = {job.experiment.settings.device for job in jobs}
+    if asked == -1 and any(find_device(device).type == "cuda" for device in devices):
+        return count_gpus()
+    return int(effective_n_jobs(asked))
+
+
 def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: TaskFunction, batch_size: int) -> Errors:
     """Run the jobs with Hydra's launcher, and return the errors of those that did not finish, by folder.
 
@@ -273,14 +284,14 @@ def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: Ta
 
     def launch(batch: list[Job], number: int) -> Sequence[JobReturn]:
         if asked is not None:
-            from joblib import effective_n_jobs, register_parallel_backend
+            from joblib import register_parallel_backend
 
             from budgetrun.launch.loky import Workers
 
             register_parallel_backend("loky", Workers)  # the name that Hydra's launcher asks for
             with open_dict(whole):
                 # with one worker, joblib would run the jobs in this process, and a run that is killed would end it too
-                whole.hydra.launcher.n_jobs = min(effective_n_jobs(asked), max(2, len(batch)))
+                whole.hydra.launcher.n_jobs = min(processes(asked, batch), max(2, len(batch)))
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=whole)
         return launcher.launch([job.overrides for job in batch], initial_job_idx=number)
 

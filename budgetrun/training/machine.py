@@ -19,9 +19,13 @@ from budgetrun.errors import UserError
 log = logging.getLogger("budgetrun")
 
 
+def count_gpus() -> int:
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def find_device(name: str) -> torch.device:
     """The device that `name` means here; raises UserError if there is no such device."""
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = count_gpus()
     if name == "auto":
         return torch.device("cuda", 0) if there else torch.device("cpu")
     device = torch.device(name)
@@ -33,7 +37,7 @@ def find_device(name: str) -> torch.device:
 
 def own_gpu(worker: int | None) -> str | None:
     """The GPU for a parallel launcher's worker, counted from 1, if there are several: they are assigned in turn."""
-    there = torch.cuda.device_count() if worker is not None and torch.cuda.is_available() else 0
+    there = count_gpus() if worker is not None else 0
     return f"cuda:{(worker - 1) % there}" if worker is not None and there > 1 else None
 
 

@@ -31,7 +31,7 @@ from budgetrun.errors import UserError
 from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, WAITING, RunFolder
 from budgetrun.launch.compose import Composed, choices_of, task_part
 from budgetrun.launch.grid import jobs_of
-from budgetrun.launch.sweep import checked
+from budgetrun.launch.sweep import Job, checked, processes
 
 SHORT = "epochs=0.2"  # 4 updates
 
@@ -638,6 +638,21 @@ def test_workers_take_turns_on_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None
     assert [own_gpu(worker) for worker in (None, 1, 2, 3, 4)] == [None, "cuda:0", "cuda:1", "cuda:2", "cuda:0"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert own_gpu(2) is None
+
+
+def test_by_default_joblib_starts_one_process_per_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cli import checked
+
+    def at_once(asked: int, *devices: str) -> int:
+        return processes(asked, [Job([], checked(f"device={device}")) for device in devices])
+
+    cores = at_once(-1, "cpu", "cpu")
+    assert at_once(-1, "auto") == (torch.cuda.device_count() or cores)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert at_once(-1, "auto") == at_once(-1, "cpu", "cuda:1") == 3
+    assert at_once(-1, "cpu") == cores
+    assert at_once(6, "auto") == 6  # two per GPU
 
 
 def test_a_folder_that_cannot_be_written_gives_one_sentence_and_nothing_runs(tmp_path: Path) -> None:
