@@ -41,6 +41,7 @@ class Case:
     block: int
     rounds: int
     smoke_block: int
+    on_gpu: bool = False  # alone
 
 
 RANDOM = ["dataset=cifar10", "dataset._target_=benchmarks.images.RandomImages"]
@@ -48,6 +49,7 @@ CASES = [
     Case("cnn, digits, batch 64", ["dataset=digits"], 50, 40, 10),
     Case("cnn, Fashion-MNIST, batch 128", ["dataset=fashion_mnist"], 20, 30, 4),
     Case("resnet18, 3x32x32, batch 128", [*RANDOM, "+dataset.n=4096"], 1, 10, 1),
+    Case("resnet18, compiled", [*RANDOM, "+dataset.n=4096", "compile=true"], 20, 20, 1, on_gpu=True),
 ]
 FASHION = ["dataset=fashion_mnist", "budget=0.3"]
 SAMPLERS = {
@@ -118,6 +120,7 @@ def compare() -> None:
     device = machine.find_device(loops.composed(place).settings.device)
     about = machine.describe(device)
     versions = about["versions"]
+    cases = [case for case in cases if device.type == "cuda" or not case.on_gpu]
     print(
         f"{datetime.date.today()}, {about['device']}, {processor()}, {os.cpu_count()} cores, "
         f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, Python {versions['python']}, "

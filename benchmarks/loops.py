@@ -155,13 +155,19 @@ def limit(overrides: list[str], data: Data) -> Lane:
         # a small learning rate: at a loss of zero the gradients would become denormal numbers, which are slow
         optimizer = made.optimizer.build(net.parameters(), lr=1e-4, weight_decay=made.settings.weight_decay)
         bf16 = machine.uses_bf16(made.settings.precision, device)
-        while True:
-            tick()
+        model = torch.compile(net, dynamic=False) if made.settings.compile else net
+
+        def update() -> None:
             optimizer.zero_grad()
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                logits = net(images)
+                logits = model(images)
             F.cross_entropy(logits.float(), labels).backward()
             optimizer.step()
+
+        update()  # compiles, which must be before our loop begins: it allows no compiling
+        while True:
+            tick()
+            update()
 
     return Lane(run)
 

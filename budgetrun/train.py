@@ -77,6 +77,8 @@ def run(experiment: Experiment) -> dict[str, Any]:
             raise error
         finally:
             folder.close()
+            if settings.compile:
+                torch.compiler.reset()  # else the runs of a process together soon reach torch's limit of 8 compilations
 
     say(result, folder.result_path)
     return result

@@ -105,7 +105,6 @@ class Network:
     def compile(self, images: Tensor, sizes: set[int]) -> None:
         """Compile the model for batches of these sizes, before any update. images: at least the largest batch."""
         began = time.perf_counter()
-        torch.compiler.reset()  # what earlier runs in this process compiled would count against torch's limit
         self.model = torch.compile(self.net, dynamic=False)
         with self.unchanged():
             for size in sorted(sizes, reverse=True):
