@@ -214,9 +214,10 @@ class Batch:
             raise UserError("aug mixes images more than once, and mixtures cannot be mixed again; choose one")
         rows = torch.stack(partners, dim=1)
         weight = None if self.weight is None else (self.weight[rows] * share).sum(1)
-        return replace(
-            self, images=images, index=self.index[rows, 0], label=self.label[rows, 0], share=share, weight=weight
+        index, label = (
+            column[:, 0].index_select(0, rows.flatten()).view_as(rows) for column in (self.index, self.label)
         )
+        return replace(self, images=images, index=index, label=label, share=share, weight=weight)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The arguments for Batch(**...), cloned: a slice would carry the whole tensor's memory into a file."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from budgetrun.contracts import Batch, Random
 
@@ -45,19 +46,27 @@ class CutMix:
         # half sides are whole pixels, as in the published code
         down, across = (side * height).astype(np.int64) // 2, (side * width).astype(np.int64) // 2
         y, x = random.host.integers(height, size=draws), random.host.integers(width, size=draws)
-        edges = np.stack(
-            [
-                (y - down).clip(0, height),
-                (y + down).clip(0, height),
-                (x - across).clip(0, width),
-                (x + across).clip(0, width),
-            ]
-        )
-        y0, y1, x0, x1 = torch.from_numpy(edges).to(device, non_blocking=True)[:, :, None]
-        rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
-        inside = ((rows >= y0) & (rows < y1))[:, None, :, None] & ((columns >= x0) & (columns < x1))[:, None, None, :]
+        edges = np.stack([y - down, y + down, x - across, x + across])
+        edges[:2], edges[2:] = edges[:2].clip(0, height), edges[2:].clip(0, width)
         partner = torch.randperm(count, generator=random.device, device=device)
-        images = torch.where(inside, batch.images[partner], batch.images)
-        second = ((y1 - y0) * (x1 - x0)).float() / (height * width)
-        share = torch.cat([1 - second, second], dim=1).expand(count, 2)
+        place = pasted if self.draw == "batch" else by_pixel
+        images = place(batch.images, partner, edges)
+        second = ((edges[1] - edges[0]) * (edges[3] - edges[2])).astype(np.float32) / (height * width)
+        share = torch.from_numpy(np.stack([1 - second, second], axis=1)).to(device, non_blocking=True).expand(count, 2)
         return batch.mixed(images, [torch.arange(count, device=device), partner], share)
+
+
+def pasted(images: Tensor, partner: Tensor, edges: np.ndarray[Any, Any]) -> Tensor:
+    """Images [B, C, H, W] with the box of their partner; edges: [4, 1], of the one box."""
+    y0, y1, x0, x1 = edges[:, 0].tolist()
+    mixed = images.clone()
+    mixed[:, :, y0:y1, x0:x1] = images[:, :, y0:y1, x0:x1].index_select(0, partner)
+    return mixed
+
+
+def by_pixel(images: Tensor, partner: Tensor, edges: np.ndarray[Any, Any]) -> Tensor:
+    """The same with a box for each; edges: [4, B]."""
+    y0, y1, x0, x1 = torch.from_numpy(edges).to(images.device, non_blocking=True)[:, :, None]
+    rows, columns = (torch.arange(side, device=images.device) for side in images.shape[2:])
+    inside = ((rows >= y0) & (rows < y1))[:, None, :, None] & ((columns >= x0) & (columns < x1))[:, None, None, :]
+    return torch.where(inside, images[partner], images)
