@@ -173,7 +173,7 @@ class Pretended(TorchDispatchMode):
         if len({one.place for one in there}) > 1:
             raise RuntimeError(f"{name}: tensors of {' and '.join(sorted({str(one.place) for one in there}))}")
         away = [one for one in tensors if not isinstance(one, OnDevice)]
-        numbers = torch.Tag.pointwise in func.tags or name in INDEXING or name.startswith("_foreach")
+        numbers = torch.Tag.pointwise in func.tags or name.startswith("_foreach")
         if name not in INDEXING and any(one.dim() or not numbers for one in away):
             raise RuntimeError(
                 f"{name}: tensors on the CPU, {[list(one.shape) for one in away]}, with one on the device"

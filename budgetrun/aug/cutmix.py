@@ -46,8 +46,8 @@ class CutMix:
         # half sides are whole pixels, as in the published code
         down, across = (side * height).astype(np.int64) // 2, (side * width).astype(np.int64) // 2
         y, x = random.host.integers(height, size=draws), random.host.integers(width, size=draws)
-        edges = np.stack([y - down, y + down, x - across, x + across])
-        edges[:2], edges[2:] = edges[:2].clip(0, height), edges[2:].clip(0, width)
+        sides = [[height], [height], [width], [width]]
+        edges = np.stack([y - down, y + down, x - across, x + across]).clip(0, sides)
         partner = torch.randperm(count, generator=random.device, device=device)
         place = pasted if self.draw == "batch" else by_pixel
         images = place(batch.images, partner, edges)

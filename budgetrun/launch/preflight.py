@@ -59,6 +59,7 @@ class Preflight:
         self.models: set[str] = set()
         self.weights: set[str] = set()
         self.features: set[str] = set()
+        self.embedding: set[str] = set()  # models that have features
         self.flops: dict[str, tuple[int, int]] = {}  # per model, of a forward pass and of an update
         self.noises: set[str] = set()
         self.times: dict[str, float] = {}
@@ -134,7 +135,9 @@ class Preflight:
             raise NeedsAModel
 
         def needs_features() -> None:
-            check_features(outline(experiment.model, data), trained_shape(data, settings))
+            if (key := self.on_images(experiment.model, experiment)) not in self.embedding:
+                check_features(outline(experiment.model, data), trained_shape(data, settings))
+                self.embedding.add(key)
 
         without = dict.fromkeys(("look", "embed", "gradient_norms", "logit_gradients"), needs_a_model)
         view = Views(trained, experiment.aug, random)
@@ -170,6 +173,10 @@ class Preflight:
         settings = experiment.settings
         return json.dumps([experiment.resolved["dataset"], settings.validation, settings.data_dir])
 
+    def on_images(self, model: Model, experiment: Experiment) -> str:
+        """Names the model on the images that the experiment trains on."""
+        return json.dumps([self.source(experiment), experiment.settings.image_size, repr(model)])
+
     def data_of(self, experiment: Experiment) -> Data:
         if self.data is None or self.data[0] != self.source(experiment):
             self.data = self.source(experiment), load(experiment)
@@ -183,8 +190,7 @@ class Preflight:
     def flops_of(self, model: Model, experiment: Experiment) -> tuple[int, int]:
         """The FLOPs per image of a forward pass and of an update; raises UserError if images do not fit the model."""
         data = self.data_of(experiment)
-        key = json.dumps([self.source(experiment), experiment.settings.image_size, repr(model)])
-        if key not in self.flops:
+        if (key := self.on_images(model, experiment)) not in self.flops:
             self.flops[key] = model_flops(outline(model, data), trained_shape(data, experiment.settings))
         return self.flops[key]
 
