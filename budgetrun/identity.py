@@ -26,6 +26,7 @@ ELSEWHERE = ("device", "data_dir", "output_dir", "checkpoint_every", "force", "r
 # the values that do what was done before the setting, or the group, existed
 NEUTRAL = {"image_size": None, "train_on": "training", "init_from": None, "save_features": False}
 FILES = ("init_from",)  # settings that name files
+PATHS = ("file", "base", "features", *FILES)  # and the values of components that do
 NEUTRAL_OPTIONS = {"select": "top", "noise": "none", "scores": "none"}
 RUN = re.compile(r".+-s\d+-[0-9a-f]{8}")  # the name of a run's folder, which is the run's id
 
@@ -139,7 +140,7 @@ def counted(kind: Any, key: str, value: Any) -> Any:
 
 def files_of(key: str, value: str) -> list[str]:
     """The paths that a value may name; some hold patterns, or several paths separated by commas."""
-    return paths(value) if key in ("file", "base", "features", *FILES) else [value]
+    return paths(value) if key in PATHS else [value]
 
 
 def paths(pattern: str) -> list[str]:

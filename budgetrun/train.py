@@ -46,6 +46,7 @@ from budgetrun.training.checkpoint import Checkpoint, Unloadable, begin_with
 from budgetrun.training.checks import check_parts, check_views, outline
 from budgetrun.training.data import context_of, digest, prepare, trained_shape
 from budgetrun.training.diagnostics import Diagnostics
+from budgetrun.training.earlier import Earlier
 from budgetrun.training.looks import Looks, SecondNetwork, check_features
 from budgetrun.training.network import Network
 from budgetrun.training.progress import shown
@@ -120,7 +121,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         scorefile.count(budget.before, begin_with(settings.init_from, network.net))
 
     # ---- the method: what it is given, and what it is told of each update
-    context = context_in(experiment, folder, data, fingerprint, random, view, network, budget)
+    earlier = Earlier(fingerprint, data, budget)
+    context = context_in(experiment, folder, data, earlier, random, view, network, budget)
     if settings.save_features:
         context.needs_features()
     diagnostics = Diagnostics(data, budget, view, sampler)
@@ -226,7 +228,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         write_scores(experiment, scorer, folder, data, fingerprint, budget, network, checkpoint.source)
     if settings.save_features:
         write_features(experiment, context, folder, fingerprint, budget, checkpoint.source)
-    result = result_of(experiment, data, fingerprint, record, budget, network, checkpoint)
+    result = result_of(experiment, data, fingerprint, record, budget, earlier, network, checkpoint)
     folder.finish(result)
     return result
 
@@ -249,6 +251,7 @@ def result_of(
     fingerprint: str,
     record: Record,
     budget: Budget,
+    earlier: Earlier,
     network: Network,
     checkpoint: Checkpoint,
 ) -> dict[str, Any]:
@@ -261,6 +264,7 @@ def result_of(
         "config": experiment.resolved,
         **last,
         "flops_before": budget.flops_before,
+        "scored_by": ",".join(earlier.scored_by) or None,
         "seconds_total": checkpoint.seconds(),
         "n_parameters": sum(p.numel() for p in network.net.parameters()),
         "n_training": len(data.labels),
@@ -277,7 +281,7 @@ def context_in(
     experiment: Experiment,
     folder: RunFolder,
     data: Data,
-    fingerprint: str,
+    earlier: Earlier,
     random: Random,
     view: Views,
     network: Network,
@@ -286,24 +290,6 @@ def context_in(
     """What a method is given in a run; all access to the network charges the budget."""
     part = experiment.settings.batch_size
     looks = Looks(network, budget, part)
-
-    def this_run() -> dict[str, str]:
-        return {"dataset_fingerprint": fingerprint, "labels_fingerprint": digest(data.labels)}
-
-    def read_scores(file: str, acquisition: str | None = None) -> dict[str, Tensor]:
-        columns, runs = scorefile.read(file, "sampler.file", this_run(), len(data.labels), acquisition)
-        scorefile.count(budget.before, runs)
-        return {name: column.to(network.device) for name, column in columns.items()}
-
-    def read_kept(file: str) -> Tensor:
-        index, runs = scorefile.read_kept(file, "sampler.base", this_run(), len(data.labels))
-        scorefile.count(budget.before, runs)
-        return index.to(network.device)
-
-    def read_features(file: str) -> Tensor:
-        found, runs = features.read(file, this_run(), len(data.labels))
-        scorefile.count(budget.before, runs)
-        return found.to(network.device)
 
     def second(kind: Model) -> SecondNetwork:
         return SecondNetwork(Network(kind, experiment, data, network.device), network, budget, part)
@@ -314,9 +300,9 @@ def context_in(
         random,
         view,
         experiment.select,
-        read_scores,
-        read_kept,
-        read_features,
+        earlier.scores,
+        earlier.kept,
+        earlier.features,
         folder.state_path,
         needs_features=lambda: check_features(
             outline(experiment.model, data), trained_shape(data, experiment.settings)

@@ -525,6 +525,30 @@ def test_a_setting_that_one_of_the_runs_does_not_have_is_reported(tmp_path: Path
     assert "average over aug.flip (, true)" in aggregate(tmp_path).err
 
 
+def test_files_of_each_seed_make_one_row_by_the_method_that_made_them(tmp_path: Path) -> None:
+    for method, seed in itertools.product(("el2n", "random"), (0, 1)):
+        file = f"files/{method}/*-s{seed}-*/scores.csv"
+        write(tmp_path, sampler="subset", seed=seed, scored_by=method, **{"sampler.file": file})
+    write(tmp_path, seed=0)
+    write(tmp_path, seed=1)
+    done = aggregate(tmp_path, "--rows", "sampler.scored_by", "--baseline", "sampler=uniform")
+    assert done.err == ""
+    assert "| el2n              | 50.00 ± 0.00 |" in done.out
+    assert "| random            | 50.00 ± 0.00 |" in done.out
+    assert done.out.count("| +0.00      | —            | 2 |") == 2, "each has its partners"
+    of_subsets = "sampler=subset,sampler.scored_by=random"
+    done_so = aggregate(tmp_path, "--rows", "sampler.scored_by", "--baseline", of_subsets)
+    assert "| el2n              | 0.3    | +0.00 " in done_so.out
+    published = tmp_path / "runs.csv"
+    published.write_text(aggregate(tmp_path, "--format", "runs").out)
+    again = aggregate(published, "--rows", "sampler.scored_by", "--baseline", "sampler=uniform")
+    assert again.out == done.out
+    # but two files for one seed are two things
+    write(tmp_path, sampler="subset", seed=0, scored_by="el2n", **{"sampler.file": "files/later/*-s0-*/scores.csv"})
+    done = aggregate(tmp_path, "--rows", "sampler.scored_by")
+    assert "average over sampler.file (files/el2n/*-s*-*/scores.csv, files/later/*-s*-*/scores.csv)" in done.err
+
+
 def test_an_option_that_is_averaged_over_is_reported_without_all_its_values(tmp_path: Path) -> None:
     write(tmp_path, sampler="is", **{"sampler.pool": 3, "sampler._target_": "a.IS"})
     write(tmp_path, sampler="sb", **{"sampler.beta": 1, "sampler._target_": "a.SB"})

@@ -371,9 +371,9 @@ def test_the_files_of_several_runs_are_one_ensemble_of_all_their_members_in_any_
     ]
     for name, expected in slowly(p, label).items():
         for order in (files, files[::-1]):
-            columns, _ = scorefile.read(",".join(order), "sampler.file", RUN, 12, name)
+            columns, *_ = scorefile.read(",".join(order), "sampler.file", RUN, 12, name)
             np.testing.assert_allclose(columns["score"], expected, atol=1e-6)
-    columns, _ = scorefile.read(",".join(files), "sampler.file", RUN, 12)
+    columns, *_ = scorefile.read(",".join(files), "sampler.file", RUN, 12)
     np.testing.assert_allclose(columns["score"], slowly(p, label)["entropy"], atol=1e-6)
 
 
@@ -384,7 +384,7 @@ def test_the_files_of_an_ensemble_keep_the_mean_recall_of_the_classes(tmp_path: 
         path = members_file(tmp_path / name / "scores.csv", p, label)
         _, about = scorefile.parse(path, "sampler.file")
         files.append(str(written(path, {"score": torch.zeros(4), "recall": torch.full((4,), recall)}, **about)))
-    columns, _ = scorefile.read(",".join(files), "sampler.file", RUN, 4)
+    columns, *_ = scorefile.read(",".join(files), "sampler.file", RUN, 4)
     assert columns["recall"].tolist() == [0.5] * 4
     np.testing.assert_allclose(columns["score"], slowly(p, label)["entropy"], atol=1e-6)
 
@@ -512,7 +512,7 @@ def test_the_files_of_many_runs_add_up_to_the_memorization(tmp_path: Path) -> No
     for number, (there, correct) in enumerate(zip(torch.tensor(trained), torch.tensor(right), strict=True)):
         columns = {"in": there, "in_correct": there * correct, "out": 1 - there, "out_correct": (1 - there) * correct}
         files.append(str(written(tmp_path / f"{number}.csv", columns, kind="memorization")))
-    columns, _ = scorefile.read(",".join(files), "sampler.file", RUN, 2)
+    columns, *_ = scorefile.read(",".join(files), "sampler.file", RUN, 2)
     torch.testing.assert_close(columns["score"], torch.tensor([1 - 1 / 2, 0 - 1.0]))
     with pytest.raises(UserError, match=r"1 of 2 examples were in all or in none of these 2 runs' data; add runs"):
         scorefile.read(f"{files[0]},{files[3]}", "sampler.file", RUN, 2)
@@ -546,7 +546,7 @@ def test_a_file_gives_back_every_number_in_the_order_of_the_examples(
     score = torch.tensor(values, dtype=torch.float32)
     order = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed))
     written(path, {"index": order, "score": score[order], "weight": 2 * order.float()})
-    columns, runs = scorefile.read(str(path), "sampler.file", RUN, len(values))
+    columns, runs, _ = scorefile.read(str(path), "sampler.file", RUN, len(values))
     assert columns["index"].tolist() == list(range(len(values)))
     assert torch.equal(columns["score"], score)
     assert torch.equal(columns["weight"], 2 * torch.arange(len(values)).float())
@@ -558,7 +558,7 @@ def test_several_files_are_averaged_and_their_costs_added(tmp_path: Path) -> Non
         runs = {"parent": 100, f"run{number}": number + 1}
         score = torch.tensor([1.0, 10.0]) * (number + 1)
         written(tmp_path / f"run{number}.csv", {"score": score}, flops=101 + number, runs=runs)
-    columns, runs = scorefile.read(f"{tmp_path}/run*.csv", "sampler.file", RUN, 2)
+    columns, runs, _ = scorefile.read(f"{tmp_path}/run*.csv", "sampler.file", RUN, 2)
     torch.testing.assert_close(columns["score"], torch.tensor([2.0, 20.0]))
     assert runs == {"parent": 100, "run0": 1, "run1": 2, "run2": 3}, "a run that led to several files counts once"
     two = f"{tmp_path}/run0.csv,{tmp_path}/run2.csv"
@@ -567,10 +567,11 @@ def test_several_files_are_averaged_and_their_costs_added(tmp_path: Path) -> Non
 
 def test_a_file_written_by_hand_needs_only_the_fingerprint_of_the_data_set(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text('# {"dataset_fingerprint": "0123456789abcdef"}\nscore,index\n5,1\n-2.5,0\n')
-    columns, runs = scorefile.read(str(tmp_path / "mine.csv"), "sampler.file", RUN, 9)
+    columns, runs, methods = scorefile.read(str(tmp_path / "mine.csv"), "sampler.file", RUN, 9)
     assert columns["index"].tolist() == [0, 1]
     assert columns["score"].tolist() == [-2.5, 5]
     assert sum(runs.values()) == 0
+    assert methods == ["mine.csv"]
 
 
 def edited(old: str, new: str) -> Callable[[str], str]:

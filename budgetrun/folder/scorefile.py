@@ -86,8 +86,8 @@ def count(cost: dict[str, int], runs: Mapping[str, int]) -> None:
 
 def read(
     pattern: str, key: str, run: Mapping[str, str], n: int, acquisition: str | None = None
-) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """The columns of a file, or of several together; and the runs that led to them, each with its FLOPs.
+) -> tuple[dict[str, Tensor], dict[str, int], list[str]]:
+    """The columns of a file, or of several together; the runs that led to them, each with its FLOPs; and their methods.
 
     key: where the pattern was configured, for messages. run: the two fingerprints of the run that reads. acquisition:
     the score of an ensemble's files, if it is not the one that they name. Raises UserError if a file is missing, is not
@@ -113,7 +113,7 @@ def read(
         columns["score"] = joint(files, abouts, key, n, acquisition)
     elif kind == "memorization":
         columns["score"] = memorized(columns, key, files)
-    return {"index": first["index"], **columns}, cost
+    return {"index": first["index"], **columns}, cost, sorted({about["method"] for about in abouts})
 
 
 def memorized(mean: Mapping[str, Tensor], key: str, files: Sequence[Path]) -> Tensor:
@@ -209,6 +209,8 @@ def told(text: str, path: Path) -> dict[str, Any]:
     about: dict[str, Any] = reading.parse(text)
     if not isinstance(about, dict):
         raise ValueError("it does not say what it is about")
+    if not isinstance(about.setdefault("method", path.name), str):
+        raise ValueError("its method is not a word")
     check_one("flops", about.setdefault("flops", 0), COUNT)
     runs = about.setdefault("runs", {about.get("run_id", str(path)): about["flops"]})
     if not isinstance(runs, dict):

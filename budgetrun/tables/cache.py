@@ -13,7 +13,7 @@ from typing import Any
 from budgetrun.folder.reading import content
 
 NAME = ".aggregate-cache.json"
-FORM = 3  # version of the file's format; other versions are not read
+FORM = 4  # version of the file's format; other versions are not read
 WORTH = 200  # runs; fewer are read just as fast without a cache
 
 

@@ -22,7 +22,7 @@ from budgetrun.errors import UserError
 from budgetrun.folder.plan import PLANS
 from budgetrun.folder.reading import RULES, brief, check, check_column, content, flat, is_number, lines_of, parse
 from budgetrun.folder.run import NEEDED, SHOWN, read_result, why_not
-from budgetrun.identity import ELSEWHERE, NEUTRAL, class_of
+from budgetrun.identity import ELSEWHERE, NEUTRAL, PATHS, class_of
 from budgetrun.tables.cache import Cache
 from budgetrun.tables.table import number, word, words
 
@@ -142,8 +142,13 @@ def in_folder(folder: str, walked: set[tuple[int, int]], found: Runs) -> Iterato
 
 
 def settings_and_all(result: dict[str, Any]) -> tuple[list[str], Run]:
-    """The names of a result's settings, and the run; raises ValueError if one name has two meanings."""
+    """The names of a result's settings, and the run; raises ValueError if one name has two meanings.
+
+    The method of the scores that were read, which paths do not tell, is a setting `sampler.scored_by`.
+    """
     configuration = {**flat(result.pop("config")), **result.pop("names")}
+    if (method := result.pop("scored_by", None)) is not None:
+        configuration["sampler.scored_by"] = method
     measured = flat(result)
     run = {**configuration, **measured}
     # device is the only name of both a setting, as asked for, and a measurement
@@ -325,7 +330,7 @@ def varying(runs: list[Run], names: Iterable[str]) -> list[str]:
 def mixed(runs: list[Run], settings: Iterable[str], shown: list[str]) -> list[str]:
     """One sentence for everything, except the seed, that differs within a cell and is averaged over unseen."""
     cells: dict[tuple[str, ...], list[Run]] = {}
-    for run in runs:
+    for run in map(of_any_seed, runs):
         cells.setdefault(words(run, shown), []).append(run)
     differing: dict[str, set[str]] = {}
     for name in varying(runs, dict.fromkeys([*settings, *CIRCUMSTANCES])):
@@ -343,6 +348,17 @@ def mixed(runs: list[Run], settings: Iterable[str], shown: list[str]) -> list[st
         for name, values in differing.items()
         if name not in explained
     ]
+
+
+def of_any_seed(run: Run) -> Run:
+    """The same run; where it reads a file of its own seed, as `*-s0-*/scores.csv`, the path is that of any seed."""
+    seed = f"-s{word(run['seed'])}-"
+    paths = {
+        name: value.replace(seed, "-s*-")
+        for name, value in run.items()
+        if name.rpartition(".")[2] in PATHS and isinstance(value, str) and seed in value
+    }
+    return {**run, **paths} if paths else run
 
 
 def curve(run: Run) -> dict[str, list[Any]]:

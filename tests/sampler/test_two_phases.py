@@ -43,6 +43,7 @@ def test_the_files_of_several_runs_are_averaged_and_their_costs_added(tmp_path: 
     made = [ran(f"scores=random epochs=1 seed={seed}", tmp_path)[1] for seed in (0, 1)]
     _, used = ran("sampler=subset 'sampler.file=outputs/*-random-*/scores.csv' epochs=1", tmp_path)
     assert used["flops_before"] == sum(one["flops"] for one in made)
+    assert (used["scored_by"], made[0]["scored_by"]) == ("random", None)
     scores = [(tmp_path / f"outputs/{one['run_id']}/scores.csv").read_text().splitlines()[2:] for one in made]
     mean = np.array([[float(row.split(",")[1]) for row in rows] for rows in scores]).mean(0)
     visits = torch.load(tmp_path / "outputs" / used["run_id"] / "checkpoint.pt")["diagnostics"]["visits"].numpy()
