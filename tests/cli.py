@@ -113,11 +113,22 @@ def composed(*overrides: str) -> tuple[Any, dict[str, Any]]:
         return cfg, choices
 
 
+@functools.cache
+def composer() -> Any:
+    """What composes the jobs of a sweep, value for value as Hydra does; options that came before take no time."""
+    from hydra.types import RunMode
+
+    from budgetrun.launch.compose import Composed
+
+    with hydra_at_work() as hydra:
+        return Composed(hydra.config_loader, hydra.compose_config("config", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN))
+
+
 def checked(*overrides: str) -> Experiment:
     """The checked experiment of a command line."""
     from budgetrun.config import experiment
 
-    return experiment(*composed(*overrides))
+    return experiment(*composer()(overrides))
 
 
 FILES = {"SHA256SUMS", "checkpoint.pt", "config.yaml", "metrics.jsonl", "result.json", "train.log"}  # of a finished run
