@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from cli import CONF, OPTIONS
 from hydra.utils import get_object
 
@@ -17,7 +18,7 @@ from budgetrun.aug.crop import Crop
 from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.ricap import RICAP
 from budgetrun.config import Experiment
-from budgetrun.contracts import MOST, Context, Schedule, UserError, check_row, check_schedule, fits, path
+from budgetrun.contracts import MOST, Batch, Context, Schedule, UserError, check_row, check_schedule, fits, path
 from budgetrun.coreset.choice import Method
 from budgetrun.launch.preflight import Preflight
 from budgetrun.sampler.uniform import Uniform
@@ -55,6 +56,22 @@ def test_every_component_fits_its_own_group_and_no_other() -> None:
         part = object.__new__(get_object(target))
         for other, protocol in PROTOCOLS.items():
             assert (fits(part, protocol) is None) == (group == other), f"{target} as {other}"
+
+
+@pytest.mark.parametrize("rows", [slice(1, 3), torch.tensor([2, 0, 2]), torch.tensor([True, False, True])], ids=type)
+def test_rows_of_a_batch_are_chosen_by_a_slice_numbers_or_a_mask(rows: Any) -> None:
+    images = torch.arange(3 * 4, dtype=torch.uint8).view(3, 1, 2, 2)
+    plain = Batch.plain(images, torch.tensor([5, 6, 7]), torch.tensor([1, 0, 1]))
+    for weight in (None, torch.tensor([0.5, 1.0, 2.0])):
+        taken = replace(plain, weight=weight)[rows]
+        which = torch.arange(3)[rows].tolist()
+        assert taken.images.tolist() == [images[row].tolist() for row in which]
+        assert taken.drawn.tolist() == [5 + row for row in which]
+        assert (taken.index[:, 0].tolist(), len(taken)) == (taken.drawn.tolist(), len(which))
+        assert taken.label[:, 0].tolist() == [[1, 0, 1][row] for row in which]
+        assert taken.share.tolist() == [[1.0]] * len(which)
+        assert (taken.weight is None) == (weight is None)
+        assert weight is None or taken.weight is None or taken.weight.tolist() == [[0.5, 1.0, 2.0][r] for r in which]
 
 
 class Mine:

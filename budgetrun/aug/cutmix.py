@@ -69,4 +69,4 @@ def by_pixel(images: Tensor, partner: Tensor, edges: np.ndarray[Any, Any]) -> Te
     y0, y1, x0, x1 = torch.from_numpy(edges).to(images.device, non_blocking=True)[:, :, None]
     rows, columns = (torch.arange(side, device=images.device) for side in images.shape[2:])
     inside = ((rows >= y0) & (rows < y1))[:, None, :, None] & ((columns >= x0) & (columns < x1))[:, None, None, :]
-    return torch.where(inside, images[partner], images)
+    return torch.where(inside, images.index_select(0, partner), images)

@@ -36,6 +36,6 @@ class Mixup:
         itself = torch.arange(count, device=device)
         partner = torch.randperm(count, generator=random.device, device=device)
         pixels = batch.images.float()
-        images = torch.lerp(pixels[partner], pixels, first[:, None, None, None])
+        images = torch.lerp(pixels.index_select(0, partner), pixels, first[:, None, None, None])
         share = torch.stack([first, 1 - first], dim=1).expand(count, 2)
         return batch.mixed(images, [itself, partner], share)

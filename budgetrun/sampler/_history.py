@@ -28,8 +28,9 @@ class LatestLosses:
         index, share = batch.index.flatten(), batch.share.flatten()
         credit = (batch.share * losses[:, None]).flatten()
         # only for the batch's examples: for all 60,000 it takes 0.38 ms per update on a CPU core, this way 0.10 ms
-        total, loss = (torch.zeros_like(self.losses).index_add_(0, index, each)[index] for each in (share, credit))
-        before, mean, step = self.losses[index], loss / total, total.clamp(max=1)
+        summed = (torch.zeros_like(self.losses).index_add_(0, index, each) for each in (share, credit))
+        total, loss, before = (each.index_select(0, index) for each in (*summed, self.losses))
+        mean, step = loss / total, total.clamp(max=1)
         # not before + step (mean - before): at step 1 that rounds small losses off, and their order counts
         moved = torch.where(before == torch.inf, mean, (1 - step) * before + step * mean)
         # an example that occurs twice is written twice, with the same value
