@@ -162,7 +162,7 @@ def digest(*tensors: Tensor) -> str:
     hashed = hashlib.sha256()
     for tensor in tensors:
         hashed.update(str(tuple(tensor.shape)).encode())
-        hashed.update(tensor.cpu().contiguous().numpy().tobytes())
+        hashed.update(tensor.cpu().contiguous().numpy())
     return hashed.hexdigest()[:16]
 
 
