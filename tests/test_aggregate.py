@@ -528,7 +528,7 @@ def test_a_setting_that_one_of_the_runs_does_not_have_is_reported(tmp_path: Path
 def test_files_of_each_seed_make_one_row_by_the_method_that_made_them(tmp_path: Path) -> None:
     for method, seed in itertools.product(("el2n", "random"), (0, 1)):
         file = f"files/{method}/*-s{seed}-*/scores.csv"
-        write(tmp_path, sampler="subset", seed=seed, scored_by=method, **{"sampler.file": file})
+        write(tmp_path, sampler="subset", select="top", seed=seed, scored_by=method, **{"sampler.file": file})
     write(tmp_path, seed=0)
     write(tmp_path, seed=1)
     done = aggregate(tmp_path, "--rows", "sampler.scored_by", "--baseline", "sampler=uniform")
@@ -544,7 +544,8 @@ def test_files_of_each_seed_make_one_row_by_the_method_that_made_them(tmp_path: 
     again = aggregate(published, "--rows", "sampler.scored_by", "--baseline", "sampler=uniform")
     assert again.out == done.out
     # but two files for one seed are two things
-    write(tmp_path, sampler="subset", seed=0, scored_by="el2n", **{"sampler.file": "files/later/*-s0-*/scores.csv"})
+    later = {"sampler.file": "files/later/*-s0-*/scores.csv"}
+    write(tmp_path, sampler="subset", select="top", seed=0, scored_by="el2n", **later)
     done = aggregate(tmp_path, "--rows", "sampler.scored_by")
     assert "average over sampler.file (files/el2n/*-s*-*/scores.csv, files/later/*-s*-*/scores.csv)" in done.err
 

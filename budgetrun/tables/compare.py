@@ -18,6 +18,7 @@ BOLD = (
     "bold: the best of those that have one baseline, if it is better than that "
     f"(p, Holm, at most {LEVEL}) at no higher cost"
 )
+OWNER = {"select": "sampler"}  # a rule of selection is there for one sampler; others have none
 EXACT = 14  # pairs up to which all 2^n sign flips are made; beyond that, as many at random
 
 
@@ -25,8 +26,8 @@ class Baseline:
     """The runs that have a baseline's settings, and the partners among them of all other runs.
 
     Partners agree in every setting except those that the baseline fixes and, for an option, the option's own values:
-    with `sampler=uniform`, all but sampler, sampler.pool and the like. Where a run is stored, and what machine and code
-    it ran on, are not settings. Raises UserError for a name that is no setting, and if no run or every run matches.
+    with `sampler=uniform`, all but sampler, sampler.pool, select and the like. Where a run is stored, and what
+    machine and code it ran on, are not settings. Raises UserError for a name that is no setting, and if no run or every run matches.
     """
 
     def __init__(self, runs: list[Run], settings: Collection[str], typed: str) -> None:
@@ -49,8 +50,9 @@ class Baseline:
             self.by_key.setdefault(self.key(run), []).append(run)
 
     def fixes(self, name: str) -> bool:
-        """Whether the baseline fixes a setting, or the option that the setting is a value of."""
-        return any(name == fixed or name.startswith(f"{fixed}.") for fixed in self.fixed)
+        """Whether the baseline fixes a setting, or the option that the setting is a value of or belongs to."""
+        owner = OWNER.get(name.partition(".")[0])
+        return owner in self.fixed or any(name == fixed or name.startswith(f"{fixed}.") for fixed in self.fixed)
 
     def holds(self, run: Run) -> bool:
         """Whether a run has the baseline's settings."""
