@@ -26,8 +26,9 @@ class Baseline:
     """The runs that have a baseline's settings, and the partners among them of all other runs.
 
     Partners agree in every setting except those that the baseline fixes and, for an option, the option's own values:
-    with `sampler=uniform`, all but sampler, sampler.pool, select and the like. Where a run is stored, and what
-    machine and code it ran on, are not settings. Raises UserError for a name that is no setting, and if no run or every run matches.
+    with `sampler=uniform`, all but sampler, sampler.pool, select and the like. Where a run is stored, and what machine
+    and code it ran on, are not settings. Raises UserError for a name that is no setting, and if no run or every run
+    matches.
     """
 
     def __init__(self, runs: list[Run], settings: Collection[str], typed: str) -> None:
