@@ -139,6 +139,7 @@ def test_several_metrics_are_in_one_table_and_shares_in_per_cent(tmp_path: Path)
     ]
     statistic = "mean ± standard deviation (ddof=1) of n = 2 runs"
     assert caption == f"test_accuracy, % / selected_corrupted, %: {statistic}; — is missing"
+    assert f"{statistic} / no run has one; — is" in aggregate(tmp_path, *options, "--where", "noise=none").out
     assert read_latex(aggregate(tmp_path, *options, "--format", "latex").out) == (lines, caption)
     rows = table_of(tmp_path, *options)
     assert [(row["noise.rate"], row["metric"], row["n"]) for row in rows] == [

@@ -59,7 +59,8 @@ class Table:
 
     def statistic(self) -> str:
         """What a cell shows, in words."""
-        n = self.numbers()
+        if not (n := self.numbers()):
+            return "no run has one"
         several = f"mean ± standard deviation (ddof=1) of n = {', '.join(map(str, n))} runs"
         return "one run per cell" if n == [1] else several
 
