@@ -104,9 +104,12 @@ class Network:
 
     def compile(self, images: Tensor, sizes: set[int]) -> None:
         """Compile the model for batches of these sizes, before any update. images: at least the largest batch."""
+        import torch._dynamo.config
+
         began = time.perf_counter()
         self.model = torch.compile(self.net, dynamic=False)
-        with self.unchanged():
+        # by default, torch stops at 8 compilations: these are one for each size, and two for looks
+        with torch._dynamo.config.patch(recompile_limit=max(8, len(sizes) + 2)), self.unchanged():
             for size in sorted(sizes, reverse=True):
                 self.forward(images[:size], self.model).sum().backward()
             with torch.no_grad():  # looks, in both modes
