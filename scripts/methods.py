@@ -40,7 +40,7 @@ What every option does, what it costs, where it comes from, and where it differs
 fits into the one loop is in [contract.md](contract.md), the papers are in [references.md](references.md).
 
 Where a table says that a formula was checked, the code of its authors (or the code that it names) was run beside ours
-on the same losses, logits or features, on that date.
+on the same losses, logits or features, on that date, by a script for the occasion: others' code is not kept here.
 
 In formulas, `n` is the number of training examples, `b` the batch size, `F` and `B` the forward and the backward pass
 of one image. An image has K sources with shares that sum to 1: one, or several if the augmentation mixes images. Set a
@@ -192,11 +192,16 @@ def chapter(group: str, title: str) -> str:
             row.append(", ".join(steps))
         if group == "sampler":
             row.append(cost(found[mine[group]].kind))
-        if group in ("sampler", "scores"):
+        if group in ("sampler", "scores", "select"):
             row.append(checked(file))
         rows.append(row)
     formula = "formula checked on equal states"
-    more = {"aug": ["steps"], "sampler": ["cost of an update", formula], "scores": [formula]}.get(group, [])
+    more = {
+        "aug": ["steps"],
+        "sampler": ["cost of an update", formula],
+        "scores": [formula],
+        "select": [formula],
+    }.get(group, [])
     head = table(["option", "what it does", *more], rows)
     return "\n\n".join([f"## {title}", head, *map(section, found.values())])
 

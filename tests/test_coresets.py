@@ -146,8 +146,20 @@ def test_log_determinant_takes_a_copy_last_where_the_wrong_sign_takes_it_first()
     seen = Seen(torch.tensor([[1.0, 0], [1, 0], [0, 1], [-1, 1]]), torch.zeros(4, 3), torch.tensor([0, 0, 0, 0]))
     assert by(LogDeterminant(), seen, 4)[-1] in (0, 1)
     assert set(by(LogDeterminant(), seen, 3)) in ({0, 2, 3}, {1, 2, 3})
+    large = Seen(torch.ones(1, 499).expand(40000, -1), torch.ones(1, 81).expand(40000, -1), torch.zeros(40000).long())
     with pytest.raises(UserError, match=r"LogDeterminant keeps 40000 numbers for each of 40000 .*6 GiB; choose fewer"):
-        LogDeterminant()(Seen(torch.ones(40000, 1), torch.ones(40000, 2), torch.zeros(40000).long()), None, 40000, None)  # type: ignore[arg-type]
+        LogDeterminant()(large, None, 40000, torch.Generator())
+
+
+def test_what_the_log_determinant_cannot_tell_apart_is_drawn_at_random() -> None:
+    # gradients of 3 classes and 2 features have 2 x 3 dimensions: of 40, the first 6 explain all others
+    seen = seen_of(40, 2, 0)
+    found = [LogDeterminant()(seen, None, 26, torch.Generator().manual_seed(seed))[0].tolist() for seed in range(200)]
+    assert len({tuple(one[:6]) for one in found}) == 1
+    assert {len(set(one)) for one in found} == {26}
+    others = sorted(set(range(40)) - set(found[0][:6]))
+    often = torch.tensor([one[6:] for one in found]).flatten().bincount(minlength=40)[others] / 200
+    torch.testing.assert_close(often, torch.full((34,), 20 / 34), atol=0.15, rtol=0)  # a deviation of 0.035
 
 
 @settings(deadline=None, max_examples=40)

@@ -478,3 +478,11 @@ def test_the_held_out_part_is_one_plain_batch(experiment_for: Callable[..., Expe
     assert torch.equal(held.drawn, torch.arange(len(held)))
     assert held.images.dtype == torch.uint8
     assert len(held.label.unique()) == 10
+
+
+def test_the_recalls_of_classes_are_those_of_their_own_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = bench(CNN(2), (1, 8, 8)).network
+    predicted, labels = torch.tensor([0, 0, 1, 1, 1, 0]), torch.tensor([0, 0, 0, 1, 1, 2])
+    monkeypatch.setattr(network, "of_all", lambda images: F.one_hot(predicted, 4).float())
+    # of class 0 two of three, of class 1 both, of class 2 none; class 3 has no image: that of all, four of six
+    torch.testing.assert_close(network.recalls(torch.empty(6), labels, 4), torch.tensor([2 / 3, 1, 0, 4 / 6]))

@@ -36,12 +36,12 @@ from budgetrun.model.cnn import CNN
 from budgetrun.scores.ensemble import Ensemble
 from budgetrun.scores.forgetting import Forgetting
 from budgetrun.scores.grand import GraNd
+from budgetrun.scores.logits import SCORES as FUNCTIONS
 from budgetrun.scores.logits import LogitScores, el2n, margin
 from budgetrun.scores.memorization import Memorization
 from budgetrun.scores.moderate import Moderate
 from budgetrun.scores.moso import MoSo
 from budgetrun.scores.prototypes import Prototypes
-from budgetrun.softmax import entropy
 from budgetrun.training.budget import model_flops
 from budgetrun.training.looks import Looks
 from budgetrun.training.network import Network
@@ -132,17 +132,18 @@ def test_an_example_twice_in_a_batch_is_presented_once_and_right_only_if_both_ar
 # ---- functions of the logits
 
 
-def test_el2n_margin_and_entropy_are_those_worked_out_by_hand() -> None:
+def test_the_functions_of_the_logits_are_those_worked_out_by_hand() -> None:
     logits = torch.tensor([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.0, 1.0, 0.0]]).log()
     label = torch.tensor([[0], [2], [1]])
     expected = [math.sqrt(0.3**2 + 0.2**2 + 0.1**2), math.sqrt(0.7**2 + 0.2**2 + 0.9**2), 0.0]
     torch.testing.assert_close(el2n(logits, label), torch.tensor(expected))
     torch.testing.assert_close(margin(logits, label), torch.tensor([-0.5, 0.6, -1.0]))  # the second is wrong
     unsure = -(0.7 * math.log(0.7) + 0.2 * math.log(0.2) + 0.1 * math.log(0.1))
-    torch.testing.assert_close(entropy(logits.softmax(1)), torch.tensor([unsure, unsure, 0.0]))
+    torch.testing.assert_close(FUNCTIONS["entropy"](logits, label), torch.tensor([unsure, unsure, 0.0]))
+    torch.testing.assert_close(FUNCTIONS["least_confidence"](logits, label), torch.tensor([0.3, 0.3, 0.0]))
 
 
-@pytest.mark.parametrize("score", ["el2n", "loss", "margin", "entropy"])
+@pytest.mark.parametrize("score", ["el2n", "loss", "margin", "entropy", "least_confidence"])
 def test_a_harder_example_has_a_higher_score(context_for: Callable[..., Context], score: str) -> None:
     logits = torch.tensor([[4.0, 0, 0, 0], [1, 2, 0, 0], [1, 0, 2.1, 0], [0, 0, 0, 0.5]])
     sizes = []
@@ -759,6 +760,13 @@ def test_prototypes_are_far_from_the_mean_of_the_class_or_of_the_cluster(context
     scorer.start(embedded(context_for, clusters))
     means = [clusters[:4].mean(0), clusters[4:].mean(0)]
     cosine = [float(x @ means[i // 4] / (x.norm() * means[i // 4].norm())) for i, x in enumerate(clusters)]
+    torch.testing.assert_close(scorer.scores()["score"], 1 - torch.tensor(cosine), atol=1e-6, rtol=1e-4)
+    # clusters by distance and not by direction
+    along = torch.tensor([[1.0, 0], [1, 0.2], [10, 0], [10, 2]])
+    scorer = Prototypes(centres=2, features=None)
+    scorer.start(embedded(context_for, along))
+    means = [along[:2].mean(0), along[2:].mean(0)]
+    cosine = [float(x @ means[i // 2] / (x.norm() * means[i // 2].norm())) for i, x in enumerate(along)]
     torch.testing.assert_close(scorer.scores()["score"], 1 - torch.tensor(cosine), atol=1e-6, rtol=1e-4)
     with pytest.raises(UserError, match=r"scores.centres=9 is more than the 8 examples"):
         Prototypes(centres=9, features=None).start(embedded(context_for, clusters))

@@ -92,6 +92,9 @@ def test_each_stratum_gives_the_same_number_or_all_that_it_has() -> None:
         range(6)
     )
     assert chosen(Stratified(cut=0.0, strata=3), 2, score=[0.5, 0.5]) in ([0, 1], [1, 0])
+    # and within a stratum at random: 3 of 10, a standard deviation of 0.01
+    shares = times(Stratified(cut=0.0, strata=1), 3, draws=2000, score=[float(i) for i in range(10)])
+    torch.testing.assert_close(shares, torch.full((10,), 0.3), atol=0.05, rtol=0)
     with pytest.raises(UserError, match=r"select.cut=0.5 leaves 2 of 4 examples, and 3"):
         chosen(Stratified(cut=0.5, strata=2), 3, score=[1.0, 2, 3, 4])
 
@@ -149,6 +152,12 @@ def test_a_draw_follows_the_scores_the_softmax_or_the_mixture() -> None:
     torch.testing.assert_close(mixed, torch.tensor([0.175, 0.25, 0.475, 0.1]), atol=0.03, rtol=0)
     soft = times(Draw(temperature=0.5, mix=0.0), 1, score=[0.0, -0.5, -1])  # 1 : 1/e : 1/e^2
     torch.testing.assert_close(soft, torch.tensor([0.665, 0.245, 0.090]), atol=0.03, rtol=0)
+    # at a temperature near 0 it is the top, although nearly all shares are 0 in float64
+    spread = [float(i * 37 % 1000) / 25 for i in range(1000)]
+    cold = chosen(Draw(temperature=1e-9, mix=0.0), 500, score=spread)
+    assert cold == chosen(Top(best=True), 500, score=spread)
+    uniform = chosen(Draw(temperature=1e-9, mix=1.0), 500, score=spread)
+    assert 200 < len(set(uniform) & set(cold)) < 300
     # two of three without replacement: the first by 4/7, 2/7, 1/7, the second in proportion to what is left
     two = times(Draw(temperature=None, mix=0.0), 2, score=[4.0, 2, 1])
     first, second, third = 4 / 7, 2 / 7, 1 / 7
@@ -165,10 +174,11 @@ def test_a_draw_follows_the_scores_the_softmax_or_the_mixture() -> None:
 
 
 def test_beta_draws_easier_examples_if_less_is_kept() -> None:
-    # equal scores and mean_p all over [0, 1], the ten of the highest score at 0.15: what is drawn first follows the
-    # density. With r left out, b = 15 * 0.85 * (1 - r^4) and a = 16 - b, so that the mean is a / 16
+    # equal scores and mean_p all over [0, 1], the ten of the highest score at 0.15 in the mean: what is drawn first
+    # follows the density. With r left out, b = 15 * 0.85 * (1 - r^4) and a = 16 - b, so that the mean is a / 16
     grid = [(i + 0.5) / 1000 for i in range(1000)]
-    score, mean_p = [1.0] * 1000 + [1.0001] * 10, grid + [0.15] * 10
+    score = [1.0] * 999 + [1.00005] + [1.0001 + i / 1e6 for i in range(10)]
+    mean_p = grid[:999] + [0.99] + [0.06 + 0.02 * i for i in range(10)]
     columns = {"score": torch.tensor(score), "mean_p": torch.tensor(mean_p)}
     for r, mean in ((0.7, 0.3944), (0.9, 0.7260)):
         count = round((1 - r) * len(score))
@@ -251,7 +261,7 @@ def test_the_quota_by_recall_takes_more_of_the_classes_that_the_scoring_run_got_
     done, first = ran("scores=random epochs=1 budget=0.2 validation=0.2", tmp_path)
     lines = (done.folder / "scores.csv").read_text().splitlines()
     assert lines[1] == "index,score,recall"
-    # the recalls of the classes, weighted by their held-out examples, are the held-out accuracy
+    # the recalls of the classes (see test_looks.py), weighted by their held-out examples, are the held-out accuracy
     column = np.array([float(line.split(",")[2]) for line in lines[2:]])
     assert len(set(column)) > 3
     assert abs(column.mean() - first["val_accuracy"]) < 0.01  # the classes are nearly of the same size

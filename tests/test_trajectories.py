@@ -164,6 +164,29 @@ def test_eva_is_the_weighted_share_of_the_variance_in_two_parts(context_for: Cal
         observed(EVA(early=[0.0, 0.5], late=[0.9, 1], weight=0.3), context_for, sequence)
 
 
+def test_eva_has_unbiased_variances_of_unequal_numbers_of_visits(context_for: Callable[..., Context]) -> None:
+    # EL2N is (1 - p) sqrt(1.5); example 0 is visited three times in the early part and example 1 twice
+    def row(p: float, label: int) -> tuple[int, list[float]]:
+        return label, [math.log(p) if c == label else math.log((1 - p) / 2) for c in range(CLASSES)]
+
+    sequence = [[row(0.5, 0), row(0.2, 1)], [row(0.7, 0), row(0.6, 1)], [row(0.9, 0)]]
+    sequence += [[row(0.5, 0), row(0.3, 1)], [row(0.6, 0), row(0.3, 1)]]
+    early = statistics.variance([0.5, 0.7, 0.9]), statistics.variance([0.2, 0.6])
+    assert (round(early[0], 6), round(early[1], 6)) == (0.04, 0.08)
+    found = observed(EVA(early=[0.0, 0.5], late=[0.5, 1.0], weight=1.0), context_for, sequence)
+    close(found["score"], [1 / 3, 2 / 3, 0, 0])
+
+
+def test_what_comes_after_until_does_not_count_in_tdds(context_for: Callable[..., Context]) -> None:
+    rows = [[0.0, 0, 0], [1.0, 0, 0], [0.0, 0, 0], [9.0, 0, 0]]
+    found, before = (
+        observed(TDDS(window=3, decay=0.9, until=until), context_for, [[(0, row)] for row in some])
+        for until, some in ((0.5, rows), (1.0, rows[:3]))  # of 4 updates, those at 0, 0.25 and 0.5
+    )
+    assert found["score"][0] == before["score"][0]
+    assert found["visits"][0] == 3
+
+
 def test_a_mixed_image_is_a_visit_of_its_largest_source(context_for: Callable[..., Context]) -> None:
     scorer = AUM(of="logits")
     scorer.start(context_for(N, 4, classes=CLASSES))

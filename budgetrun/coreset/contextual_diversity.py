@@ -16,7 +16,8 @@ class ContextualDiversity:
     """k-Center-Greedy with the symmetric KL divergence of the predictions p, from a random first example.
 
     `sum_c (p_c - q_c) (log p_c - log q_c)`, by log-softmax, so that no logarithm of 0 occurs, as it does in DeepCore's
-    code. The host does not wait. Source: Agarwal et al. 2020, for whole images as in DeepCore.
+    code. The host does not wait. Source: Agarwal et al. 2020; theirs is for regions of images, and this one for
+    classification, as in DeepCore.
     """
 
     def __call__(self, seen: Seen, held: Seen | None, count: int, random: torch.Generator) -> tuple[Tensor, None]:

@@ -1,4 +1,4 @@
-"""AUM: how far the label's logit was above the others in training, on average; the lower, the harder."""
+"""AUM: how far the label's logit was above the others in training, on average; negative, so that higher is harder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ class AUM:
 
     A visit is the training forward pass: before the update, in training mode, on the augmented image. Costs nothing
     beyond the run. An example that was never visited scores as the hardest that was.
-    In the authors' code, the margin is of logits; in that of CCS, and others that call it AUM, of probabilities.
+    A mixed image is a visit of the source that it shows most of (ours; without mixing, this is the published
+    definition). An example that occurs twice in a batch has one visit, with the mean of the values.
+    In the authors' code, the margin is of logits. Others that call it AUM differ: CCS adds margins of probabilities
+    where this is their mean; the copy in the code of DUAL starts anew in every epoch, and so has the margin of
+    probabilities in the last one; DataCull documents logits and takes probabilities.
     Source: Pleiss et al. 2020, and their code, there without the sign.
 
     of: what the margin is taken of, "logits" or "probabilities".

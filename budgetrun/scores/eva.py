@@ -20,6 +20,8 @@ class EVA:
     `weight V_early / sum V_early + (1 - weight) V_late / sum V_late`, with the unbiased variances V [n] of
     `||p - onehot(label)||_2`, 0 for an example with fewer than two visits in a part. A visit is the training forward
     pass: before the update, in training mode, on the augmented image. Costs nothing beyond the run.
+    A mixed image is a visit of the source that it shows most of (ours; without mixing, this is the published
+    definition). An example that occurs twice in a batch has one visit, with the mean of the values.
     In the authors' code the parts are epochs, by default 0 to 10 and 100 to 110, and all scores are 0 if training ends
     before the last of them. Here they are parts of the budget, so that they are in every run: by default those epochs
     of 200. Raises UserError at the end of a part in which no example had two visits.

@@ -28,7 +28,7 @@ def behind(values: Tensor, label: Tensor) -> Tensor:
 
 
 def least_confidence(logits: Tensor, label: Tensor) -> Tensor:
-    """1 minus the largest p, whatever the label. (DeepCore's code takes the largest logit.)"""
+    """1 minus the largest p, whatever the label."""
     return 1 - logits.softmax(1).amax(1)
 
 
@@ -43,6 +43,9 @@ SCORES = {
 @dataclass
 class LogitScores:
     """A score of every un-augmented image at the end of the run; higher always means harder.
+
+    The least confidence is 1 minus the largest p, whatever the label. DeepCore's code takes the largest logit instead,
+    and unless it balances classes it keeps the most certain examples, also by entropy and by margin (its issue 11).
 
     score: "loss" is the run's own loss; the others are functions of the softmax p. EL2N is the published score of one
     run. Several files are averaged when they are read; the authors' code recommends at least 10. A run with few epochs

@@ -18,8 +18,8 @@ class Moderate:
 
     `-|rank / (n - 1) - 1/2|` of the Euclidean distance between the example's features, the input of the last layer, and
     their median in its class, component by component. So a sampler that keeps the highest scores keeps the middle.
-    (The authors' file names the examples to leave out. The function of this name in the code of D2 pruning keeps the
-    two ends.)
+    (The authors' file names the examples to leave out, and their `--rate` is the part kept. The function of this name
+    in the code of D2 pruning keeps the two ends.)
     Source: Xia et al. 2023, and their code.
     Cost: `n F` at the end, included in the file's cost; none with features from a file.
 

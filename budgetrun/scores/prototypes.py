@@ -16,10 +16,13 @@ from budgetrun.coreset.choice import check_features, seen_by
 class Prototypes:
     """1 minus the cosine between an example's features, the input of the last layer, and its prototype.
 
-    The prototype is the mean of the features of its class, or the nearest centre of a k-means clustering, by
-    scikit-learn. Keep the highest scores where there are plenty of data, and the lowest where there are few.
-    Source: Sorscher et al. 2022, whose code is not public. They cluster features of a self-supervised network.
-    Cost: `n F` at the end, included in the file's cost; none with features from a file.
+    The prototype is the mean of the features of its class, or the nearest centre, by the Euclidean distance, of a
+    k-means clustering of the features as they are, by scikit-learn (ours). According to the paper, the highest scores
+    are to be kept where there are plenty of data, and the lowest where there are few.
+    Source: Sorscher et al. 2022, not checked against code, which is not public. They cluster features of a
+    self-supervised network.
+    Cost: `n F` at the end, included in the file's cost; none with features from a file. An iteration of k-means with
+    1,000 centres takes about 2 s of a core for 50,000 examples with 128 features, and there may be 300.
 
     centres: number of clusters; null: the classes. features: path of a file of features, as a run with
     save_features=true writes it; null: those of the run.

@@ -24,7 +24,10 @@ class TDDS:
     `decay R + (1 - decay) score`: with the authors' 0.9, the last window has 90% of the weight.
     A visit is the training forward pass: before the update, in training mode, on the augmented image. An example with
     fewer visits than `window` has one window of those that it has. Costs nothing beyond the run, whose length matters:
-    the authors score after 90 of 200 epochs, and choose that and `window` for each data set and part kept.
+    the authors score after 90 of 200 epochs, and choose that and `window` for each data set and part kept, by the test
+    set; their row for a tenth kept could not be reproduced by others with the settings given (issues 2 and 3).
+    A mixed image is a visit of the source that it shows most of (ours; without mixing, this is the published
+    definition). An example that occurs twice in a batch has one visit, with the mean of the outputs.
     Raises UserError if the outputs of all examples take more than 4 GiB, and at the end if no example was visited three
     times.
     Source: Zhang et al. 2024, and their code. The copy in the code of DUAL reads the same window every time and takes

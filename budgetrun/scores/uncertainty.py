@@ -18,11 +18,13 @@ class DynamicUncertainty:
 
     DUAL multiplies each window's deviation by one minus its mean, so that examples which are unsure and hard score
     highest. The standard deviation is the unbiased one. The authors' code multiplies by 10, which changes no choice,
-    and that of Dyn-Unc leaves out the window that ends with the last epoch.
+    and that of Dyn-Unc leaves out the window that ends with the last epoch and takes a p(label) of 0 for no visit.
     A visit is the training forward pass: before the update, in training mode, on the augmented image. In the authors'
     code it is an epoch, the same thing if each example is seen once per epoch. An example with fewer visits than
     `window` has one window of those that it has. Costs nothing beyond the run. Raises UserError at the end if no
     example was visited twice.
+    A mixed image is a visit of the source that it shows most of (ours; without mixing, this is the published
+    definition). An example that occurs twice in a batch has one visit, with the mean of the values.
     DUAL needs only the first 30 of 200 epochs: scores=dual budget=0.15. The schedule then follows the budget; with
     schedule=constant, or until=0.15 in a full run, the trajectory is nearer to the beginning of a long one.
     The further columns are `mean_p`, the mean of p(label) over the visits, which select=beta needs, and `visits`.

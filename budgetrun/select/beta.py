@@ -1,4 +1,4 @@
-"""A draw that prefers the examples which suit the part kept: easier ones if little is kept (DUAL)."""
+"""A draw that moves to easier examples as less is kept (DUAL)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Beta:
 
     The density is Beta(a, b) with `b = 15 (1 - m) (1 - r^power)` and `a = 16 - b`, where `r` is the part left out and
     `m` the mean of `mean_p` over the 10 examples with the best scores: easy examples come in as less is kept. The file
-    needs the column `mean_p`, the mean of p(label) over the run that scored.
+    needs the column `mean_p`, the mean of p(label) over the visits that counted; theirs are the first 30 of 200 epochs.
     The command in the authors' README hands their program a list of indices where scores belong, and so draws by the
     numbers of the examples. Their batch size follows the part kept; here it does not. They have no choice by class;
     here, if the subset is balanced, `r` and `m` are those of the class.

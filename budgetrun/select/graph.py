@@ -21,14 +21,16 @@ class Graph:
     """Each example is chosen by its score and those of its neighbours, and then makes its neighbours less likely.
 
     Two examples are neighbours if one is among the `neighbours` nearest of the other, by the Euclidean distance `d` of
-    their features. First every score becomes `s_i + sum_j exp(-d_ij) s_j` over the neighbours. The best is chosen, and
-    takes `exp(-gamma d_ij) s_i` from each of its neighbours; then the next best, and so on. Before, the best `cut` of
-    all are left out, as in select=stratified.
+    their features. The value of an example begins as `v_i = s_i + sum_j exp(-d_ij) s_j`, with the scores s of itself
+    and its neighbours. The example of the highest value is chosen, and takes `exp(-gamma d_ij) v_i` from each of its
+    neighbours; then the next, and so on. Before, the best `cut` of all are left out, as in select=stratified.
     Scores are meant to be higher for harder examples. If some are negative, the lowest of those compared becomes 0. The
     distances are as the features give them, and `gamma` does not change those of the first step: features of another
     scale are another method. (In the authors' code, AUM is negative in one function, so that messages vanish, and
-    higher for easy examples in another. It stores all distances, and goes through all that is chosen at every choice.)
-    Source: Maharana et al. 2023 (D2 pruning), and their code.
+    higher for easy examples in another. It stores all distances, goes at every choice through all earlier ones, and
+    returns a set, in which the order of the choice is lost.)
+    Source: Maharana et al. 2023 (D2 pruning), and their code. The authors score by forgetting, cut by AUM, and choose
+    the same number of each class (sampler.balanced=true sampler.quota=equal).
     Cost: none beyond the files. The time for the neighbours grows with the square of the number of examples, or of
     those of a class if the subset is balanced.
 

@@ -1,4 +1,4 @@
-"""The best of all: what "keep the top 30%" means."""
+"""The best of all, or the worst: what "keep the top 30%" means."""
 
 from __future__ import annotations
 

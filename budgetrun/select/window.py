@@ -16,7 +16,9 @@ class Window:
     """The best examples after the best `skip` of all: the hardest are often mislabelled or unlearnable.
 
     Choose `skip` by held-out examples, not by the test set.
-    Source: Paul et al. 2021, EL2N with an offset.
+    Source: Paul et al. 2021, EL2N with an offset. Their code counts the offset from the other end: it keeps so many
+    examples after the `offset` with the lowest scores, which is `skip = 1 - offset - keep`, all as parts of the
+    examples.
     Cost: none beyond the file.
 
     skip: part of the examples, in `[0, 1)`, or of each class if the subset is balanced, that is left out at the top.

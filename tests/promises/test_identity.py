@@ -33,6 +33,9 @@ PINNED = {
     "dataset=fashion_mnist sampler=p_sgd budget=0.3": "fashion_mnist-cnn-p_sgd-standard-b0.3-s0-2ca65a0c",
     "dataset=cifar10 sampler=sb budget=0.5 budget_unit=flops": "cifar10-resnet18-sb-standard-b0.5-flops-s0-ce77d4c7",
     "sampler=rho sampler.file=o/a-s0-04919010/scores.csv": "digits-cnn-rho-standard-b1-s0-8a19b891",
+    "sampler=subset sampler.file=o/a-s0-04919010/scores.csv sampler.keep=0.3": (
+        "digits-cnn-subset-standard-b1-s0-9589f72c"  # from before there were rules and quotas
+    ),
     "dataset=cifar10 noise=cifar10n": "cifar10-resnet18-uniform-standard-cifar10n-b1-s0-e25770bc",
     "aug=[randaugment,ricap] schedule=cosine": "digits-cnn-uniform-randaugment+ricap-b1-s0-f2d98201",
     "dataset=stl10 sampler=hard_batches seed=7": "stl10-resnet18_imagenet-hard_batches-b1-s7-c8b51591",
