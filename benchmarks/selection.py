@@ -1,7 +1,8 @@
 """`python -m benchmarks.selection`: how long choosing a tenth of the examples takes, against looking at them once.
 
-The rules of `select` choose by random scores, the core-sets by random features and logits. Looking is a forward pass of
-resnet9, the smallest network for such images here, of which a part is timed.
+The rules of `select` choose by random scores, also class by class in sampler=subset, and the core-sets by random
+features and logits. Class by class, a core-set's time is that of one of ten classes, ten times. Looking is a forward
+pass of resnet9, the smallest network for such images here, of which a part is timed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import sklearn.neighbors  # noqa: F401 -- its import is not timed
@@ -22,6 +24,7 @@ from budgetrun.coreset.herding import Herding
 from budgetrun.coreset.k_center import KCenter
 from budgetrun.coreset.log_determinant import LogDeterminant
 from budgetrun.model.resnet9 import ResNet9
+from budgetrun.sampler.subset import Subset
 from budgetrun.select.beta import Beta
 from budgetrun.select.draw import Draw
 from budgetrun.select.graph import Graph
@@ -67,6 +70,9 @@ def main() -> None:
             columns = {"score": torch.rand(size, generator=random), "mean_p": torch.rand(size, generator=random)}
             spent = seconds(lambda: rule(columns, size // 10, random))  # noqa: B023
             row(f"{type(rule).__name__}{'' if size == n else f', {size:,}'}", spent, looking if size == n else None)
+        row(f"{type(rule).__name__}, {options.many:,} in 1,000 classes", in_classes(rule, options.many, random), None)
+    for quota in ("equal", "recall"):
+        row(f"{quota} quota, the same", in_classes(RULES[0], options.many, random, quota), None)
     for method in CORE_SETS:
         for parts in (classes, 1):
             m = n // parts
@@ -85,6 +91,17 @@ def main() -> None:
         columns = {"score": torch.rand(m, generator=random), "features": torch.randn(m, 128, generator=random)}
         rule = Graph(features="given", neighbours=5, gamma=0.1, cut=0.4)
         row(f"Graph, {HOW[parts > 1]}", parts * seconds(lambda: rule(columns, m // 10, random)), looking)  # noqa: B023
+
+
+def in_classes(rule: Rule, n: int, random: torch.Generator, quota: str = "natural") -> float:
+    """Seconds for a tenth of n examples of 1,000 classes, class by class, as sampler=subset chooses it."""
+    labels = torch.randint(1000, (n,), generator=random)
+    columns = {name: torch.rand(n, generator=random) for name in ("score", "mean_p", "recall")}
+    columns["index"] = torch.arange(n)
+    given: dict[str, Any] = {"acquisition": None, "base": None, "add": None, "drop": None, "order": "highest"}
+    sampler: Any = Subset(file="given", keep=0.1, balanced=True, quota=quota, **given)
+    sampler.random, sampler.context = random, SimpleNamespace(labels=labels, classes=1000, n=n, select=rule)
+    return seconds(lambda: sampler.chosen("keep", columns))
 
 
 def seconds(work: Callable[[], Any]) -> float:
