@@ -17,7 +17,7 @@ from budgetrun.errors import UserError
 from budgetrun.tables.analysis import Analysis, add_arguments, analyse, named, question
 from budgetrun.tables.derived import DERIVED
 from budgetrun.tables.plot import draw, format_of
-from budgetrun.tables.runs import CURVE, cell_of, curve, is_harmless, need, read, select
+from budgetrun.tables.runs import CURVE, cell_of, curve, is_harmless, need, of_any_seed, read, select
 from budgetrun.tables.table import STYLES
 from budgetrun.terminal import any_encoding, shown, tell
 
@@ -64,7 +64,10 @@ def tables_of(options: argparse.Namespace) -> str:
     if not runs.runs:
         raise UserError(f"there is no finished run in {', '.join(options.folders)}")
     need(runs.runs, [*rows, *columns, *asked.measured()], DERIVED)
-    (answer,) = analyse([select(runs.runs, options.where)], runs.settings, rows, columns, asked)
+    chosen = select(runs.runs, options.where)
+    if options.format != "runs":
+        chosen = list(map(of_any_seed, chosen))
+    (answer,) = analyse([chosen], runs.settings, rows, columns, asked)
     for problem in answer.problems.values():
         raise problem
     say(answer.remarks)

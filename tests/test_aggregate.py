@@ -540,8 +540,11 @@ def test_files_of_each_seed_make_one_row_by_the_method_that_made_them(tmp_path: 
     of_subsets = "sampler=subset,sampler.scored_by=random"
     done_so = aggregate(tmp_path, "--rows", "sampler.scored_by", "--baseline", of_subsets)
     assert "| el2n              | 0.3    | +0.00 " in done_so.out
+    by_file = aggregate(tmp_path, "--rows", "sampler.file", "--where", "sampler=subset").out
+    assert by_file.count("50.00 ± 0.00") == by_file.count("scores.csv") == by_file.count("/*-s*-*/") == 2
     published = tmp_path / "runs.csv"
     published.write_text(aggregate(tmp_path, "--format", "runs").out)
+    assert published.read_text().count("files/el2n/*-s1-*/scores.csv") == 1
     again = aggregate(published, "--rows", "sampler.scored_by", "--baseline", "sampler=uniform")
     assert again.out == done.out
     # but two files for one seed are two things

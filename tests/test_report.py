@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -616,6 +617,21 @@ def test_a_panel_without_the_baseline_says_so_and_the_others_are_compared(tmp_pa
     results = page_of(tmp_path).section("results")
     assert len(results.all("table")) == 3
     assert "not answered: --baseline sampler=uniform leaves no run" in results.text
+
+
+def test_subsets_are_in_one_row_for_each_method_of_scoring_and_rule_whatever_files_they_read(tmp_path: Path) -> None:
+    for rate, seed in itertools.product((0.0, 0.2), (0, 1)):
+        here: dict[str, Any] = {"noise": "symmetric", "noise.rate": rate, "seed": seed}
+        write(tmp_path, **here)
+        for method, rule in (("el2n", "top"), ("el2n", "bottom"), ("random", "top")):
+            file = {"sampler.file": f"files/{method}/{rate}/*-s{seed}-*/scores.csv"}
+            write(tmp_path, sampler="subset", select=rule, scored_by=method, **here, **file)
+    tables = page_of(tmp_path).section("results").all("table")
+    head = ["sampler", "select", "sampler.scored_by"]
+    methods = [["subset", "bottom", "el2n"], ["subset", "top", "el2n"], ["subset", "top", "random"]]
+    rows = [[line[:3] for line in cells(table)] for table in tables]
+    means, differences = [head, *methods, ["uniform", "—", "—"]], [head, *methods]
+    assert rows == [means, differences] * 2  # one panel for each rate
 
 
 def test_a_panel_without_the_metric_says_so_and_the_others_are_shown(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from budgetrun.tables.table import Key, order, word, words
 # the task: runs that differ here are not compared, and are in different tables
 TASK = ("dataset", "model", "noise", "image_size", "validation", "train_on")
 # the order in which settings are tried to tell runs apart, and shown; the others follow in order of appearance
-ORDER = (*TASK, "sampler", "select", "aug", "loss", "optimizer", "schedule", "scores")
+ORDER = (*TASK, "sampler", "select", "aug", "loss", "optimizer", "schedule", "scores", "sampler.scored_by")
 
 
 @dataclass
@@ -52,7 +52,7 @@ def laid_out(runs: list[Run], settings: Iterable[str], rows: list[str] | None, c
     places = {name: number for number, name in enumerate(ORDER)}
     settings = sorted(
         (name for name in settings if name not in (*REPEATS, *CIRCUMSTANCES) and not name.endswith("_target_")),
-        key=lambda name: ("." in name, places.get(name, len(places))),
+        key=lambda name: ("." in name, head(name) not in TASK, places.get(name, len(places))),
     )
     if columns is None:
         free = next(name for name in ("budget", "sampler", "aug", "seed") if name not in (rows or []))

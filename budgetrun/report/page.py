@@ -25,7 +25,7 @@ from budgetrun.tables.analysis import Analysis, Question, add_arguments, analyse
 from budgetrun.tables.curves import curves_of
 from budgetrun.tables.derived import DERIVED, Options, note
 from budgetrun.tables.plot import label, power, thousands
-from budgetrun.tables.runs import Run, Runs, conditions, need, read, select
+from budgetrun.tables.runs import Run, Runs, conditions, need, of_any_seed, read, select
 from budgetrun.tables.table import MISSING, Sheet, entry, order, tabulate, word, words
 from budgetrun.terminal import any_encoding, shown, tell
 
@@ -130,7 +130,7 @@ def report_of(options: argparse.Namespace, command: str) -> Report:
         unfinished = f"; {len(found.skipped)} were skipped, such as {found.skipped[0]}" if found.skipped else ""
         raise UserError(f"there is no finished run in {', '.join(options.folders)}{unfinished}")
     need(found.runs, [*(rows or []), *(columns or [])])
-    runs = select(found.runs, options.where)
+    runs = list(map(of_any_seed, select(found.runs, options.where)))
     layout = laid_out(runs, found.settings, rows, columns)
     asked = question(options, default_baseline(layout) if options.baseline is None else options.baseline)
     need(found.runs, asked.measured(), DERIVED)

@@ -330,7 +330,7 @@ def varying(runs: list[Run], names: Iterable[str]) -> list[str]:
 def mixed(runs: list[Run], settings: Iterable[str], shown: list[str]) -> list[str]:
     """One sentence for everything, except the seed, that differs within a cell and is averaged over unseen."""
     cells: dict[tuple[str, ...], list[Run]] = {}
-    for run in map(of_any_seed, runs):
+    for run in runs:
         cells.setdefault(words(run, shown), []).append(run)
     differing: dict[str, set[str]] = {}
     for name in varying(runs, dict.fromkeys([*settings, *CIRCUMSTANCES])):
@@ -351,7 +351,10 @@ def mixed(runs: list[Run], settings: Iterable[str], shown: list[str]) -> list[st
 
 
 def of_any_seed(run: Run) -> Run:
-    """The same run; where it reads a file of its own seed, as `*-s0-*/scores.csv`, the path is that of any seed."""
+    """The same run; where it reads a file of its own seed, as `*-s0-*/scores.csv`, the path is that of any seed.
+
+    So the runs of a method have one path, and are repetitions of each other.
+    """
     seed = f"-s{word(run['seed'])}-"
     paths = {
         name: value.replace(seed, "-s*-")
