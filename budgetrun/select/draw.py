@@ -46,8 +46,8 @@ class Draw:
         else:
             log_share = (score / score.sum()).log()
         # in logarithms: at a low temperature, most shares are 0 in float64
-        chosen, uniform = torch.tensor([1 - self.mix, self.mix / len(score)], device=score.device).double().log()
-        return drawn(torch.logaddexp(chosen + log_share, uniform), count, random)
+        parts = torch.tensor([1 - self.mix, self.mix / len(score)], dtype=torch.float64, device=score.device).log()
+        return drawn(torch.logaddexp(parts[0] + log_share, parts[1]), count, random)
 
 
 def drawn(log_weight: Tensor, count: int, random: torch.Generator) -> Tensor:
