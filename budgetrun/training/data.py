@@ -162,7 +162,7 @@ def digest(*tensors: Tensor) -> str:
     hashed = hashlib.sha256()
     for tensor in tensors:
         hashed.update(str(tuple(tensor.shape)).encode())
-        hashed.update(tensor.cpu().contiguous().numpy())
+        hashed.update(tensor.cpu().contiguous().numpy().data)
     return hashed.hexdigest()[:16]
 
 
