@@ -8,7 +8,7 @@ from budgetrun.coreset.choice import Seen
 
 
 class Similarity:
-    """Cosines of the gradients of the cross-entropy by the last layer, weights and bias, of m examples.
+    """Cosines of the cross-entropy's gradients with respect to the last layer, weights and bias, of m examples.
 
     A gradient is the outer product of the error (softmax - onehot) and the layer's input with a 1, so that a cosine of
     gradients is the product of the two cosines. Nothing of size m x m is stored.

@@ -15,9 +15,9 @@ from budgetrun.coreset.choice import Seen
 class GraphCut:
     """Greedily the largest `coverage sum_i s_ij - 2 sum_{k in S} s_kj`: similar to all, unlike the chosen S.
 
-    `s` is the cosine of gradients of the cross-entropy by the last layer. Stores nothing of size `m^2`. The host does
-    not wait. Greedy choice has its guarantee where the function is monotone: with similarities in `[0, 1]`, such as
-    DeepCore's `(1 + s) / 2`, if `coverage` is at least 2; with cosines, and at DeepCore's 1, it need not be.
+    `s` is the cosine of the cross-entropy's gradients with respect to the last layer. Stores nothing of size `m^2`. The
+    host does not wait. Greedy choice has its guarantee where the function is monotone: with similarities in `[0, 1]`,
+    such as DeepCore's `(1 + s) / 2`, if `coverage` is at least 2; with cosines, and at DeepCore's 1, it need not be.
     Source: Iyer & Bilmes 2013, as in DeepCore, whose similarity leads to the same choice; it returns the chosen in the
     order of the data.
 

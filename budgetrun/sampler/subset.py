@@ -40,8 +40,8 @@ class Subset:
     same number, or all of a class that has fewer, in which case the others give more; "recall", in proportion to the
     part of the class's held-out examples that the scoring run got wrong (DRoP, Vysogorets et al. 2025), a column of
     files made with validation=..., not charged, as evaluations are not. A class without errors gives nothing while
-    others can; the authors' code chooses fewer than asked then, and leaves out groups from the list that it goes
-    through. Theirs: within a class at random (select=draw select.mix=1), and five files.
+    others can; the authors' code truncates, so that it chooses fewer than asked, and removes items from the
+    list that it iterates over. They choose at random within a class (select=draw select.mix=1), by five files.
     """
 
     neutral: ClassVar = {"acquisition": None, "base": None, "add": None, "drop": None, "quota": "natural"}

@@ -17,13 +17,13 @@ from budgetrun.scores._points import passed
 class MoSo:
     """The effect on the training loss of leaving an example out, to first order: `<G, g_i - G>`.
 
-    `g_i` is the gradient of the cross-entropy by the last layer, weights and bias, on the un-augmented image, and `G`
-    the mean of all. At each of several points of the run, the last one at its end, the values of all examples are a
-    vector, which is divided by its length; the score is the sum of these vectors, the t-th weighted with `t^power`.
-    Higher means that the example pulls with the others, so that mislabelled ones come last. The authors keep the
-    highest of each class, or draw after standardising by class. (Their function nopt2 takes the highest of all rows
-    with those of other classes set to 0: where a class has negative scores, rows of other classes win.) Several files
-    are averaged.
+    `g_i` is the cross-entropy's gradient with respect to the last layer, weights and bias, on the un-augmented image,
+    and `G` the mean of all. At each of several points of the run, the last one at its end, the values of all
+    examples are a vector, which is divided by its length; the score is the sum of these vectors, the t-th weighted
+    with `t^power`. Higher means that the example pulls with the others, so that mislabelled ones come last. The
+    authors keep the highest of each class, or draw after standardising by class. (Their function nopt2 takes the
+    highest of all rows with those of other classes set to 0: where a class has negative scores, rows of other
+    classes win.) Several files are averaged.
     Their main.py differs: it adds the vectors of trainings on random parts before it divides by the length; it divides
     G by n once too often, an offset that weights points differently; and its weights are `(epoch + 1)^power`. A second
     scorer, scoring.py, takes all parameters and a random choice of checkpoints weighted by their learning rates.

@@ -22,7 +22,8 @@ class Prototypes:
     Source: Sorscher et al. 2022, not checked against code, which is not public. They cluster features of a
     self-supervised network.
     Cost: `n F` at the end, included in the file's cost; none with features from a file. For 50,000 examples with 128
-    features and 1,000 centres, k-means takes 16 s of a core to begin and half a second for each iteration, at most 300.
+    features and 1,000 centres, k-means takes 16 s of a core to initialise, and half a second per iteration (at most
+    300).
 
     centres: number of clusters; null: the classes. features: path of a file of features, as a run with
     save_features=true writes it; null: those of the run.

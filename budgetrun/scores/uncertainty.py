@@ -18,7 +18,7 @@ class DynamicUncertainty:
 
     DUAL multiplies each window's deviation by one minus its mean, so that examples which are unsure and hard score
     highest. The standard deviation is the unbiased one. The authors' code multiplies by 10, which changes no choice,
-    and that of Dyn-Unc leaves out the window that ends with the last epoch and takes a p(label) of 0 for no visit.
+    and that of Dyn-Unc leaves out the window that ends with the last epoch and treats a p(label) of 0 as no visit.
     A visit is the training forward pass: before the update, in training mode, on the augmented image. In the authors'
     code it is an epoch, the same thing if each example is seen once per epoch. An example with fewer visits than
     `window` has one window of those that it has. Costs nothing beyond the run. Raises UserError at the end if no

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from torch import Tensor
 
 from budgetrun.contracts import Data
@@ -17,9 +19,14 @@ class Earlier:
     """
 
     def __init__(self, fingerprint: str, data: Data, budget: Budget) -> None:
-        self.run = {"dataset_fingerprint": fingerprint, "labels_fingerprint": digest(data.labels)}
-        self.n, self.budget = len(data.labels), budget
+        self.fingerprint, self.labels, self.budget = fingerprint, data.labels, budget
+        self.n = len(data.labels)
         self.scored_by: list[str] = []
+
+    @functools.cached_property
+    def run(self) -> dict[str, str]:
+        """The fingerprints of this run's data; most runs read no file, and need none."""
+        return {"dataset_fingerprint": self.fingerprint, "labels_fingerprint": digest(self.labels)}
 
     def scores(self, file: str, acquisition: str | None = None) -> dict[str, Tensor]:
         columns, runs, methods = scorefile.read(file, "sampler.file", self.run, self.n, acquisition)
