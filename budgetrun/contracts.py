@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from budgetrun.errors import UserError as UserError  # components import it from here
 
 UNITS = ("updates", "examples", "flops", "seconds")
+MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")  # of torch.compile
 MOST = 10**9  # epochs, evaluations, images per batch, ...: more is a typing error
 
 
@@ -81,6 +82,7 @@ class Settings:
     precision: str
     deterministic: bool
     compile: bool
+    compile_mode: str
     data_dir: str
     output_dir: str
     checkpoint_every: float
@@ -115,6 +117,7 @@ class Settings:
                 re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", self.device, re.ASCII),
                 "one of auto, cpu, cuda, cuda:0, cuda:1, ...",
             ),
+            "compile_mode": (self.compile_mode in MODES, f"one of {', '.join(MODES)}"),
             "precision": (self.precision in ("auto", "fp32", "bf16"), "one of auto, fp32, bf16"),
             "checkpoint_every": (0 <= self.checkpoint_every < math.inf, "at least 0 seconds"),
         }
@@ -125,6 +128,8 @@ class Settings:
             raise ValueError("train_on=validation needs a held-out part; set validation, for example to 0.5")
         self.data_dir, self.output_dir = path("data_dir", self.data_dir), path("output_dir", self.output_dir)
         self.init_from = path_or_none("init_from", self.init_from)
+        if self.compile_mode != "default" and not self.compile:
+            raise ValueError(f"compile_mode={self.compile_mode} has no effect without compile=true; set either")
         if self.full_seconds is not None and self.budget_unit != "seconds":
             raise ValueError(
                 f"full_seconds={self.full_seconds} has no effect with budget_unit={self.budget_unit}; leave it out"

@@ -24,7 +24,13 @@ from budgetrun.errors import UserError
 # settings that decide where and how an experiment runs, not what it is
 ELSEWHERE = ("device", "data_dir", "output_dir", "checkpoint_every", "force", "retry_failed", "dry_run")
 # the values that do what was done before the setting, or the group, existed
-NEUTRAL = {"image_size": None, "train_on": "training", "init_from": None, "save_features": False}
+NEUTRAL = {
+    "image_size": None,
+    "train_on": "training",
+    "init_from": None,
+    "save_features": False,
+    "compile_mode": "default",
+}
 FILES = ("init_from",)  # settings that name files
 PATHS = ("file", "base", "features", *FILES)  # and the values of components that do
 NEUTRAL_OPTIONS = {"select": "top", "noise": "none", "scores": "none"}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from cli import before_update, checked
-from torch import nn
+from torch import Tensor, nn
 
 from budgetrun.train import run
 
@@ -54,6 +54,48 @@ def test_all_sizes_are_compiled_beforehand_and_others_run_as_they_are(
     with before_update(1, line.split()[0].split("=")[1], lambda: seen.append(list(compiled))):
         assert loss("true") == pytest.approx(loss("false"))
     assert seen[0] == compiled == sizes
+
+
+class InTheSameMemory(torch.autograd.Function):
+    """Values in a tensor that the next run of the same graph overwrites, as a CUDA graph does it."""
+
+    @staticmethod
+    def forward(_: Any, values: Tensor, memory: Tensor) -> Tensor:
+        return memory.copy_(values).detach()
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+def test_a_run_with_cuda_graphs_is_the_same_although_they_overwrite_what_they_returned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes, passes = [], []
+
+    def compiled(net: nn.Module, *, dynamic: bool, mode: str) -> Any:
+        modes.append(mode)
+        memory: dict[int, Tensor] = {}
+
+        def model(images: Tensor) -> Tensor:
+            passes.append((len(images), net.training, torch.is_grad_enabled()))
+            logits = net(images)
+            return InTheSameMemory.apply(logits, memory.setdefault(len(logits), torch.empty_like(logits)))
+
+        model.train = net.train  # type: ignore[attr-defined]
+        return model
+
+    def result(line: str) -> dict[str, Any]:
+        pool = "sampler=is sampler.pool=3 sampler.threshold=1 model.width=2 epochs=2 evaluations=2"
+        return run(checked(*f"{pool} {line}".split()))
+
+    plain = result(f"output_dir={tmp_path / 'plain'}")
+    monkeypatch.setattr(torch, "compile", compiled)
+    graphs = result(f"compile=true compile_mode=reduce-overhead output_dir={tmp_path / 'graphs'}")
+    assert modes == ["reduce-overhead"]
+    # warm-up, recording and a replay of each kind of pass before the first update
+    assert passes[:9] == [(64, True, True)] * 3 + [(64, False, False)] * 3 + [(64, True, False)] * 3
+    assert all(graphs[key] == plain[key] for key in ("train_loss", "test_loss", "updates", "examples_forward"))
 
 
 def test_the_seconds_of_a_full_run_are_those_of_the_compiled_model_and_measuring_them_changes_nothing(
