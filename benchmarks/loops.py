@@ -198,7 +198,8 @@ def as_torchvision(data: Data, transform: Callable[[Any], Tensor]) -> Any:
     class Indexed(MNIST if grey else CIFAR10):  # type: ignore[misc]
         def __init__(self) -> None:
             VisionDataset.__init__(self, root="", transform=transform)
-            self.data = data.images[:, 0] if grey else data.images.permute(0, 2, 3, 1).contiguous().numpy()
+            images = data.images.clone()
+            self.data = images[:, 0] if grey else images.permute(0, 2, 3, 1).contiguous().numpy()
             self.targets = data.labels if grey else data.labels.tolist()
 
         def __getitem__(self, index: int) -> tuple[Tensor, int, int]:

@@ -305,6 +305,7 @@ def pretended_cuda() -> Iterator[Pretended]:
         "is_bf16_supported": lambda including_emulation=True: True,
         "get_device_name": lambda device=None: "pretended",
         "get_device_properties": lambda device=None: mock.Mock(total_memory=2**36),
+        "mem_get_info": lambda device=None: (2**36, 2**36),
         "is_current_stream_capturing": lambda: False,
     }
     with contextlib.ExitStack() as stack:

@@ -28,8 +28,10 @@ import torch
 from torch import Tensor, nn
 
 from budgetrun.errors import UserError as UserError  # components import it from here
+from budgetrun.stored import Stored
 
 UNITS = ("updates", "examples", "flops", "seconds")
+PLACES = ("auto", "device", "host", "disk")  # of a run's images
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")  # of torch.compile
 MOST = 10**9  # epochs, evaluations, images per batch, ...: more is a typing error
 
@@ -80,6 +82,7 @@ class Settings:
     full_seconds: float | None
     device: str
     precision: str
+    data_on: str
     deterministic: bool
     compile: bool
     compile_mode: str
@@ -117,6 +120,7 @@ class Settings:
                 re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", self.device, re.ASCII),
                 "one of auto, cpu, cuda, cuda:0, cuda:1, ...",
             ),
+            "data_on": (self.data_on in PLACES, f"one of {', '.join(PLACES)}"),
             "compile_mode": (self.compile_mode in MODES, f"one of {', '.join(MODES)}"),
             "precision": (self.precision in ("auto", "fp32", "bf16"), "one of auto, fp32, bf16"),
             "checkpoint_every": (0 <= self.checkpoint_every < math.inf, "at least 0 seconds"),
@@ -136,31 +140,38 @@ class Settings:
             )
 
 
+# facts(what, work): what `work` returns, a JSON value; kept beside the data, so that the next run need not work it out
+Facts = Callable[[str, Callable[[], Any]], Any]
+
+
 @dataclass
 class Data:
-    """A data set in memory.
+    """A data set.
 
-    images, test_images: uint8 [N, C, H, W]; labels, test_labels: int64 [N] in 0 .. classes-1.
+    images, test_images: uint8 [N, C, H, W], in memory, or Stored if they are many; labels, test_labels: int64 [N] in
+    0 .. classes-1.
     mean, std: one number per channel, of pixels scaled to [0, 1].
     flip: whether a mirrored image keeps its label. padding: pixels of zero padding for random crops.
     position: int64 [N], which of the data set's training examples these are; None if none are held out.
     each_access: the step applied to training images whenever they are viewed, before augmentation.
+    facts: where to keep what is worked out about them; None if the data set is read as a whole each time.
     """
 
-    images: Tensor
+    images: Tensor | Stored
     labels: Tensor
-    test_images: Tensor
+    test_images: Tensor | Stored
     test_labels: Tensor
     mean: list[float]
     std: list[float]
     flip: bool
     padding: int
     classes: int
-    val_images: Tensor | None = None
+    val_images: Tensor | Stored | None = None
     val_labels: Tensor | None = None
     position: Tensor | None = None
     corrupted: Tensor | None = None  # bool [N], for diagnosis only: no sampler sees it
     each_access: Access | None = None
+    facts: Facts | None = None
 
     def to(self, device: torch.device) -> Data:
         """The same data on `device`."""
@@ -331,7 +342,7 @@ class Context:
 
     def everything(self) -> Iterator[Batch]:
         """All examples once, in order, without augmentation, in batches of the usual size."""
-        return map(self.view.plain, torch.arange(self.n, device=self.device).split(self.batch_size))
+        return self.view.in_order(self.batch_size)
 
 
 class Stateful(Protocol):
@@ -355,6 +366,10 @@ class View(Protocol):
 
     def plain(self, index: Tensor) -> Batch:
         """The examples `index` [B] without augmentation."""
+        ...
+
+    def in_order(self, count: int) -> Iterator[Batch]:
+        """All examples without augmentation, `count` at a time."""
         ...
 
     def stream(self, plan: Plan) -> Stream: ...

@@ -22,7 +22,7 @@ from typing import Any
 from budgetrun.errors import UserError
 
 # settings that decide where and how an experiment runs, not what it is
-ELSEWHERE = ("device", "data_dir", "output_dir", "checkpoint_every", "force", "retry_failed", "dry_run")
+ELSEWHERE = ("device", "data_on", "data_dir", "output_dir", "checkpoint_every", "force", "retry_failed", "dry_run")
 # the values that do what was done before the setting, or the group, existed
 NEUTRAL = {
     "image_size": None,

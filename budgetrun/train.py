@@ -100,10 +100,9 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     settings, sampler, scorer = experiment.settings, experiment.sampler, experiment.scores
     device = check_parts(experiment)
 
-    # ---- data, on the device as uint8
-    data, fingerprint = prepare(experiment)
+    # ---- data, as uint8, on the device unless they are too many
+    data, fingerprint = prepare(experiment, device)
     check_views(experiment, data)
-    data = data.to(device)
 
     # ---- randomness: one stream per purpose, so that no method changes another's draws
     torch.manual_seed(settings.seed)  # initial weights and dropout

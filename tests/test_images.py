@@ -6,6 +6,7 @@ import os
 import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from cli import here, refused
 from PIL import Image, ImageOps
+from torch import Tensor
 from torchvision import datasets, transforms
 
 from budgetrun.contracts import Data, UserError
@@ -44,6 +46,11 @@ def pictures(root: Path, test: str = "test") -> Path:
     return root
 
 
+def read(*of_images: Any) -> Tensor:
+    """The images that are read, as a tensor."""
+    return images.read(*of_images)[0].clone()
+
+
 def folder(**values: Any) -> ImageFolder:
     defaults = {"root": "pictures", "size": 16, "channels": 3, "mean": None, "std": None, "flip": True, "padding": 2}
     return ImageFolder(**{**defaults, **values})
@@ -65,7 +72,7 @@ def test_pixels_labels_and_order_are_those_of_torchvision_s_image_folder(
     for part, ours, labels in (("train", data.images, data.labels), (test, data.test_images, data.test_labels)):
         loader = (lambda path: Image.open(path)) if channels == 1 else datasets.folder.default_loader
         published = datasets.ImageFolder(str(root / part), theirs, loader=loader)
-        assert torch.equal(ours, torch.stack([image for image, _ in published]))
+        assert torch.equal(ours.clone(), torch.stack([image for image, _ in published]))
         assert labels.tolist() == published.targets
     assert data.classes == 3
 
@@ -73,7 +80,7 @@ def test_pixels_labels_and_order_are_those_of_torchvision_s_image_folder(
 def test_mean_and_standard_deviation_are_measured_on_the_training_part_where_none_are_given(tmp_path: Path) -> None:
     pictures(tmp_path / "pictures")
     data = folder().load(str(tmp_path))
-    pixels = data.images.numpy().astype(np.float64) / 255
+    pixels = data.images.clone().numpy().astype(np.float64) / 255
     assert data.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist(), rel=1e-12)
     assert data.std == pytest.approx(pixels.std((0, 2, 3)).tolist(), rel=1e-12)
     half = folder(mean=[0.1, 0.2, 0.3]).load(str(tmp_path))
@@ -92,7 +99,7 @@ def test_hidden_files_and_files_that_are_not_images_are_left_out(tmp_path: Path)
     for name in ("train/cat/._cat1.png", "train/cat/Thumbs.db", "train/notes.txt", "train/.cache/x.png"):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(b"no image")
-    assert torch.equal(folder().load(str(tmp_path)).images, whole.images)
+    assert torch.equal(folder().load(str(tmp_path)).images.clone(), whole.images.clone())
 
 
 def test_an_absolute_root_is_read_where_it_is_and_kept_in_data_dir(tmp_path: Path) -> None:
@@ -210,7 +217,7 @@ def test_an_image_is_turned_and_mirrored_as_its_camera_says(suffix: str, channel
         exif[0x0112] = orientation
         photograph().save(tmp_path / f"{orientation}.{suffix}", exif=exif)
     names = [f"{orientation}.{suffix}" for orientation in range(10)]
-    found = images.read(tmp_path, names, 12, channels, tmp_path / "kept")
+    found = read(tmp_path, names, 12, channels, tmp_path / "kept")
     for name, image in zip(names, found, strict=True):
         with Image.open(tmp_path / name) as opened:
             upright = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
@@ -222,7 +229,7 @@ def test_an_image_is_turned_and_mirrored_as_its_camera_says(suffix: str, channel
 def test_metadata_that_cannot_be_read_are_ignored(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     for number, exif in enumerate((b"", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"Exif\0\0garbage")):
         photograph().save(tmp_path / f"{number}.jpg", exif=exif)
-    plain, *others = images.read(tmp_path, ["0.jpg", "1.jpg", "2.jpg"], 12, 3, tmp_path / "kept")
+    plain, *others = read(tmp_path, ["0.jpg", "1.jpg", "2.jpg"], 12, 3, tmp_path / "kept")
     assert all(torch.equal(plain, other) for other in others)
     assert not recwarn.list
 
@@ -238,7 +245,7 @@ def test_every_kind_of_pixel_is_seen_as_on_a_white_page(mode: str, tmp_path: Pat
         opaque.paste((255, 255, 255), (0, 0, 4, 8))
     name = "x.tif" if mode in ("PA", "CMYK") else "x.png"
     image.save(tmp_path / name)
-    (found,) = images.read(tmp_path, [name], 8, 3, tmp_path / "kept")
+    (found,) = read(tmp_path, [name], 8, 3, tmp_path / "kept")
     assert np.array_equal(found.permute(1, 2, 0), np.asarray(opaque))
 
 
@@ -248,7 +255,7 @@ def test_of_an_animated_image_the_first_frame_is_read_and_it_is_reported(
     frames = [Image.new("L", (8, 8), value) for value in (255, 0, 255)]
     for suffix in ("gif", "png", "tif", "webp"):
         frames[0].save(tmp_path / f"x.{suffix}", save_all=True, append_images=frames[1:])
-    found = images.read(tmp_path, ["x.gif", "x.png", "x.tif", "x.webp"], 8, 3, tmp_path / "kept")
+    found = read(tmp_path, ["x.gif", "x.png", "x.tif", "x.webp"], 8, 3, tmp_path / "kept")
     assert (found > 250).all()
     assert "of these 4 the first frame is read" in caplog.text
 
@@ -429,8 +436,8 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def assert_same(one: Data, other: Data) -> None:
-    assert torch.equal(one.images, other.images)
-    assert torch.equal(one.test_images, other.test_images)
+    assert torch.equal(one.images.clone(), other.images.clone())
+    assert torch.equal(one.test_images.clone(), other.test_images.clone())
     assert torch.equal(one.labels, other.labels)
 
 
@@ -500,6 +507,8 @@ def test_images_that_were_decoded_in_another_way_are_decoded_anew(
 def test_kept_images_that_are_damaged_are_decoded_anew(length: int, tmp_path: Path, decodings: Counter[str]) -> None:
     pictures(tmp_path / "pictures")
     first = folder().load(str(tmp_path))
+    # what is mapped is not there any more once the file is shorter
+    first = replace(first, images=first.images.clone(), test_images=first.test_images.clone())
     (kept,) = (tmp_path / "decoded").glob("*.bin")
     kept.write_bytes(kept.read_bytes()[:length])
     assert_same(folder().load(str(tmp_path)), first)
@@ -543,8 +552,8 @@ def test_the_split_of_the_tables_is_that_of_arazo_et_al(tmp_path: Path) -> None:
     order = np.random.permutation(24)
     numbers = {"n1": 0, "n2": 1, "n3": 2, "n4": 3}
     expected = [listed[i] for i in order]
-    assert data.images[:, 0, 0, 0].tolist() == [number for number, _ in expected[:20]]
-    assert data.test_images[:, 2, 7, 7].tolist() == [number for number, _ in expected[20:]]
+    assert data.images.clone()[:, 0, 0, 0].tolist() == [number for number, _ in expected[:20]]
+    assert data.test_images.clone()[:, 2, 7, 7].tolist() == [number for number, _ in expected[20:]]
     assert data.labels.tolist() == [numbers[name] for _, name in expected[:20]]
     assert data.test_labels.tolist() == [numbers[name] for _, name in expected[20:]]
 
@@ -552,7 +561,7 @@ def test_the_split_of_the_tables_is_that_of_arazo_et_al(tmp_path: Path) -> None:
 def test_folders_named_by_classes_give_every_image_once_with_its_class(tmp_path: Path) -> None:
     listed = mini(False, tmp_path)
     data = load_mini(tmp_path)
-    colours = torch.cat([data.images, data.test_images])[:, 1, 3, 3].tolist()
+    colours = torch.cat([data.images.clone(), data.test_images.clone()])[:, 1, 3, 3].tolist()
     labels = torch.cat([data.labels, data.test_labels]).tolist()
     numbers = {"n1": 0, "n2": 1, "n3": 2, "n4": 3}
     (tmp_path / "mini-imagenet" / "train" / "n2" / "loop").symlink_to("../..")
@@ -565,7 +574,7 @@ def test_larger_images_are_resized(tmp_path: Path) -> None:
     mini(True, tmp_path, size=20)
     data = load_mini(tmp_path, size=5)
     assert data.images.shape[1:] == (3, 5, 5)
-    assert sorted(torch.cat([data.images, data.test_images])[:, 0, 4, 4].tolist()) == list(range(24))
+    assert sorted(torch.cat([data.images.clone(), data.test_images.clone()])[:, 0, 4, 4].tolist()) == list(range(24))
 
 
 def test_a_run_trains_on_mini_imagenet(tmp_path: Path) -> None:

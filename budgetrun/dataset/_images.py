@@ -1,4 +1,4 @@
-"""Image files: finding them below folders, and decoding them, once, into one tensor, which is kept on disk."""
+"""Image files: finding them below folders, and decoding them, once, into one file."""
 
 from __future__ import annotations
 
@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from filelock import FileLock
-from torch import Tensor
 
-from budgetrun import memory
-from budgetrun.contracts import MOST
+from budgetrun.contracts import MOST, Facts
+from budgetrun.dataset._store import Part, stored
 from budgetrun.errors import UserError, one_line
-from budgetrun.files import replacing
+from budgetrun.stored import Stored
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,6 +33,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # Pillow's names
 SYSTEM = ("thumbs.db", "desktop.ini")  # left in folders by Windows, as hidden files are by others
 LARGEST = 120_000_000  # pixels, more than cameras have; decoding takes 1 GB
 LARGE = 25_000_000  # pixels, above which only one image at a time is decoded
+TOGETHER = 1000  # images that are decoded before the file is written to
 DECODING = 2  # increase it when decoding changes: the pixels that were kept are then decoded again
 
 
@@ -134,7 +133,7 @@ def entries(folder: Path) -> list[tuple[Path, bool]]:
     return [(folder / name, linked) for linked, name in found]
 
 
-def read(root: Path, names: list[str], size: int, channels: int, kept_in: Path) -> Tensor:
+def read(root: Path, names: list[str], size: int, channels: int, kept_in: Path) -> tuple[Stored, Facts]:
     """The images of these files below `root`, with both sides resized to `size`: uint8 [N, channels, size, size].
 
     channels: 3, colour, or 1, grey. The images are as people see them: turned as the camera recorded, and on white if
@@ -142,47 +141,42 @@ def read(root: Path, names: list[str], size: int, channels: int, kept_in: Path) 
     The pixels are kept in a file in the folder `kept_in`, and decoded again if a file's name, size or times have
     changed. Raises UserError that names a file that cannot be read.
     """
-    memory.check(
-        len(names) * channels * size**2,
-        f"the {len(names):,} images of {root} at {size}x{size} pixels",
-        f"set dataset.size={size} lower",
-    )
     place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
     kept = kept_in / f"{root.resolve().name}-{size}x{size}x{channels}-{place}.bin"
-    state = hashlib.sha256(f"{DECODING} {size} {channels}".encode())
+    how = f"{DECODING} {size} {channels}".encode()
+    several = [names[begin : begin + TOGETHER] for begin in range(0, len(names), TOGETHER)]
+    parts = [Part(len(some), state_of(root, some, how)) for some in several]
+    animated = 0
+
+    def make(number: int) -> np.ndarray:
+        nonlocal animated
+        images, count = decode(root, several[number], size, channels)
+        animated += count
+        return images
+
+    found = stored(kept, root, (channels, size, size), parts, make)
+    if animated:
+        log.warning("%s has animated or multi-page images: of these %s the first frame is read", root, f"{animated:,}")
+    return found
+
+
+def state_of(root: Path, names: list[str], how: bytes) -> bytes:
+    """A digest that changes with a file's name, size or times. Raises UserError if it is not a file."""
+    state = hashlib.sha256(how)
     for name in names:
         try:
-            found = (root / name).stat()
+            found = os.stat(f"{root}/{name}")  # noqa: PTH116 -- a third of the time of a Path
         except OSError as error:
             raise UserError(f"{root / name} cannot be read ({error.strerror})") from error
         if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for a writer
             raise UserError(f"{root / name} is not a file; remove it")
         # ctime too: files whose names are swapped keep their mtimes
         state.update(os.fsencode(f"\0{name}\0{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"))
-    key = state.digest()
-    if (images := read_kept(kept, key)) is None:
-        kept_in.mkdir(parents=True, exist_ok=True)
-        with FileLock(kept.with_suffix(".lock")):
-            if (images := read_kept(kept, key)) is None:  # another job may have decoded them meanwhile
-                log.info("decoding the %s images of %s, once; they are kept in %s", f"{len(names):,}", root, kept)
-                images = decode(root, names, size, channels)
-                with replacing(kept) as file:
-                    file.write(key)
-                    np.save(file, images)
-    return torch.from_numpy(images)
+    return state.digest()
 
 
-def read_kept(path: Path, key: bytes) -> np.ndarray | None:
-    """The pixels that `read` kept in this file, if it has that key."""
-    try:
-        with path.open("rb") as file:
-            return np.load(file) if file.read(len(key)) == key else None
-    except (FileNotFoundError, EOFError, ValueError):  # the latter two if the file is damaged
-        return None
-
-
-def decode(root: Path, names: list[str], size: int, channels: int) -> np.ndarray:
-    """The images of these files: uint8 [N, channels, size, size]."""
+def decode(root: Path, names: list[str], size: int, channels: int) -> tuple[np.ndarray, int]:
+    """The images of these files, uint8 [N, channels, size, size], and how many of them have more frames."""
     images = np.empty((len(names), channels, size, size), np.uint8)
     one_by_one = threading.Lock()
 
@@ -198,9 +192,7 @@ def decode(root: Path, names: list[str], size: int, channels: int) -> np.ndarray
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore")  # Pillow's, about unused metadata, and about sizes, which are checked here
         animated = sum(pool.map(decode_one, range(len(names))))  # Pillow releases Python's lock while decoding
-    if animated:
-        log.warning("%s has animated or multi-page images: of these %s the first frame is read", root, f"{animated:,}")
-    return images
+    return images, animated
 
 
 def pixels(path: Path, size: int, channels: int, one_by_one: threading.Lock) -> tuple[np.ndarray, bool]:
@@ -255,13 +247,16 @@ def upright(image: Image, opened: Image) -> Image:
     return image.transpose(turns[orientation]) if orientation in turns else image
 
 
-def mean_and_std(images: Tensor) -> tuple[list[float], list[float]]:
+def mean_and_std(images: Stored) -> tuple[list[float], list[float]]:
     """Of each channel, over all pixels of uint8 images [N, C, H, W] scaled to [0, 1]; computed in float64."""
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for part in images.split(TOGETHER):
+        for channel, of_values in enumerate(counts):
+            of_values += torch.bincount(part[:, channel].flatten(), minlength=256)
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
-    for channel in range(images.shape[1]):
-        counts = torch.bincount(images[:, channel].flatten(), minlength=256).double()
-        mean = (counts @ values) / counts.sum()
+    for of_values in counts.double():
+        mean = (of_values @ values) / of_values.sum()
         means.append(mean.item())
-        stds.append(((counts @ (values - mean) ** 2) / counts.sum()).sqrt().item())
+        stds.append(((of_values @ (values - mean) ** 2) / of_values.sum()).sqrt().item())
     return means, stds

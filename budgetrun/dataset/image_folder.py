@@ -70,21 +70,23 @@ class ImageFolder:
         walk.say(root)
         labels = torch.arange(len(classes)).repeat(2).repeat_interleave(torch.tensor(counts))
         n = sum(counts[: len(classes)])
-        images = read(root, names, self.size, self.channels, Path(folder) / "decoded")
+        images, facts = read(root, names, self.size, self.channels, Path(folder) / "decoded")
+        train_images, test_images = (images.at(rows) for rows in torch.arange(len(labels)).tensor_split([n]))
         mean, std = self.mean, self.std
         if mean is None or std is None:
-            measured = mean_and_std(images[:n])
+            measured = facts(f"mean and standard deviation of the first {n}", lambda: mean_and_std(train_images))
             mean, std = measured[0] if mean is None else mean, measured[1] if std is None else std
         return Data(
-            images=images[:n],
+            images=train_images,
             labels=labels[:n],
-            test_images=images[n:],
+            test_images=test_images,
             test_labels=labels[n:],
             mean=mean,
             std=std,
             flip=self.flip,
             padding=self.padding,
             classes=len(classes),
+            facts=facts,
         )
 
 

@@ -55,20 +55,21 @@ class MiniImageNet:
                 f"{self.classes}; mini-ImageNet cannot be downloaded: put {', '.join(TABLES)} and the folder images/ "
                 "there, or one folder of images per class"
             )
-        images = read(root, names, self.size, 3, Path(folder) / "decoded")
+        images, facts = read(root, names, self.size, 3, Path(folder) / "decoded")
         labels = torch.tensor([numbers[name] for name in classes])
         order = torch.from_numpy(np.random.RandomState(42).permutation(len(names)))
         train, test = order[: self.train], order[self.train :]
         return Data(
-            images=images[train],
+            images=images.at(train),
             labels=labels[train],
-            test_images=images[test],
+            test_images=images.at(test),
             test_labels=labels[test],
             mean=self.mean,
             std=self.std,
             flip=self.flip,
             padding=self.padding,
             classes=self.classes,
+            facts=facts,
         )
 
 

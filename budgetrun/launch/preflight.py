@@ -20,12 +20,13 @@ from budgetrun.training.budget import full_updates, model_flops
 from budgetrun.training.checkpoint import begin_with
 from budgetrun.training.checks import check_memory, check_parts, check_views, outline
 from budgetrun.training.data import (
-    check_resized,
+    check_fits,
     context_of,
     corrupt,
     digest,
     fingerprint,
     load,
+    place_of,
     trained_on,
     trained_shape,
 )
@@ -74,11 +75,12 @@ class Preflight:
         settings, resolved = experiment.settings, experiment.resolved
         device = check_parts(experiment)
         data = self.data_of(experiment)
-        check_resized(data, settings)
+        place = place_of(data, settings, device)
+        check_fits(data, settings, place)
         full_updates(settings, len(trained_on(data, settings).labels))
         noise = json.dumps([self.source(experiment), resolved["noise"]])  # one seed shows whether it fits
         if noise not in self.noises:
-            corrupt(data, experiment)
+            corrupt(data, experiment, place)
             self.noises.add(noise)
         check_views(experiment, data)
         self.check_model(experiment.model, experiment, data, device)
@@ -111,7 +113,7 @@ class Preflight:
         random = Random.seeded(settings.seed, "sampler", cpu)
 
         def this_run() -> dict[str, str]:
-            seen = trained_on(corrupt(data, experiment), settings).labels
+            seen = trained_on(corrupt(data, experiment, place_of(data, settings, device)), settings).labels
             return {"dataset_fingerprint": self.fingerprint(experiment), "labels_fingerprint": digest(seen)}
 
         def read_scores(file: str, acquisition: str | None = None) -> dict[str, Tensor]:

@@ -38,13 +38,13 @@ class Instance:
         host, n = random.host, len(data.labels)
         order = np.argsort(host.random(n) / self.rates(n, host))
         flipped = torch.from_numpy(order[: round(self.rate * n)])
-        pixels, labels = data.images.flatten(1), data.labels.clone()
+        values, labels = data.images[0].numel(), data.labels.clone()
         for c in range(data.classes):
             # float64, so that another machine's order of summation does not change an argmax
-            weights = torch.from_numpy(host.standard_normal((pixels.shape[1], data.classes)))
+            weights = torch.from_numpy(host.standard_normal((values, data.classes)))
             of_class = flipped[data.labels[flipped] == c]
             if len(of_class):
-                logits = pixels[of_class].double() @ weights
+                logits = data.images[of_class].flatten(1).double() @ weights
                 logits[:, c] = -torch.inf
                 labels[of_class] = torch.multinomial(logits.softmax(1), 1, generator=random.device)[:, 0]
         return replace(data, labels=labels, corrupted=labels != data.labels)

@@ -23,7 +23,7 @@ from budgetrun.contracts import (
 )
 from budgetrun.folder.run import check_made
 from budgetrun.identity import is_expected, made_files
-from budgetrun.training.data import bytes_of, trained_shape
+from budgetrun.training.data import bytes_of, place_of, trained_shape
 from budgetrun.training.machine import find_device, uses_bf16
 
 
@@ -72,7 +72,8 @@ def outline(model: Model, data: Data) -> nn.Module:
 def check_memory(net: nn.Module, data: Data, settings: Settings, device: torch.device) -> None:
     """Raise UserError if training the network, which fits the images, takes more memory than there is.
 
-    It takes at least the weights and their gradients, what a batch leaves for the backward pass, and the data.
+    It takes at least the weights and their gradients, what a batch leaves for the backward pass, and the images if they
+    live on the device. data: as `load` returns them.
     """
     twin = copy.deepcopy(net).to("meta")
     weights = {t.untyped_storage()._cdata: t for t in (*twin.parameters(), *twin.buffers())}
@@ -87,9 +88,10 @@ def check_memory(net: nn.Module, data: Data, settings: Settings, device: torch.d
     of_two = sum(t.untyped_storage().nbytes() for place, t in left.items() if place not in weights)
     half = uses_bf16(settings.precision, device) or settings.compile  # both keep less
     of_batch = settings.batch_size * of_two // (4 if half else 2)
+    of_data = bytes_of(data, settings) if place_of(data, settings, device) == "device" else 0
     count = sum(p.numel() for p in twin.parameters())
     memory.check(
-        2 * sum(p.nbytes for p in twin.parameters()) + of_batch + bytes_of(data, settings),
+        2 * sum(p.nbytes for p in twin.parameters()) + of_batch + of_data,
         f"the data, a model of {count:,} weights and a batch of {settings.batch_size:,} images",
         "choose a smaller model, or set batch_size or image_size lower",
         device,

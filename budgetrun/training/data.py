@@ -1,8 +1,9 @@
-"""From a data set's files to what a run trains on: held-out part, fingerprint, image size, noise."""
+"""From a data set's files to what a run trains on: held-out part, fingerprint, image size, noise, place."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,20 +30,49 @@ from budgetrun.contracts import (
     View,
     check_pixels,
 )
+from budgetrun.stored import CPU, Stored, on_disk
+
+log = logging.getLogger("budgetrun")
 
 
-def prepare(experiment: Experiment) -> tuple[Data, str]:
-    """The data of a run, on the CPU, and the fingerprint of its clean training and test examples.
+def prepare(experiment: Experiment, device: torch.device = CPU) -> tuple[Data, str]:
+    """The data of a run on the device, and the fingerprint of its clean training and test examples.
 
     The fingerprint is taken before resizing, so that scores made at one image size can be used at another.
     """
-    data = load(experiment)
+    settings, data = experiment.settings, load(experiment)
     fingerprint_of_clean = fingerprint(data)
-    check_resized(data, experiment.settings)
-    if (size := experiment.settings.image_size) is not None:
-        changed: dict[str, Any] = {name: resized(part, size) for name, part in images_of(data).items()}
-        data = replace(data, **changed)
-    return trained_on(corrupt(data, experiment), experiment.settings), fingerprint_of_clean
+    place = place_of(data, settings, device)
+    check_fits(data, settings, place)
+    if (size := settings.image_size) is not None:
+        data = with_images(data, lambda images: resized(images, size))
+    data = trained_on(corrupt(data, experiment, place), settings)
+    if place != "device":
+        size_in_words = memory.in_units(bytes_of(data, settings))
+        log.info("the images, %s, stay %s", size_in_words, "on the disk" if place == "disk" else "in the host's memory")
+
+    def settled(images: Tensor | Stored) -> Tensor | Stored:
+        if place == "disk":
+            in_file = isinstance(images, Stored) and images.mapped
+            return images if in_file else on_disk(images, Path(settings.data_dir))
+        there = in_memory(images)
+        return Stored(there, mapped=False) if place == "host" and device.type != "cpu" else there
+
+    return with_images(data, settled).to(device), fingerprint_of_clean
+
+
+def place_of(data: Data, settings: Settings, device: torch.device) -> str:
+    """Where the images of a run live, for `data` as `load` returns them: device, host or disk."""
+    if settings.data_on != "auto":
+        return settings.data_on
+    stored = any(isinstance(part, Stored) and part.mapped for part in images_of(data).values())
+    from_file = stored and settings.image_size is None
+    if device.type == "cpu":
+        # what the system keeps of a file in memory is shared by all processes, and as fast
+        return "disk" if from_file else "device"
+    if bytes_of(data, settings) <= torch.cuda.mem_get_info(device)[0] / 2:  # the rest is for the training
+        return "device"
+    return "disk" if from_file else "host"
 
 
 def trained_on(data: Data, settings: Settings) -> Data:
@@ -83,10 +113,15 @@ def load(experiment: Experiment) -> Data:
     return data
 
 
-def corrupt(data: Data, experiment: Experiment) -> Data:
-    """The data with the experiment's noise; raises UserError if the noise does not fit them."""
+def corrupt(data: Data, experiment: Experiment, place: str) -> Data:
+    """The data with the experiment's noise; raises UserError if the noise does not fit them.
+
+    place: where the images live; unless that is the disk, the noise is given a tensor.
+    """
     if experiment.noise is None:
         return data
+    if place != "disk":
+        data = replace(data, images=in_memory(data.images))
     noisy = experiment.noise.apply(data, Random.seeded(experiment.settings.seed, "noise", torch.device("cpu")))
     rate = experiment.noise.rate if isinstance(experiment.noise, KnowsRate) else 0
     if rate and noisy.corrupted is not None and not noisy.corrupted.any():
@@ -106,30 +141,43 @@ def hold_out(data: Data, part: float) -> Data:
         held[of_class[: round(part * len(of_class))]] = True
     if not held.any():
         raise UserError(f"validation={part} holds out no example of this data set; set it higher, or to 0")
+    images = data.images
+    at = images.at if isinstance(images, Stored) else images.__getitem__
+    trained, val = (torch.from_numpy(np.flatnonzero(part)) for part in (~held, held))
     return replace(
         data,
-        images=data.images[~held],
-        labels=data.labels[~held],
-        val_images=data.images[held],
-        val_labels=data.labels[held],
-        position=torch.from_numpy(np.flatnonzero(~held)),
+        images=at(trained),
+        labels=data.labels[trained],
+        val_images=at(val),
+        val_labels=data.labels[val],
+        position=trained,
     )
 
 
-def resized(images: Tensor, size: int) -> Tensor:
+def resized(images: Tensor | Stored, size: int) -> Tensor:
     """Both sides resized to `size` pixels: uint8 [N, C, H, W] to uint8 [N, C, size, size].
 
     Antialiased bilinear, as torchvision's Resize((size, size)) does it. CIFAR-10 to 128 pixels: 13 s on one core.
     """
-    large = images.new_empty(*images.shape[:2], size, size)
+    large = torch.empty(*images.shape[:2], size, size, dtype=torch.uint8)
     for part, of_images in zip(large.split(1000), images.split(1000), strict=True):
         part.copy_(F.interpolate(of_images, (size, size), mode="bilinear", antialias=True))
     return large
 
 
-def images_of(data: Data) -> dict[str, Tensor]:
+def images_of(data: Data) -> dict[str, Tensor | Stored]:
     """The images of every part that is present, by their field names."""
     return {name: part for name, part in vars(data).items() if name.endswith("images") and part is not None}
+
+
+def with_images(data: Data, change: Callable[[Tensor | Stored], Tensor | Stored]) -> Data:
+    """The data with the images of each part changed."""
+    changed: dict[str, Any] = {name: change(part) for name, part in images_of(data).items()}
+    return replace(data, **changed)
+
+
+def in_memory(images: Tensor | Stored) -> Tensor:
+    return images.clone() if isinstance(images, Stored) else images
 
 
 def bytes_of(data: Data, settings: Settings) -> int:
@@ -137,12 +185,14 @@ def bytes_of(data: Data, settings: Settings) -> int:
     return sum(map(len, images_of(data).values())) * math.prod(trained_shape(data, settings))
 
 
-def check_resized(data: Data, settings: Settings) -> None:
-    """Raise UserError if the resized images do not fit into memory."""
-    count, size = sum(map(len, images_of(data).values())), settings.image_size
-    if size is not None:
-        what = f"the {count:,} images of {size}x{size} pixels"
-        memory.check(bytes_of(data, settings), what, f"set image_size={size} lower")
+def check_fits(data: Data, settings: Settings, place: str) -> None:
+    """Raise UserError if the images of a run do not fit into the host's memory, but would be there."""
+    if settings.image_size is None and (place == "disk" or settings.data_on == "auto"):
+        return  # they are read where they are, or are there already
+    height, width = trained_shape(data, settings)[1:]
+    what = f"the {sum(map(len, images_of(data).values())):,} images of {width}x{height} pixels"
+    lower = "set data_on=disk" if settings.image_size is None else f"set image_size={settings.image_size} lower"
+    memory.check(bytes_of(data, settings), what, lower)
 
 
 def trained_shape(data: Data, settings: Settings) -> torch.Size:
@@ -154,15 +204,24 @@ def trained_shape(data: Data, settings: Settings) -> torch.Size:
 def fingerprint(data: Data) -> str:
     """16 hexadecimal digits that change with any pixel or label, or with the order of the examples."""
     held_out = [t for t in (data.val_images, data.val_labels) if t is not None]
-    return digest(data.images, data.labels, *held_out, data.test_images, data.test_labels)
+
+    def work() -> str:
+        return digest(data.images, data.labels, *held_out, data.test_images, data.test_labels)
+
+    if data.facts is None:
+        return work()
+    without_pixels = [t for t in (data.labels, data.test_labels, data.val_labels, data.position) if t is not None]
+    found: str = data.facts(f"fingerprint with the labels and places {digest(*without_pixels)}", work)
+    return found
 
 
-def digest(*tensors: Tensor) -> str:
+def digest(*tensors: Tensor | Stored) -> str:
     """16 hexadecimal digits that change with any value or shape, or with the order."""
     hashed = hashlib.sha256()
     for tensor in tensors:
         hashed.update(str(tuple(tensor.shape)).encode())
-        hashed.update(tensor.cpu().contiguous().numpy().data)
+        for part in tensor.split(10_000):
+            hashed.update(part.cpu().contiguous().numpy().data)
     return hashed.hexdigest()[:16]
 
 
@@ -171,7 +230,8 @@ def held_out(data: Data) -> Batch | None:
     if data.val_images is None or data.val_labels is None:
         return None
     index = torch.arange(len(data.val_labels), device=data.val_labels.device)
-    return Batch.plain(data.val_images, index, data.val_labels)
+    images: Any = data.val_images  # those that are Stored are read when the batch is split, as every look does
+    return Batch.plain(images, index, data.val_labels)
 
 
 def context_of(

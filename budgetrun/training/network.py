@@ -15,6 +15,7 @@ from torch import Tensor
 
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Data, Model, Random
+from budgetrun.stored import Stored
 from budgetrun.training import machine
 from budgetrun.training.budget import model_flops
 from budgetrun.training.checks import check_memory, outline
@@ -58,7 +59,7 @@ class Network:
             logits: Tensor = model(self.normalize(images))
         return logits.to(torch.float32, copy=self.mode != "default")  # CUDA graphs write into the same memory again
 
-    def logits(self, images: Tensor, part: int, model: Callable[[Tensor], Any]) -> Tensor:
+    def logits(self, images: Tensor | Stored, part: int, model: Callable[[Tensor], Any]) -> Tensor:
         """The same for many images, `part` at a time."""
         return torch.cat([self.forward(some, model) for some in images.split(part)])
 
@@ -76,19 +77,19 @@ class Network:
         return loss.detach()
 
     @torch.no_grad()
-    def evaluate(self, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    def evaluate(self, images: Tensor | Stored, labels: Tensor) -> tuple[float, float]:
         """Accuracy in [0, 1] and mean cross-entropy."""
         logits = self.of_all(images)
         return (logits.argmax(1) == labels).sum().item() / len(labels), F.cross_entropy(logits, labels).item()
 
-    def recalls(self, images: Tensor, labels: Tensor, classes: int) -> Tensor:
+    def recalls(self, images: Tensor | Stored, labels: Tensor, classes: int) -> Tensor:
         """The accuracy [classes] of each class; of a class without images, that of all."""
         right = (self.of_all(images).argmax(1) == labels).float()
         sums = right.new_zeros(classes).index_add(0, labels, right)
         counts = labels.bincount(minlength=classes)
         return torch.where(counts > 0, sums / counts.clamp(min=1), right.mean())
 
-    def of_all(self, images: Tensor) -> Tensor:
+    def of_all(self, images: Tensor | Stored) -> Tensor:
         """The logits [N, classes] in evaluation mode."""
         self.net.eval()
         # small parts stay in a CPU's cache: with cnn at 28x28, 250 images at a time are 1.8 times faster than 1000
@@ -103,7 +104,7 @@ class Network:
                 f"the weights became infinite or not a number by update {updates} (learning rate {self.lr:.3g})"
             )
 
-    def compile(self, images: Tensor, sizes: set[int]) -> None:
+    def compile(self, images: Tensor | Stored, sizes: set[int]) -> None:
         """Compile the model for batches of these sizes, before any update. images: at least the largest batch."""
         import torch._dynamo.config
 

@@ -9,17 +9,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent / "budgetrun"
 GROUPS = {"aug", "dataset", "loss", "model", "noise", "optimizer", "sampler", "schedule", "scores", "select"}
 SHARED = {"acquisition", "apportion", "config", "contracts", "errors", "files"}
-SHARED |= {"identity", "memory", "softmax", "terminal"}
+SHARED |= {"identity", "memory", "softmax", "stored", "terminal"}
 # what the modules of a wing may import besides its own; the commands at the top may import everything but __main__
 ALLOWED = {
-    **{group: {"acquisition", "contracts", "coreset", "errors", "files", "memory", "softmax"} for group in GROUPS},
+    **{
+        group: {"acquisition", "contracts", "coreset", "errors", "files", "memory", "softmax", "stored"}
+        for group in GROUPS
+    },
     "sampler": {"acquisition", "apportion", "contracts", "coreset", "select", "softmax"},
     "select": {"apportion", "contracts"},
     "coreset": {"contracts", "errors", "softmax"},
     "folder": SHARED - {"config"},
     "training": SHARED | {"folder"},
     "launch": SHARED | {"folder", "training", "train"},
-    "tables": SHARED - {"acquisition", "config", "contracts", "softmax"} | {"folder"},  # these import torch
+    "tables": SHARED - {"acquisition", "config", "contracts", "softmax", "stored"} | {"folder"},  # these import torch
     "report": {"errors", "files", "folder", "tables", "terminal"},
 }
 HYDRA = {"launch", "__main__"}

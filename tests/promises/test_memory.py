@@ -44,7 +44,7 @@ def test_training_takes_weights_gradients_what_a_batch_leaves_and_the_data(
 ) -> None:
     images, labels = torch.zeros(30, 1, 4, 4, dtype=torch.uint8), torch.zeros(30, dtype=torch.int64)
     data = Data(images, labels, images[:7], labels[:7], [0.5], [0.5], flip=False, padding=0, classes=10)
-    settings: Any = SimpleNamespace(image_size=8, batch_size=100, precision=precision, compile=False)
+    settings: Any = SimpleNamespace(image_size=8, batch_size=100, precision=precision, compile=False, data_on="auto")
     needed = 2 * 650 * 4 + of_batch + 37 * 64
     net = outline(model, data)
     monkeypatch.setattr(memory, "total", lambda device: needed)

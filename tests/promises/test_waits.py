@@ -53,6 +53,14 @@ def test_a_run_trains_on_a_pretended_gpu_and_waits_only_where_it_is_documented(n
     assert sum(found.waits.values()) <= 1.1 * found.updates * sum(waits for waits, _ in known) + 1, options
 
 
+@pytest.mark.parametrize("place", ["host", "disk"])
+def test_images_that_are_not_on_the_gpu_cost_one_wait_per_draw(place: str) -> None:
+    from benchmarks import waits
+
+    found = waits.measured(waits.checked([f"data_on={place}", "sampler=p_sgd", "aug=ricap"]))
+    assert found.waits == {("stored.py Stored.reader", "a copy to the host"): 2}  # in two epochs
+
+
 # ---- the device itself
 
 
