@@ -154,6 +154,7 @@ class Data:
     flip: whether a mirrored image keeps its label. padding: pixels of zero padding for random crops.
     position: int64 [N], which of the data set's training examples these are; None if none are held out.
     each_access: the step applied to training images whenever they are viewed, before augmentation.
+    crop: the model sees the middle of so many pixels per side, unless an augmentation takes another part; None: all.
     facts: where to keep what is worked out about them; None if the data set is read as a whole each time.
     """
 
@@ -171,6 +172,7 @@ class Data:
     position: Tensor | None = None
     corrupted: Tensor | None = None  # bool [N], for diagnosis only: no sampler sees it
     each_access: Access | None = None
+    crop: int | None = None
     facts: Facts | None = None
 
     def to(self, device: torch.device) -> Data:
@@ -451,7 +453,7 @@ class Model(Protocol):
 
 
 class Augmentation(Protocol):
-    """A step of the augmentation. Optional: ImageWise, Mixing, ChecksShape."""
+    """A step of the augmentation. Optional: ImageWise, TakesWhole, Mixing, ChecksShape."""
 
     def __call__(self, batch: Batch, random: Random) -> Batch:
         """A changed batch of the same length; on the device, without waiting for the host."""
@@ -551,6 +553,14 @@ class ImageWise(Protocol):
     """
 
     image_wise: bool
+
+
+@runtime_checkable
+class TakesWhole(Protocol):
+    """A step of the augmentation that, as the first one, is given whole images, of which it makes such as the model
+    sees: [B, C, crop, crop] where the data set has a `crop`."""
+
+    takes_whole: bool
 
 
 @runtime_checkable

@@ -17,6 +17,8 @@ from scipy.stats import beta as beta_distribution
 from scipy.stats import chisquare, ks_2samp, kstest
 from torch import Tensor
 from torchvision.transforms import RandAugment as TorchvisionRandAugment
+from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms.functional import resized_crop
 
 from budgetrun.aug import randaugment
 from budgetrun.aug.crop import Crop
@@ -24,6 +26,7 @@ from budgetrun.aug.cutmix import CutMix
 from budgetrun.aug.flip import Flip
 from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.randaugment import RandAugment
+from budgetrun.aug.resized_crop import ResizedCrop
 from budgetrun.aug.ricap import RICAP
 from budgetrun.contracts import Batch, Random
 from budgetrun.loss.cross_entropy import CrossEntropy
@@ -93,6 +96,53 @@ def test_flip_does_nothing_where_mirrored_images_change_their_meaning(coded_batc
     batch = coded_batch(250, 4, 5)
     images = batch.images.clone()
     assert torch.equal(Flip(allowed=False)(batch, seeded()).images, images)
+
+
+# ---- resized crop
+
+
+def test_a_part_is_resized_as_torchvision_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    side, generator = 40, torch.Generator().manual_seed(0)
+    images = torch.randint(256, (60, 3, side, side), generator=generator, dtype=torch.uint8)
+    images[::2] = (
+        images[::2].float().unflatten(3, (10, 4)).mean(4).repeat_interleave(4, 3).to(torch.uint8)
+    )  # smooth too
+    height, width = torch.randint(1, side + 1, (2, 60), generator=generator)
+    height[:2] = width[:2] = side
+    top, left = (torch.rand(2, 60, generator=generator) * (side + 1 - torch.stack([height, width]))).long()
+    for size in (24, side, 60):  # smaller, as large, larger
+        step = ResizedCrop(size, 0.08, 4 / 3)
+        parts = tuple(values.float() for values in (top, left, height, width))
+        monkeypatch.setattr(ResizedCrop, "parts", lambda *_, parts=parts: parts)
+        found = step(plain(images.clone()), seeded()).images
+        assert found.dtype == torch.uint8
+        expected = torch.stack(
+            [
+                resized_crop(image, int(t), int(lf), int(h), int(w), [size, size], antialias=True)
+                for image, t, lf, h, w in zip(images, top, left, height, width, strict=True)
+            ]
+        )
+        assert (found.int() - expected.int()).abs().max() <= 1
+
+
+def test_parts_have_torchvision_s_sizes_and_places() -> None:
+    side, count = 50, 4000
+    top, left, height, width = ResizedCrop(None, 0.08, 4 / 3).parts(count, side, seeded().device)
+    torch.manual_seed(0)
+    draws = [RandomResizedCrop.get_params(torch.empty(1, side, side), (0.08, 1), (3 / 4, 4 / 3)) for _ in range(count)]
+    theirs = np.array(draws).T
+    for ours, other in zip((top, left, height, width), theirs, strict=True):
+        assert ks_2samp(ours.numpy(), other).pvalue > PLAUSIBLE
+    area, other = (height * width).numpy(), theirs[2] * theirs[3]
+    assert ks_2samp(area, other).pvalue > PLAUSIBLE
+    assert ((top >= 0) & (left >= 0) & (top + height <= side) & (left + width <= side)).all()
+    whole = ResizedCrop(None, 1, 1).parts(10, side, seeded().device)
+    assert [values.unique().tolist() for values in whole] == [[0], [0], [side], [side]]
+
+
+def test_after_ten_tries_that_do_not_fit_the_part_is_the_whole_image() -> None:
+    _, _, height, width = ResizedCrop(None, 0.99, 1000.0).parts(500, 30, seeded().device)
+    assert ((height == 30) & (width == 30)).float().mean() > 0.8
 
 
 # ---- mixup
@@ -592,6 +642,7 @@ def test_randaugment_of_mixtures_is_that_of_their_nearest_whole_pixels(ranges: s
     [
         Crop(2),
         Flip(True),
+        ResizedCrop(None, 0.08, 4 / 3),
         Mixup(0.3, "image"),
         CutMix(1.0, "image", 0.7),
         RICAP(0.3, "image"),

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 from cli import here, refused, values_of
+from PIL import Image
 from torchvision import datasets
 
 from budgetrun.contracts import Data, Dataset, UserError
@@ -410,3 +411,166 @@ def test_digits_are_split_80_to_20_within_every_class_with_nothing_lost_or_share
     assert data.std == pytest.approx([pixels.std().item()], abs=1e-3)
     assert not data.flip
     assert not list(tmp_path.iterdir())
+
+
+# ---- ImageNet, put there by hand
+
+
+def tar_of(contents: dict[str, bytes], mode: Any = "w") -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode=mode) as tar:
+        for name, content in contents.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return archive.getvalue()
+
+
+def jpeg(value: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (500, 375), (value, value, value)).save(file, "JPEG")
+    return file.getvalue()
+
+
+WORDNET = ["n03", "n01", "n02"]  # in the order of ILSVRC's own numbers, which count from 1
+
+
+def archives_of_imagenet(root: Path, patch: pytest.MonkeyPatch) -> None:
+    """Three classes of two training and one or two validation images, whose grey is 10 times their number."""
+    from scipy.io import savemat
+    from torchvision.datasets import imagenet
+
+    kinds = [(name, object) for name in ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children")]
+    rows = [(number + 1, wnid, f"word {wnid}, other", "", 0) for number, wnid in enumerate(WORDNET)]
+    synsets = np.array([*rows, (4, "n00", "all", "", 3)], dtype=kinds)
+    meta = io.BytesIO()
+    savemat(meta, {"synsets": synsets})
+    truth = [2, 1, 3, 2]
+    devkit = {"data/meta.mat": meta.getvalue()}
+    devkit["data/ILSVRC2012_validation_ground_truth.txt"] = "".join(f"{number}\n" for number in truth).encode()
+    train = {
+        f"{wnid}.tar": tar_of({f"{wnid}_{k}.JPEG": jpeg(10 * (2 * number + k)) for k in range(2)})
+        for number, wnid in enumerate(WORDNET)
+    }
+    val = {f"ILSVRC2012_val_{k + 1:08}.JPEG": jpeg(100 + 10 * k) for k in range(len(truth))}
+    contents = {
+        "devkit": tar_of({f"ILSVRC2012_devkit_t12/{name}": content for name, content in devkit.items()}, "w:gz"),
+        "train": tar_of(train),
+        "val": tar_of(val),
+    }
+    root.mkdir(parents=True)
+    for part, content in contents.items():
+        name = imagenet.ARCHIVE_META[part][0]
+        (root / name).write_bytes(content)
+        patch.setitem(imagenet.ARCHIVE_META, part, (name, md5(content)))
+
+
+def test_imagenet_s_archives_are_unpacked_once_and_its_images_are_the_middles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "imagenet"
+    archives_of_imagenet(root, monkeypatch)
+    data = load("imagenet", tmp_path)
+    assert data.images.shape == (6, 3, 256, 256)
+    assert data.labels.tolist() == [0, 0, 1, 1, 2, 2]  # by name: n01, n02, n03
+    assert (data.images.clone()[:, 0, 0, 0].int() - torch.tensor([20, 30, 40, 50, 0, 10])).abs().max() <= 1
+    assert data.test_labels.tolist() == [0, 0, 1, 2]
+    assert (data.test_images.clone()[:, 2, 99, 9].int() - torch.tensor([100, 130, 120, 110])).abs().max() <= 1
+    assert data.crop == 224
+    for name in root.glob("*.tar*"):
+        name.unlink()
+    assert torch.equal(load("imagenet", tmp_path).images.clone(), data.images.clone())
+
+
+@pytest.mark.parametrize("missing", ["folder", "devkit", "train", "val", "broken"])
+def test_imagenet_without_its_archives_says_what_to_put_where(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "data" / "imagenet"
+    if missing != "folder":
+        archives_of_imagenet(root, monkeypatch)
+        (path,) = root.glob("*img_train*" if missing == "broken" else f"*{missing}*")
+        path.write_bytes(b"no archive") if missing == "broken" else path.unlink()
+    words = ["data/imagenet", "put train/ and val/", "ILSVRC2012_img_train.tar"]
+    refused(here("dataset=imagenet", tmp_path), *words)
+    assert not (root / ("val" if missing in ("devkit", "val") else "train")).exists()
+
+
+def test_unpacking_imagenet_that_is_interrupted_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import imagenet
+
+    archives_of_imagenet(tmp_path / "imagenet", monkeypatch)
+    really = imagenet.extract_archive
+
+    def interrupted(path: str, to: str, **options: Any) -> None:
+        really(path, to, **options)
+        if path.endswith("n02.tar"):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(imagenet, "extract_archive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            load("imagenet", tmp_path)
+    assert not (tmp_path / "imagenet" / "train").exists()
+    assert len(load("imagenet", tmp_path).labels) == 6
+
+
+@pytest.mark.parametrize("suffix", ["", ".npz"])
+def test_imagenet_in_64_pixels_is_copied_once(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from budgetrun.dataset import imagenet64
+
+    random = np.random.default_rng(0)
+    root = tmp_path / "imagenet64"
+    root.mkdir()
+    pixels, labels = [], []
+    for number, name in enumerate((*imagenet64.TRAIN, imagenet64.TEST)):
+        pixels.append(random.integers(0, 256, (3 + number % 2, 3 * 64 * 64), dtype=np.uint8))
+        labels.append(random.integers(1, 1001, len(pixels[-1])))
+        content: dict[str, Any] = {"data": pixels[-1], "labels": labels[-1].tolist(), "mean": np.zeros(12288)}
+        if suffix:
+            np.savez(root / name, data=content["data"], labels=labels[-1])
+        else:
+            (root / name).write_bytes(pickle.dumps(content, protocol=2))
+    data = load("imagenet64", tmp_path)
+    expected = np.concatenate(pixels[:-1]).reshape(-1, 3, 64, 64)
+    assert np.array_equal(data.images.clone().numpy(), expected)
+    assert np.array_equal(data.test_images.clone().numpy(), pixels[-1].reshape(-1, 3, 64, 64))
+    assert data.labels.tolist() == (np.concatenate(labels[:-1]) - 1).tolist()
+    assert data.test_labels.tolist() == (labels[-1] - 1).tolist()
+    assert data.mean == pytest.approx((expected.astype(np.float64) / 255).mean((0, 2, 3)).tolist())
+
+    def nothing(_: Path) -> Any:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(imagenet64, "read", nothing)
+    assert load("imagenet64", tmp_path).labels.tolist() == data.labels.tolist()
+
+
+class Harm:
+    def __reduce__(self) -> Any:
+        return print, ("harm",)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, ["no train_data_batch_2", "val_data"]),
+        (b"garbage", ["train_data_batch_2 is broken"]),
+        (pickle.dumps({"data": np.zeros((2, 5), np.uint8), "labels": [1, 2]}), ["[2, 5]", "of 2 labels"]),
+        (pickle.dumps({"data": np.zeros((2, 12288), np.uint8), "labels": [0, 1]}), ["labels are not in 1 .. 1000"]),
+        (pickle.dumps({"data": Harm(), "labels": [0, 1]}), ["builtins.print"]),
+    ],
+    ids=["missing", "garbage", "shape", "labels", "program"],
+)
+def test_files_that_are_not_of_imagenet64_are_refused(
+    content: bytes | None, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data" / "imagenet64"
+    root.mkdir(parents=True)
+    good = pickle.dumps({"data": np.zeros((1, 12288), np.uint8), "labels": [1]})
+    for name in (*(f"train_data_batch_{number}" for number in range(1, 11)), "val_data"):
+        (root / name).write_bytes(good)
+    path = root / "train_data_batch_2"
+    path.unlink() if content is None else path.write_bytes(content)
+    refused(here("dataset=imagenet64 batch_size=1", tmp_path), *words)
+    assert "harm" not in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import Counter
@@ -46,9 +47,9 @@ def pictures(root: Path, test: str = "test") -> Path:
     return root
 
 
-def read(*of_images: Any) -> Tensor:
+def read(root: Path, names: list[str], size: int, channels: int) -> Tensor:
     """The images that are read, as a tensor."""
-    return images.read(*of_images)[0].clone()
+    return images.read(root, names, images.Shape(size, channels), root / "kept")[0].clone()
 
 
 def folder(**values: Any) -> ImageFolder:
@@ -85,6 +86,44 @@ def test_mean_and_standard_deviation_are_measured_on_the_training_part_where_non
     assert data.std == pytest.approx(pixels.std((0, 2, 3)).tolist(), rel=1e-12)
     half = folder(mean=[0.1, 0.2, 0.3]).load(str(tmp_path))
     assert (half.mean, half.std) == ([0.1, 0.2, 0.3], data.std)
+
+
+@pytest.mark.parametrize("size", [7, 16, 24])
+def test_the_middle_of_images_that_are_not_squashed_is_that_of_torchvision(size: int, tmp_path: Path) -> None:
+    root = pictures(tmp_path / "pictures")
+    data = folder(size=size, fit="crop").load(str(tmp_path))
+    theirs = transforms.Compose([transforms.Resize(size), transforms.CenterCrop(size), transforms.PILToTensor()])
+    published = datasets.ImageFolder(str(root / "train"), theirs)
+    assert torch.equal(data.images.clone(), torch.stack([image for image, _ in published]))
+
+
+def test_drafts_of_photographs_are_nearly_the_same_and_kept_by_themselves(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "pictures")
+    smooth = Image.fromarray(random_pixels(9, 12, 3)).resize((400, 300), Image.Resampling.BICUBIC)
+    smooth.save(root / "train" / "cat" / "large.jpg", quality=90)
+    exact, draft = (folder(size=64, draft=draft).load(str(tmp_path)).images.clone().int() for draft in (False, True))
+    (large,) = (exact != draft).flatten(1).any(1).nonzero()  # the others are less than four times as large
+    difference = (exact - draft)[large].abs().float()
+    assert 0 < difference.mean() < 1.5
+    assert len(list((tmp_path / "decoded").glob("*.bin"))) == 2
+
+
+def test_a_run_sees_the_middle_or_a_part_of_its_images(tmp_path: Path) -> None:
+    pictures(tmp_path / "data" / "image_folder")
+    line = "dataset=image_folder dataset.size=12 dataset.fit=crop model=cnn model.width=2 epochs=2 batch_size=4"
+    line += " evaluations=1 validation=0.3 sampler=is sampler.pool=2"
+    for more in ("", "dataset.crop=8", "dataset.crop=8 aug=resized_crop", "dataset.crop=8 aug=ricap"):
+        done = here(f"{line} {more}", tmp_path)
+        assert done.code == 0, done.err
+    flops = {json.loads(p.read_text())["flops"] for p in (tmp_path / "outputs").rglob("result.json")}
+    assert len(flops) == 2, "a model that sees less does less"
+    for more, words in {
+        "dataset.crop=13": ["crop=13", "size=12"],
+        "dataset.crop=8 image_size=16": ["image_size=16", "dataset.crop=8"],
+        "aug=resized_crop aug.resized_crop.size=9": ["aug.resized_crop.size=9", "12"],
+        "dataset.fit=stretch": ["fit=stretch", "squash, crop"],
+    }.items():
+        refused(here(f"{line} {more}", tmp_path), *words)
 
 
 def test_val_is_left_alone_where_there_is_a_test_part(tmp_path: Path) -> None:
@@ -217,7 +256,7 @@ def test_an_image_is_turned_and_mirrored_as_its_camera_says(suffix: str, channel
         exif[0x0112] = orientation
         photograph().save(tmp_path / f"{orientation}.{suffix}", exif=exif)
     names = [f"{orientation}.{suffix}" for orientation in range(10)]
-    found = read(tmp_path, names, 12, channels, tmp_path / "kept")
+    found = read(tmp_path, names, 12, channels)
     for name, image in zip(names, found, strict=True):
         with Image.open(tmp_path / name) as opened:
             upright = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
@@ -229,7 +268,7 @@ def test_an_image_is_turned_and_mirrored_as_its_camera_says(suffix: str, channel
 def test_metadata_that_cannot_be_read_are_ignored(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     for number, exif in enumerate((b"", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"Exif\0\0garbage")):
         photograph().save(tmp_path / f"{number}.jpg", exif=exif)
-    plain, *others = read(tmp_path, ["0.jpg", "1.jpg", "2.jpg"], 12, 3, tmp_path / "kept")
+    plain, *others = read(tmp_path, ["0.jpg", "1.jpg", "2.jpg"], 12, 3)
     assert all(torch.equal(plain, other) for other in others)
     assert not recwarn.list
 
@@ -245,7 +284,7 @@ def test_every_kind_of_pixel_is_seen_as_on_a_white_page(mode: str, tmp_path: Pat
         opaque.paste((255, 255, 255), (0, 0, 4, 8))
     name = "x.tif" if mode in ("PA", "CMYK") else "x.png"
     image.save(tmp_path / name)
-    (found,) = read(tmp_path, [name], 8, 3, tmp_path / "kept")
+    (found,) = read(tmp_path, [name], 8, 3)
     assert np.array_equal(found.permute(1, 2, 0), np.asarray(opaque))
 
 
@@ -255,7 +294,7 @@ def test_of_an_animated_image_the_first_frame_is_read_and_it_is_reported(
     frames = [Image.new("L", (8, 8), value) for value in (255, 0, 255)]
     for suffix in ("gif", "png", "tif", "webp"):
         frames[0].save(tmp_path / f"x.{suffix}", save_all=True, append_images=frames[1:])
-    found = read(tmp_path, ["x.gif", "x.png", "x.tif", "x.webp"], 8, 3, tmp_path / "kept")
+    found = read(tmp_path, ["x.gif", "x.png", "x.tif", "x.webp"], 8, 3)
     assert (found > 250).all()
     assert "of these 4 the first frame is read" in caplog.text
 

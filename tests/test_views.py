@@ -14,6 +14,7 @@ from cli import AUGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torchvision.transforms import CenterCrop
 
 from budgetrun.aug.cutmix import CutMix
 from budgetrun.aug.mixup import Mixup
@@ -21,6 +22,7 @@ from budgetrun.aug.ricap import RICAP
 from budgetrun.config import Experiment
 from budgetrun.contracts import Augmentation, Batch, Data, Random
 from budgetrun.training import views
+from budgetrun.training.data import Normalize
 from budgetrun.training.views import Stream, Views
 
 CPU = torch.device("cpu")
@@ -309,3 +311,40 @@ def test_the_stopwatch_counts_gathering_and_every_step_and_nothing_else(monkeypa
         stream.take(10)
         now += 10
     assert view.stopwatch.seconds() == 2 * 1.0 + 4 * 0.25
+
+
+# ---- the part of an image that the model sees
+
+
+class Whole:
+    """A first step that takes whole images."""
+
+    takes_whole = image_wise = True
+
+    def __call__(self, batch: Batch, random: Random) -> Batch:
+        assert batch.images.shape[2:] == (7, 7)
+        batch.images = batch.images[:, :, :4, :4]
+        return batch
+
+
+def test_the_model_sees_the_middle_unless_the_first_step_takes_another_part() -> None:
+    images = torch.arange(49, dtype=torch.uint8).view(1, 1, 7, 7).repeat(3, 1, 1, 1)
+    labels = torch.zeros(3, dtype=torch.int64)
+    data = Data(images, labels, images, labels, [0.5], [0.25], flip=False, padding=0, classes=2, crop=4)
+    index, seen = torch.arange(2), []
+
+    def view(*steps: Any) -> Views:
+        return Views(data, steps, Random.seeded(0, "aug", CPU))
+
+    def look(batch: Batch, random: Random) -> Batch:
+        seen.append(batch.images.clone())
+        return batch
+
+    middle = images[:2, :, 2:6, 2:6]  # as torchvision's CenterCrop: round(1.5) is 2
+    assert torch.equal(view(look)(index).images, middle)
+    assert torch.equal(seen[0], middle)
+    assert torch.equal(view(Whole(), look)(index).images, images[:2, :, :4, :4])
+    assert torch.equal(CenterCrop(4)(images[:2]), middle)
+    normalize = Normalize(data, CPU)
+    torch.testing.assert_close(normalize(view().plain(index).images), (middle / 255 - 0.5) / 0.25)
+    torch.testing.assert_close(normalize(middle), (middle / 255 - 0.5) / 0.25)

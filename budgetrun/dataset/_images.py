@@ -12,6 +12,7 @@ import unicodedata
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,10 +38,32 @@ TOGETHER = 1000  # images that are decoded before the file is written to
 DECODING = 2  # increase it when decoding changes: the pixels that were kept are then decoded again
 
 
-def check_size(size: int) -> None:
-    """Raise ValueError if images cannot have so many pixels per side."""
-    if not 1 <= size <= MOST:
-        raise ValueError(f"size={size} must be at least 1 pixel, and at most {MOST:,}")
+@dataclass
+class Shape:
+    """How image files become images of one shape, [channels, size, size]. channels: 3, colour, or 1, grey.
+
+    fit: squash resizes both sides to `size`, as torchvision's Resize((size, size)) does it; crop the shorter one, and
+    takes the middle, as Resize(size) and CenterCrop(size). Antialiased bilinear.
+    draft: a JPEG file of more than four times the size is made smaller while it is decoded, to no less than twice the
+    size. 500x375 to 64x64: 1.65 times faster; pixels differ by 1.2 of 255 on average.
+    """
+
+    size: int
+    channels: int
+    fit: str = "squash"
+    draft: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= MOST:
+            raise ValueError(f"size={self.size} must be at least 1 pixel, and at most {MOST:,}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels={self.channels} is not one of 1, 3")
+        if self.fit not in ("squash", "crop"):
+            raise ValueError(f"fit={self.fit} is not one of squash, crop")
+
+    @property
+    def whole(self) -> tuple[int, int, int]:
+        return self.channels, self.size, self.size
 
 
 def one_spelling(name: str) -> str:
@@ -133,28 +156,27 @@ def entries(folder: Path) -> list[tuple[Path, bool]]:
     return [(folder / name, linked) for linked, name in found]
 
 
-def read(root: Path, names: list[str], size: int, channels: int, kept_in: Path) -> tuple[Stored, Facts]:
-    """The images of these files below `root`, with both sides resized to `size`: uint8 [N, channels, size, size].
+def read(root: Path, names: list[str], shape: Shape, kept_in: Path) -> tuple[Stored, Facts]:
+    """The images of these files below `root`, and what is kept beside them.
 
-    channels: 3, colour, or 1, grey. The images are as people see them: turned as the camera recorded, and on white if
-    transparent. Resized as torchvision's Resize((size, size)) does it: antialiased bilinear.
+    They are as people see them: turned as the camera recorded, and on white if transparent.
     The pixels are kept in a file in the folder `kept_in`, and decoded again if a file's name, size or times have
     changed. Raises UserError that names a file that cannot be read.
     """
     place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
-    kept = kept_in / f"{root.resolve().name}-{size}x{size}x{channels}-{place}.bin"
-    how = f"{DECODING} {size} {channels}".encode()
+    how = "-crop" * (shape.fit == "crop") + "-draft" * shape.draft
+    kept = kept_in / f"{root.resolve().name}-{shape.size}x{shape.size}x{shape.channels}{how}-{place}.bin"
     several = [names[begin : begin + TOGETHER] for begin in range(0, len(names), TOGETHER)]
-    parts = [Part(len(some), state_of(root, some, how)) for some in several]
+    parts = [Part(len(some), state_of(root, some, f"{DECODING} {shape}".encode())) for some in several]
     animated = 0
 
     def make(number: int) -> np.ndarray:
         nonlocal animated
-        images, count = decode(root, several[number], size, channels)
+        images, count = decode(root, several[number], shape)
         animated += count
         return images
 
-    found = stored(kept, root, (channels, size, size), parts, make)
+    found = stored(kept, root, shape.whole, parts, make)
     if animated:
         log.warning("%s has animated or multi-page images: of these %s the first frame is read", root, f"{animated:,}")
     return found
@@ -175,15 +197,15 @@ def state_of(root: Path, names: list[str], how: bytes) -> bytes:
     return state.digest()
 
 
-def decode(root: Path, names: list[str], size: int, channels: int) -> tuple[np.ndarray, int]:
-    """The images of these files, uint8 [N, channels, size, size], and how many of them have more frames."""
-    images = np.empty((len(names), channels, size, size), np.uint8)
+def decode(root: Path, names: list[str], shape: Shape) -> tuple[np.ndarray, int]:
+    """The images of these files, uint8 [N, C, H, W], and how many of them have more frames."""
+    images = np.empty((len(names), *shape.whole), np.uint8)
     one_by_one = threading.Lock()
 
     def decode_one(number: int) -> bool:
         path = root / names[number]
         try:
-            images[number], animated = pixels(path, size, channels, one_by_one)
+            images[number], animated = pixels(path, shape, one_by_one)
         except Exception as error:  # Pillow raises many kinds, depending on the fault
             reason = one_line(error)
             raise UserError(f"{path} cannot be read as an image ({reason}); replace or remove it") from error
@@ -195,8 +217,8 @@ def decode(root: Path, names: list[str], size: int, channels: int) -> tuple[np.n
     return images, animated
 
 
-def pixels(path: Path, size: int, channels: int, one_by_one: threading.Lock) -> tuple[np.ndarray, bool]:
-    """uint8 [channels, size, size] of a file, and whether it has more frames. one_by_one: held for a large image."""
+def pixels(path: Path, shape: Shape, one_by_one: threading.Lock) -> tuple[np.ndarray, bool]:
+    """uint8 [C, H, W] of a file, and whether it has more frames. one_by_one: held for a large image."""
     from PIL import Image
 
     if not path.stat().st_size:
@@ -208,11 +230,26 @@ def pixels(path: Path, size: int, channels: int, one_by_one: threading.Lock) -> 
         if image.mode.startswith(("I", "F")):  # Pillow would clip them
             raise ValueError(f"mode {image.mode} has more than 8 bits per channel")
         with one_by_one if count > LARGE else contextlib.nullcontext():
-            whole = upright(on_white(image, "L" if channels == 1 else "RGB"), image)
-            small = np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR))
+            if shape.draft:
+                image.draft(None, (2 * shape.size, 2 * shape.size))
+            whole = upright(on_white(image, "L" if shape.channels == 1 else "RGB"), image)
+            small = np.asarray(fitted(whole, shape))
         # a camera's MPO is a photograph with a preview or a depth map
         animated = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
-    return small.reshape(size, size, channels).transpose(2, 0, 1), animated
+    return small.reshape(shape.size, shape.size, shape.channels).transpose(2, 0, 1), animated
+
+
+def fitted(image: Image, shape: Shape) -> Image:
+    """The image in this size."""
+    from PIL.Image import Resampling
+
+    size = shape.size
+    if shape.fit == "squash":
+        return image.resize((size, size), Resampling.BILINEAR)
+    shorter = min(image.size)
+    width, height = (int(size * side / shorter) for side in image.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.resize((width, height), Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
 
 def on_white(image: Image, mode: str) -> Image:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
 from budgetrun.contracts import Data, UserError, path
 from budgetrun.dataset._images import (
     SUFFIXES,
+    Shape,
     Walk,
     check_link,
-    check_size,
     is_hidden,
     mean_and_std,
     one_spelling,
@@ -27,9 +28,16 @@ class ImageFolder:
 
     root: below `data_dir`, or an absolute path. The classes are the names of train's folders, in alphabetical order.
     Folders in them are read too, each once; of an animated image, the first frame.
-    size: all images are resized to that many pixels per side. channels: 3, colour, or 1, grey.
+    size: pixels per side of all images. channels: 3, colour, or 1, grey.
+    fit: squash resizes both sides to `size`, crop the shorter one, and takes the middle.
+    crop: the middle of so many pixels per side is what the model sees, unless an augmentation chooses another part of
+    the image; null for the whole.
+    draft: a JPEG file of more than four times `size` is made smaller while it is decoded, to no less than twice `size`:
+    500x375 to 64x64 1.65 times faster, with pixels that differ by 1.2 of 255 on average.
     mean, std: null to measure those of the training part.
     """
+
+    neutral: ClassVar = {"fit": "squash", "crop": None, "draft": False}
 
     root: str
     size: int
@@ -38,11 +46,14 @@ class ImageFolder:
     std: list[float] | None
     flip: bool
     padding: int
+    fit: str = "squash"
+    crop: int | None = None
+    draft: bool = False
 
     def __post_init__(self) -> None:
-        check_size(self.size)
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels={self.channels} is not one of 1, 3")
+        self.shape = Shape(self.size, self.channels, self.fit, self.draft)
+        if self.crop is not None and not 1 <= self.crop <= self.size:
+            raise ValueError(f"crop={self.crop} must be at least 1 pixel, and at most size={self.size}")
         self.root = path("root", self.root)
 
     def load(self, folder: str) -> Data:
@@ -70,7 +81,7 @@ class ImageFolder:
         walk.say(root)
         labels = torch.arange(len(classes)).repeat(2).repeat_interleave(torch.tensor(counts))
         n = sum(counts[: len(classes)])
-        images, facts = read(root, names, self.size, self.channels, Path(folder) / "decoded")
+        images, facts = read(root, names, self.shape, Path(folder) / "decoded")
         train_images, test_images = (images.at(rows) for rows in torch.arange(len(labels)).tensor_split([n]))
         mean, std = self.mean, self.std
         if mean is None or std is None:
@@ -86,6 +97,7 @@ class ImageFolder:
             flip=self.flip,
             padding=self.padding,
             classes=len(classes),
+            crop=self.crop,
             facts=facts,
         )
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from budgetrun.contracts import Data, UserError
-from budgetrun.dataset._images import Walk, check_size, one_spelling, read
+from budgetrun.dataset._images import Shape, Walk, one_spelling, read
 
 TABLES = ("train.csv", "val.csv", "test.csv")
 
@@ -40,7 +40,7 @@ class MiniImageNet:
     padding: int
 
     def __post_init__(self) -> None:
-        check_size(self.size)
+        self.shape = Shape(self.size, 3)
         for name in ("train", "test", "classes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -55,7 +55,7 @@ class MiniImageNet:
                 f"{self.classes}; mini-ImageNet cannot be downloaded: put {', '.join(TABLES)} and the folder images/ "
                 "there, or one folder of images per class"
             )
-        images, facts = read(root, names, self.size, 3, Path(folder) / "decoded")
+        images, facts = read(root, names, self.shape, Path(folder) / "decoded")
         labels = torch.tensor([numbers[name] for name in classes])
         order = torch.from_numpy(np.random.RandomState(42).permutation(len(names)))
         train, test = order[: self.train], order[self.train :]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +107,7 @@ def load(experiment: Experiment) -> Data:
     settings = experiment.settings
     data = experiment.dataset.load(settings.data_dir)
     check_pixels(data.mean, data.std, data.images.shape[1])
+    check_crop(data, settings)
     if settings.validation > 0:
         data = hold_out(data, settings.validation)
     return data
@@ -181,15 +181,26 @@ def in_memory(images: Tensor | Stored) -> Tensor:
 
 
 def bytes_of(data: Data, settings: Settings) -> int:
-    """Bytes of the images that a run works with, for `data` as `load` returns them."""
-    return sum(map(len, images_of(data).values())) * math.prod(trained_shape(data, settings))
+    """Bytes of the images that a run keeps, for `data` as `load` returns them."""
+    channels, height, width = data.images.shape[1:]
+    size = settings.image_size
+    return sum(map(len, images_of(data).values())) * channels * (size**2 if size else height * width)
+
+
+def check_crop(data: Data, settings: Settings) -> None:
+    """Raise UserError if images are both cropped and resized."""
+    if data.crop is not None and settings.image_size is not None:
+        raise UserError(
+            f"image_size={settings.image_size} and dataset.crop={data.crop} are two sizes for one image; leave out "
+            "image_size, and set dataset.size and dataset.crop"
+        )
 
 
 def check_fits(data: Data, settings: Settings, place: str) -> None:
     """Raise UserError if the images of a run do not fit into the host's memory, but would be there."""
     if settings.image_size is None and (place == "disk" or settings.data_on == "auto"):
         return  # they are read where they are, or are there already
-    height, width = trained_shape(data, settings)[1:]
+    height, width = data.images.shape[2:] if settings.image_size is None else [settings.image_size] * 2
     what = f"the {sum(map(len, images_of(data).values())):,} images of {width}x{height} pixels"
     lower = "set data_on=disk" if settings.image_size is None else f"set image_size={settings.image_size} lower"
     memory.check(bytes_of(data, settings), what, lower)
@@ -198,7 +209,8 @@ def check_fits(data: Data, settings: Settings, place: str) -> None:
 def trained_shape(data: Data, settings: Settings) -> torch.Size:
     """[C, H, W] of the images that a run trains on, for `data` as `load` returns them."""
     channels, height, width = data.images.shape[1:]
-    return torch.Size((channels, settings.image_size or height, settings.image_size or width))
+    size = settings.image_size or data.crop
+    return torch.Size((channels, size or height, size or width))
 
 
 def fingerprint(data: Data) -> str:
@@ -268,13 +280,26 @@ def context_of(
     )
 
 
+def middle(images: Tensor, size: int | None) -> Tensor:
+    """The middle of `size` pixels per side of images [B, C, H, W]; they themselves if size is None."""
+    if size is None or images.shape[2:] == (size, size):
+        return images
+    top, left = (round((side - size) / 2) for side in images.shape[2:])  # as torchvision's CenterCrop
+    return images[:, :, top : top + size, left : left + size]
+
+
 class Normalize:
-    """Normalises pixel values [B, C, H, W] in 0 .. 255 to float32 by the data set's mean and standard deviation."""
+    """Normalises pixel values [B, C, H, W] in 0 .. 255 to float32 by the data set's mean and standard deviation.
+
+    Of images that are larger than the data set's `crop`, it takes the middle.
+    """
 
     def __init__(self, data: Data, device: torch.device) -> None:
         mean, std = (torch.tensor(v, device=device)[None, :, None, None] for v in (data.mean, data.std))
         self.scale, self.shift = 1 / (255 * std), -mean / std
+        self.crop = data.crop
 
     def __call__(self, images: Tensor) -> Tensor:
+        images = middle(images, self.crop)
         # channels last: 1.4 to 1.8 times faster convolutions, measured with cnn at 28x28 on two CPU cores
         return torch.addcmul(self.shift, images.contiguous(memory_format=torch.channels_last), self.scale)

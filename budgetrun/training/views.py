@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Augmentation, Batch, Data, ImageWise, Plan, Random
+from budgetrun.contracts import Augmentation, Batch, Data, ImageWise, Plan, Random, TakesWhole
 from budgetrun.stored import Reader, Stored
+from budgetrun.training.data import middle
 from budgetrun.training.machine import Stopwatch
 
 AHEAD_BYTES = 2**21  # of pixels that are augmented at once: they stay in a CPU's cache
@@ -28,6 +29,7 @@ class Views:
         self.data, self.random = data, random
         self.alone = list(itertools.takewhile(is_image_wise, steps))
         self.mixing = steps[len(self.alone) :]
+        self.whole = bool(steps) and isinstance(steps[0], TakesWhole) and steps[0].takes_whole
         self.ahead = AHEAD_BYTES // data.images[0].nbytes
         self.stopwatch = Stopwatch(data.images.device)
 
@@ -59,6 +61,8 @@ class Views:
         """The examples, each augmented independently, before any mixing. images: as of `plain`."""
         with self.stopwatch:
             batch = self.plain(index, images)
+            if not self.whole:
+                batch.images = middle(batch.images, self.data.crop)
             for step in self.alone:
                 batch = step(batch, self.random)
             return batch
