@@ -108,6 +108,7 @@ def sweep(
     finished = [job for job in jobs if job.found == FINISHED]
     states = ", ".join(counted(job.found for job in jobs))
     print(f"{len(jobs)} runs: {states}{expected(finished, wanted, preflight)}", flush=True)
+    preflight = None  # and its copy of the data: each run has its own
     write_plan({job.folder.path: job.overrides for job in jobs}, {job.folder.path: job.after for job in jobs})
     errors: Errors = {}
     if cluster is not None:
