@@ -114,13 +114,13 @@ def test_decoding_goes_on_where_it_was_interrupted_and_after_a_broken_image_was_
     root = pictures(tmp_path / "pictures")
     bad = root / "train" / "emu" / "emu99.jpg"  # in the third part
     bad.write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"emu99\.jpg cannot be read as an image"):
-        folder().load(str(tmp_path))
-    assert sum(decoded.values()) == 15
+    for total in (15, 20):
+        with pytest.raises(UserError, match=r"emu99\.jpg cannot be read as an image"):
+            folder().load(str(tmp_path))
+        assert sum(decoded.values()) == total
     bad.unlink()
     found = folder().load(str(tmp_path))
-    again = {name for name, count in decoded.items() if count > 1}
-    assert len(again) <= 5, "the first two parts are as they were"
+    assert sorted(decoded.values())[:10] == [1] * 10, "the first two parts are as they were"
     assert len(decoded) == 19
     (kept,) = (tmp_path / "decoded").glob("*.bin")
     assert not [path for path in kept.parent.iterdir() if path.suffix in (".partial", ".parts")]

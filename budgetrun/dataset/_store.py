@@ -61,11 +61,19 @@ def stored(
 
 
 def opened(path: Path, key: bytes, shape: tuple[int, ...]) -> Tensor | None:
-    """The file's images, mapped into memory; None if there is no such file, or if it is of others or not whole."""
-    with contextlib.suppress(FileNotFoundError, ValueError), path.open("rb") as file:
-        if file.read(KEY) == key and np.lib.format.read_magic(file) == (1, 0):
-            np.lib.format.read_array_header_1_0(file)
-            return mapped(file, file.tell(), shape)
+    """The file's images, mapped into memory; None if there is no such file, or if it is of others or not whole.
+
+    Raises UserError if it cannot be read or mapped.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(KEY) == key and np.lib.format.read_magic(file) == (1, 0):
+                np.lib.format.read_array_header_1_0(file)
+                return mapped(file, file.tell(), shape)
+    except (FileNotFoundError, ValueError):
+        return None
+    except OSError as error:  # no permission, or a limit on the memory that a process may address
+        raise UserError(f"{path} cannot be read or mapped into memory ({error.strerror or error})") from error
     return None
 
 
@@ -93,12 +101,12 @@ def build(
     check_room(path, prod(shape) - count * one, root, shape)
     before = f"; {count:,} of them are there already" if count else ""
     log.info("decoding the %s images of %s, once; they are kept in %s%s", f"{shape[0]:,}", root, path, before)
+    write_text(journal, "".join(f"{line}\n" for line in lines[: 1 + done]))
     with (
         partial.open("r+b" if done else "wb") as file,
-        journal.open("w") as says,
+        journal.open("a") as says,
         tqdm(total=shape[0], initial=count, unit=" images", leave=False, disable=not sys.stderr.isatty()) as bar,
     ):
-        says.write("".join(f"{line}\n" for line in lines[: 1 + done]))
         file.truncate(begin + count * one)
         file.seek(begin + count * one)
         for number in range(done, len(parts)):
