@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 
+from budgetrun import processes
 from budgetrun.errors import STOPPING, Interrupted, heard
 from budgetrun.launch import plugins
 from budgetrun.launch.command import CONF, at_home, command
@@ -62,7 +63,8 @@ def ended() -> int:
             app()
             return 0
     except KeyboardInterrupt as interrupt:
-        print(f"budgetrun: interrupted; {str(interrupt) or 'nothing had to be saved'}", file=sys.stderr)
+        if processes.speaks(interrupt):
+            print(f"budgetrun: interrupted; {str(interrupt) or 'nothing had to be saved'}", file=sys.stderr)
         return 128 + getattr(interrupt, "signum", 2)
     except Exception as error:
         if wants_traceback():
@@ -72,7 +74,8 @@ def ended() -> int:
         sentence = explain(error, sys.argv[1:])
         if sentence is None:  # a bug of ours: the traceback helps more than a sentence
             raise
-        print(f"budgetrun: {sentence}", file=sys.stderr)
+        if processes.speaks(error):
+            print(f"budgetrun: {sentence}", file=sys.stderr)
         return 1
 
 

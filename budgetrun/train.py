@@ -36,7 +36,7 @@ from budgetrun.contracts import (
     TakesLong,
     UserError,
 )
-from budgetrun.errors import STOPPING, Abandoned, Interrupted, Interruption, heard
+from budgetrun.errors import STOPPING, Abandoned, Interrupted, heard
 from budgetrun.folder import features, scorefile
 from budgetrun.folder.run import FINISHED, RunFolder
 from budgetrun.identity import made_files
@@ -53,6 +53,7 @@ from budgetrun.training.progress import shown
 from budgetrun.training.record import Diverged, Record
 from budgetrun.training.summary import BEFORE, say
 from budgetrun.training.views import Views
+from budgetrun.training.world import World, met
 
 log = logging.getLogger("budgetrun")
 READ_EVERY = 200  # updates: the most until a loss that is not a number is noticed
@@ -62,13 +63,14 @@ LONG = 0.5  # seconds: after a draw that took longer, later draws can be abandon
 def run(experiment: Experiment) -> dict[str, Any]:
     """The result of an experiment: the one that exists, or else a trained one, from its checkpoint if there is one."""
     settings = experiment.settings
-    folder = RunFolder(settings.output_dir, experiment.run_id)
+    world = met(machine.find_device(settings.device))
+    folder = world.folder(RunFolder(settings.output_dir, experiment.run_id))
     if not settings.force and (result := folder.finished()):
         log.info(BEFORE)
     else:
         try:
             with machine.profile(settings.deterministic), memory.explained():
-                result = trained(experiment, folder)
+                result = trained(experiment, folder, world)
         except (Exception, SystemExit) as error:
             if isinstance(error, Diverged):
                 error = UserError(f"{error}; {folder.last_checkpoint()}; try a smaller lr")
@@ -85,17 +87,20 @@ def run(experiment: Experiment) -> dict[str, Any]:
     return result
 
 
-def trained(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
+def trained(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, Any]:
     """Train, from the checkpoint if it can be loaded, else from the beginning."""
     sampler, scores = copy.deepcopy((experiment.sampler, experiment.scores))  # the parts that have state
     with contextlib.suppress(Unloadable):
-        return train(experiment, folder)
+        return train(experiment, folder, world)
     # with the copies: the originals may be half loaded
-    return train(replace(experiment, sampler=sampler, scores=scores), folder)
+    return train(replace(experiment, sampler=sampler, scores=scores), folder, world)
 
 
-def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
-    """Train to the end of the budget, and write the result into the run's folder."""
+def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, Any]:
+    """Train to the end of the budget, and write the result into the run's folder.
+
+    world: the processes that do so together; each goes through this function.
+    """
     began = time.perf_counter()
     settings, sampler, scorer = experiment.settings, experiment.sampler, experiment.scores
     device = check_parts(experiment)
@@ -112,7 +117,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     view = Views(data, experiment.aug, aug_random)
 
     # ---- network and budget
-    network = Network(experiment.model, experiment, data, device)
+    network = Network(experiment.model, experiment, data, device, world)
     if settings.compile:
         network.compile(data.images, sizes_of(sampler, settings.batch_size))
     budget = budget_of(experiment, data, network)
@@ -125,7 +130,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     if settings.save_features:
         context.needs_features()
     diagnostics = Diagnostics(data, budget, view, sampler)
-    interruption = Interruption()
+    interruption = world.interruption()
     sampler.start(context)
     if scorer is not None:
         scorer.start(replace(context, random=scores_random))
@@ -152,7 +157,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         "random": random,
         "aug_random": aug_random,
         "scores_random": scores_random,
-        "global_random": machine.GlobalRandom(device),
+        "global_random": world.random(machine.GlobalRandom(device), settings.seed),
         **({} if scorer is None else {"scores": scorer}),
     }
     here = {"run": experiment.run_id, "dataset fingerprint": fingerprint, "device type": device.type}
@@ -161,7 +166,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         log.info("%s goes on from update %d", folder.path, budget.updates)
     folder.write_config(experiment.resolved)
     if isinstance(sampler, Selects):
-        write_kept(experiment, sampler, folder, data, fingerprint, budget, checkpoint.source)
+        write_kept(experiment, sampler, folder, data, fingerprint, budget, checkpoint.source, world)
     folder.write_metrics(record.metrics)
 
     def save() -> None:
@@ -194,13 +199,15 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                     record.evaluations = due
                 elif budget.updates % READ_EVERY == 0:
                     record.read()
-                if interruption.signum is not None:
+                stop, save_is_due = world.agreed(interruption.signum or 0, checkpoint.age() > settings.checkpoint_every)
+                if stop:
+                    interruption.signum = stop
                     raise Abandoned  # between two updates
                 if share == 1 and budget.updates:  # a budget of few seconds may be spent before the first
                     break
 
                 network.lr = experiment.schedule(settings.lr, budget.progress)
-                if longest > LONG or any(method.takes_long for method in slow):
+                if world.size == 1 and (longest > LONG or any(method.takes_long for method in slow)):
                     with budget.paused():
                         checkpoint.keep()
                     interruption.begin_long()
@@ -213,7 +220,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                 checkpoint.forget()
                 budget.charge_update(len(batch))
                 progress.step()
-                if checkpoint.age() > settings.checkpoint_every:
+                if save_is_due:
                     save()
         except Abandoned:
             save()
@@ -226,7 +233,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     if scorer is not None:
         write_scores(experiment, scorer, folder, data, fingerprint, budget, network, checkpoint.source)
     if settings.save_features:
-        write_features(experiment, context, folder, fingerprint, budget, checkpoint.source)
+        write_features(experiment, context, folder, fingerprint, budget, checkpoint.source, world)
     result = result_of(experiment, data, fingerprint, record, budget, earlier, network, checkpoint)
     folder.finish(result)
     return result
@@ -237,11 +244,13 @@ def budget_of(experiment: Experiment, data: Data, network: Network) -> Budget:
     settings = experiment.settings
     full, full_seconds = full_updates(settings, len(data.labels)), settings.full_seconds or 0.0
     if settings.budget_unit == "seconds" and not full_seconds:
-        full_seconds = full * network.seconds_per_update(experiment, data)
+        full_seconds = network.world.seconds(full * network.seconds_per_update(experiment, data))
         log.info(
             "a full training run takes %.1f s here, as measured; set full_seconds for comparable runs", full_seconds
         )
-    return Budget.of(settings, full, network.flops, full_seconds, network.device)
+    budget = Budget.of(settings, full, network.flops, full_seconds, network.device)
+    budget.clock = network.world.seconds
+    return budget
 
 
 def result_of(
@@ -265,6 +274,7 @@ def result_of(
         "flops_before": budget.flops_before,
         "scored_by": ",".join(earlier.scored_by) or None,
         "seconds_total": checkpoint.seconds(),
+        "processes": network.world.size,
         "n_parameters": sum(p.numel() for p in network.net.parameters()),
         "n_training": len(data.labels),
         "n_corrupted": 0 if data.corrupted is None else int(data.corrupted.sum()),
@@ -291,7 +301,7 @@ def context_in(
     looks = Looks(network, budget, part)
 
     def second(kind: Model) -> SecondNetwork:
-        return SecondNetwork(Network(kind, experiment, data, network.device), network, budget, part)
+        return SecondNetwork(Network(kind, experiment, data, network.device, network.world), network, budget, part)
 
     return context_of(
         experiment.settings,
@@ -302,7 +312,7 @@ def context_in(
         earlier.scores,
         earlier.kept,
         earlier.features,
-        folder.state_path,
+        network.world.state_folder(folder.state_path),
         needs_features=lambda: check_features(
             outline(experiment.model, data), trained_shape(data, experiment.settings)
         ),
@@ -357,6 +367,7 @@ def write_kept(
     fingerprint: str,
     budget: Budget,
     commit: str | None,
+    world: World,
 ) -> None:
     """Write the examples that the run trains on, and the runs that led to them."""
     about = {
@@ -365,7 +376,8 @@ def write_kept(
         "parents": [f"{path.parent.name}/{path.name}" for path in made_files(experiment.resolved)],
         "of": len(data.labels),
     }
-    scorefile.write(folder.kept_path, {"index": sampler.selection().sort().values}, about)
+    columns = {"index": sampler.selection().sort().values}
+    world.of_first(lambda: scorefile.write(folder.kept_path, columns, about))
 
 
 def write_scores(
@@ -391,10 +403,15 @@ def write_scores(
     about = origin(experiment, "scores", fingerprint, labels, runs, commit)
     if isinstance(scorer, OfKind):
         about["kind"] = scorer.kind
-    if isinstance(scorer, Additive):
-        scorer.sums.replace(folder.sums_path)
-        about |= scorefile.additive(folder.sums_path, scorer.taken, scorer.acquisition)
-    scorefile.write(folder.scores_path, columns, about)
+
+    def write() -> None:
+        more = {}
+        if isinstance(scorer, Additive):
+            scorer.sums.replace(folder.sums_path)
+            more = scorefile.additive(folder.sums_path, scorer.taken, scorer.acquisition)
+        scorefile.write(folder.scores_path, columns, {**about, **more})
+
+    network.world.of_first(write)
 
 
 def write_features(
@@ -404,9 +421,10 @@ def write_features(
     fingerprint: str,
     budget: Budget,
     commit: str | None,
+    world: World,
 ) -> None:
     """Write the input of the last layer of the final network for every training example, un-augmented."""
     parts = [context.embed(batch)[0].cpu() for batch in context.everything()]  # all of them may not fit on the device
     runs = {**budget.before, experiment.run_id: budget.flops}
     about = origin(experiment, "model", fingerprint, context.labels, runs, commit)
-    features.write(folder.features_path, parts, about)
+    world.of_first(lambda: features.write(folder.features_path, parts, about))

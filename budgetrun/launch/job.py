@@ -11,10 +11,11 @@ import logging
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from budgetrun import processes
 from budgetrun.errors import UserError, one_line
 from budgetrun.folder.lock import Busy
 from budgetrun.launch import known, plugins
-from budgetrun.launch.workers import leave_with_the_first, worker
+from budgetrun.launch.workers import check_alone, leave_with_the_first, worker
 from budgetrun.terminal import lasting, shown
 from budgetrun.training.summary import BEFORE, say
 
@@ -32,7 +33,7 @@ def ran(cfg: DictConfig) -> float | None:
     """The same as `task`, for a process in which stdout and stderr are already `lasting`."""
     plugins.register_resolvers()
     log = logging.getLogger("budgetrun")
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if processes.rank() == 0 else logging.ERROR)
     hydra = HydraConfig.get()
     in_sweep = not OmegaConf.is_missing(hydra.job, "num")  # in a sweep, Hydra goes on with the other jobs
     try:
@@ -52,6 +53,8 @@ def ran(cfg: DictConfig) -> float | None:
             from budgetrun.training.machine import own_gpu
 
             checked = experiment(cfg, choices_of(hydra))
+            if in_sweep:
+                check_alone()
             if not in_sweep and hydra.run.dir != ".":
                 raise no_run_dir(hydra.run.dir)
             if checked.settings.dry_run:

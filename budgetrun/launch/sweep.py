@@ -39,6 +39,7 @@ from budgetrun.launch.grid import jobs_of
 from budgetrun.launch.preflight import Preflight
 from budgetrun.launch.preview import preview
 from budgetrun.launch.slurm import SlurmLauncher
+from budgetrun.launch.workers import check_alone
 from budgetrun.training.machine import count_gpus, find_device
 from budgetrun.training.progress import duration
 
@@ -90,6 +91,7 @@ def sweep(
     whole: the configuration of the sweep. batch_size: how many jobs a launcher gets at a time, None for all. Raises
     UserError if a job cannot run, before any is started, and if not all runs are finished at the end.
     """
+    check_alone()
     check_asked(whole)
     composed = Composed(context.config_loader, whole)
     preflight = Preflight() if whole.hydra.launcher._target_.endswith(LOCAL) else None

@@ -10,6 +10,9 @@ import signal
 import threading
 import time
 
+from budgetrun import processes
+from budgetrun.errors import UserError
+
 
 def worker() -> int | None:
     """The number of this process among those that a parallel launcher started, from 1; None in the first process."""
@@ -32,3 +35,11 @@ def leave_with_the_first() -> None:
             time.sleep(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def check_alone() -> None:
+    """Raise UserError if this process, which has a sweep to do, was started as one of several."""
+    if processes.size() > 1:
+        raise UserError(
+            f"{processes.size()} processes were started together, which train one run; start sweeps without torchrun"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,7 @@ class Budget:
     seconds: float = 0.0
     before: dict[str, int] = field(default_factory=dict)  # FLOPs of each run that led to this one, not of this budget
     _since: float | None = field(default=None, repr=False)
+    clock: Callable[[float], float] = field(default=float, repr=False)  # the first process's, if there are several
 
     @staticmethod
     def of(settings: Settings, full: int, flops: tuple[int, int], full_seconds: float, device: torch.device) -> Budget:
@@ -76,7 +77,7 @@ class Budget:
                 return self.examples_backward
             case "flops":
                 return self.flops
-        return self.seconds_now()
+        return self.clock(self.seconds_now())
 
     @property
     def share(self) -> float:

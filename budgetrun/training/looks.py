@@ -45,7 +45,8 @@ class Looks:
             finally:
                 net.train()
         self.budget.charge_look(len(batch))
-        return features_of(seen, len(batch)), logits
+        world = self.network.world
+        return world.gathered(features_of(seen, len(world.own(batch))), len(batch)), logits
 
     def logit_gradients(self, logits: Tensor, batch: Batch) -> Tensor:
         """d loss_i / d logits_i, [B, classes]; see Context. Needs no pass of the model, so nothing is charged."""
@@ -70,14 +71,19 @@ class Looks:
             gradients = torch.func.grad(loss)(parameters, image, label, share)
             return torch.stack([gradient.square().sum() for gradient in gradients.values()]).sum().sqrt()
 
+        world = self.network.world
+        own = world.own(batch)
+
         def norms(images: Tensor) -> Tensor:
             # 32 images at a time: each holds gradients of all parameters. vmap does not support BatchNorm in bf16
             with torch.autocast(images.device.type, enabled=False):
-                return torch.func.vmap(norm, chunk_size=32)(images, batch.label, batch.share)
+                return torch.func.vmap(norm, chunk_size=32)(images, own.label, own.share)
 
+        world.same_buffers(net)
         net.eval()
-        result = self.network.forward(batch.images, norms)  # normalises outside vmap, which lacks that memory layout
+        result = self.network.forward(own.images, norms)  # normalises outside vmap, which lacks that memory layout
         net.train()
+        result = world.gathered(result, len(batch))
         self.budget.charge_look(len(batch))
         self.budget.flops += len(batch) * (self.budget.flops_update - self.budget.flops_forward)
         return result

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from budgetrun import processes
 from budgetrun.errors import UserError
 
 log = logging.getLogger("budgetrun")
@@ -25,10 +26,14 @@ def count_gpus() -> int:
 
 def find_device(name: str) -> torch.device:
     """The device that `name` means here; raises UserError if there is no such device."""
-    there = count_gpus()
+    there, number = count_gpus(), processes.local_rank()  # each process of a run has a GPU of its own
     if name == "auto":
-        return torch.device("cuda", 0) if there else torch.device("cpu")
+        return torch.device("cuda", number) if there > number else torch.device("cpu")
     device = torch.device(name)
+    if device.type == "cuda" and processes.size() > 1:
+        if ":" in name:
+            raise UserError(f"device={name} is one device for {processes.size()} processes; set device=cuda, or auto")
+        device = torch.device("cuda", number)
     if device.type == "cuda" and (device.index or 0) >= there:
         has = f"it has {there} CUDA device{'s' * (there > 1)}" if there else "it has no CUDA device"
         raise UserError(f"device={name} is not on this machine: {has}; set device=auto or device=cpu")

@@ -22,6 +22,7 @@ from budgetrun.training.checks import check_memory, outline
 from budgetrun.training.data import Normalize, trained_shape
 from budgetrun.training.record import Diverged
 from budgetrun.training.views import Views
+from budgetrun.training.world import World
 
 log = logging.getLogger("budgetrun")
 Observe = Callable[[Batch, Tensor, Tensor], None]
@@ -38,15 +39,18 @@ class Network:
     the images or the memory, before it takes any.
     """
 
-    def __init__(self, kind: Model, experiment: Experiment, data: Data, device: torch.device) -> None:
+    def __init__(
+        self, kind: Model, experiment: Experiment, data: Data, device: torch.device, world: World | None = None
+    ) -> None:
         settings, shape = experiment.settings, trained_shape(data, experiment.settings)
         empty = outline(kind, data)
         self.flops = model_flops(empty, shape)
         check_memory(empty, data, settings, device)
-        self.device = device
+        self.device, self.world = device, world or World()
         net = kind.build(shape[0], data.classes)
         self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: Any = self.net
+        self.averaging: Any = self.world.averaging(self.net)  # the same for updates
         self.mode = settings.compile_mode
         self.loss, self.lr = experiment.loss, settings.lr
         self.optimizer = experiment.optimizer.build(self.net.parameters(), settings.lr, settings.weight_decay)
@@ -60,21 +64,25 @@ class Network:
         return logits.to(torch.float32, copy=self.mode != "default")  # CUDA graphs write into the same memory again
 
     def logits(self, images: Tensor | Stored, part: int, model: Callable[[Tensor], Any]) -> Tensor:
-        """The same for many images, `part` at a time."""
-        return torch.cat([self.forward(some, model) for some in images.split(part)])
+        """The same for many images, `part` at a time; each process passes its share."""
+        self.world.same_buffers(self.net)
+        own = self.world.own_images(images)
+        return self.world.gathered(torch.cat([self.forward(some, model) for some in own.split(part)]), len(images))
 
     def update(self, batch: Batch, observe: Observe = unobserved) -> Tensor:
-        """Make one update on a batch; returns the loss [] before it."""
+        """Make one update on a batch, of which each process passes its share; returns the loss [] before it."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
-        logits = self.forward(batch.images, self.model)
-        losses = self.loss(logits, batch)
-        observe(batch, losses.detach(), logits.detach())
-        loss = batch.mean(losses)
+        own = self.world.own(batch)
+        logits = self.forward(own.images, self.averaging)
+        losses = self.loss(logits, own)
+        of_all = self.world.gathered(losses.detach(), len(batch))
+        observe(batch, of_all, self.world.gathered(logits.detach(), len(batch)))
+        loss = self.world.mean(own, losses, batch)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        return loss.detach()
+        return loss.detach() if own is batch else batch.mean(of_all)
 
     @torch.no_grad()
     def evaluate(self, images: Tensor | Stored, labels: Tensor) -> tuple[float, float]:
@@ -109,7 +117,9 @@ class Network:
         import torch._dynamo.config
 
         began = time.perf_counter()
+        sizes = set().union(*map(self.world.lengths, sizes))
         self.model = torch.compile(self.net, dynamic=False, mode=self.mode)
+        self.averaging = self.world.averaging(self.model)
         # with CUDA graphs, the first run of a size warms up and the second is recorded
         times = 1 if self.mode == "default" else 3
         # by default, torch stops at 8 compilations: these are one for each size, and two for looks
