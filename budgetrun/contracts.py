@@ -84,6 +84,7 @@ class Settings:
     precision: str
     data_on: str
     deterministic: bool
+    sync_batchnorm: bool
     compile: bool
     compile_mode: str
     data_dir: str

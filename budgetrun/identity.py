@@ -30,6 +30,7 @@ NEUTRAL = {
     "init_from": None,
     "save_features": False,
     "compile_mode": "default",
+    "sync_batchnorm": False,
 }
 FILES = ("init_from",)  # settings that name files
 PATHS = ("file", "base", "features", *FILES)  # and the values of components that do

@@ -1,4 +1,4 @@
-"""The processes that were started together to train one run, by torchrun: which of them this is."""
+"""The processes that were started together to train one run, by torchrun or by Slurm: which of them this is."""
 
 from __future__ import annotations
 

@@ -83,15 +83,13 @@ class SlurmLauncher:
     stderr_to_stdout: bool
 
     def __post_init__(self) -> None:
-        for key in ("runs_per_job", "array_parallelism", "timeout_min", "cpus_per_task", "mem_gb"):
+        counts = "runs_per_job", "array_parallelism", "nodes", "tasks_per_node"
+        for key in (*counts, "timeout_min", "cpus_per_task", "mem_gb"):
             if (value := getattr(self, key)) is not None and value <= 0:
                 raise ValueError(f"{key}={value} must be greater than 0")
         for key in ("signal_delay_s", "max_num_timeout"):
             if getattr(self, key) < 0:
                 raise ValueError(f"{key}={getattr(self, key)} must be at least 0")
-        for key in ("nodes", "tasks_per_node"):
-            if getattr(self, key) != 1:
-                raise ValueError(f"{key}={getattr(self, key)}: a run is one process on one node; set it to 1")
         if self.signal_delay_s >= 60 * self.timeout_min:
             limit = f"the {60 * self.timeout_min} seconds of timeout_min={self.timeout_min}"
             raise ValueError(f"signal_delay_s={self.signal_delay_s} leaves nothing of {limit}")
@@ -211,6 +209,7 @@ class SlurmLauncher:
 class Allocation:
     """What one job does: its runs, one after another in one process. It is sent to the job and to the requeued job.
 
+    If the job has several tasks, each calls it, and together they train each run.
     commands: the command line of each run by its folder. submitted: the commit of the code at submission, and whether
     there were changes since. failed: the runs that are not tried again when the job is requeued.
     """
@@ -220,7 +219,10 @@ class Allocation:
     failed: list[str] = field(default_factory=list)
 
     def __call__(self) -> None:
-        """Run what is not finished. The job ends as FAILED if a run failed."""
+        """Run what is not finished. The job ends as FAILED if a run failed; with several tasks, at once."""
+        submitit = submitit_or_why()
+        if several := submitit.JobEnvironment().num_tasks > 1:
+            submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         if (now := commit()) != self.submitted:
             before, after = (f"{c}{' and changes' * bool(dirty)}" for c, dirty in (self.submitted, now))
             log.warning("the code has changed since the submission: it was commit %s, now it is %s", before, after)
@@ -234,6 +236,8 @@ class Allocation:
                 hand_back(code - 128)
             if code:
                 self.failed.append(folder)
+                if several:  # the others may be waiting for this one
+                    break
         for signum in STOPPING:  # Python removes its handlers before it exits; a finished job would look killed
             signal.signal(signum, signal.SIG_IGN)
         if self.failed:
@@ -268,6 +272,8 @@ def hand_back(signum: int) -> NoReturn:
     here = submitit_or_why().JobEnvironment()
     if signum != signal.SIGINT and states(f"--jobs={here.job_id}").get(here.job_id) == "RUNNING":
         signal.raise_signal(here._usr_sig())  # submitit's handler requeues the job, and exits
+        if here.global_rank > 0:  # the first task does so; if another one ended before, Slurm might end that too
+            time.sleep(60)
     sys.exit(128 + signum)
 
 

@@ -33,7 +33,15 @@ Run = dict[str, Any]
 # what may differ between the runs of one cell without a note: repetitions, and where runs are stored
 REPEATS = ("seed", *(key for key in ELSEWHERE if key != "device"), "dataset.system")
 # what is not a setting, but gives a note where it differs: the machine, the code, and the data
-CIRCUMSTANCES = ("device", "commit", "dirty", "commits_before", "versions.budgetrun", "dataset_fingerprint")
+CIRCUMSTANCES = (
+    "device",
+    "processes",
+    "commit",
+    "dirty",
+    "commits_before",
+    "versions.budgetrun",
+    "dataset_fingerprint",
+)
 # what a CSV of runs keeps of the evaluations, one list per run
 CURVE = tuple(
     f"curve.{name}"
@@ -86,6 +94,8 @@ def read(places: Iterable[str | Path]) -> Runs:
     ):  # runs made before the setting existed did the same as its neutral value
         for run in found.runs:
             run.setdefault(key, NEUTRAL[key])
+    for run in found.runs:
+        run.setdefault("processes", 1)  # there was only one
     return found
 
 

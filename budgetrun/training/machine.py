@@ -25,19 +25,25 @@ def count_gpus() -> int:
 
 
 def find_device(name: str) -> torch.device:
-    """The device that `name` means here; raises UserError if there is no such device."""
-    there, number = count_gpus(), processes.local_rank()  # each process of a run has a GPU of its own
-    if name == "auto":
-        return torch.device("cuda", number) if there > number else torch.device("cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and processes.size() > 1:
+    """The device that `name` means here, for this process; raises UserError if there is no such device."""
+    there, number = count_gpus(), 0
+    if there and processes.size() > 1 and name != "cpu":
         if ":" in name:
             raise UserError(f"device={name} is one device for {processes.size()} processes; set device=cuda, or auto")
-        device = torch.device("cuda", number)
+        # Slurm may show each task a GPU of its own alone
+        number = 0 if there == 1 and "SLURM_LOCALID" in os.environ else processes.local_rank()
+        if number >= there:
+            raise UserError(
+                f"this machine has {there} CUDA devices, and at least {number + 1} of the processes; start one for "
+                "each device, or set device=cpu"
+            )
+    if name == "auto":
+        return torch.device("cuda", number) if there else torch.device("cpu")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= there:
         has = f"it has {there} CUDA device{'s' * (there > 1)}" if there else "it has no CUDA device"
         raise UserError(f"device={name} is not on this machine: {has}; set device=auto or device=cpu")
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+    return torch.device("cuda", device.index or number) if device.type == "cuda" else device
 
 
 def own_gpu(worker: int | None) -> str | None:

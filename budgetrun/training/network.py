@@ -47,7 +47,7 @@ class Network:
         self.flops = model_flops(empty, shape)
         check_memory(empty, data, settings, device)
         self.device, self.world = device, world or World()
-        net = kind.build(shape[0], data.classes)
+        net = self.world.synchronised(kind.build(shape[0], data.classes), settings.sync_batchnorm, device)
         self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: Any = self.net
         self.averaging: Any = self.world.averaging(self.net)  # the same for updates

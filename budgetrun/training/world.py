@@ -51,6 +51,10 @@ class World:
         """A loss [] whose mean over all processes is that of the batch; losses: of this process's rows."""
         return batch.mean(losses)
 
+    def synchronised(self, net: nn.Module, wanted: bool, device: torch.device) -> nn.Module:
+        """The network, with BatchNorm whose statistics are those of all processes if that is wanted."""
+        return net
+
     def averaging(self, model: nn.Module) -> nn.Module:
         """The model, with gradients that are the mean over all processes."""
         return model
@@ -132,6 +136,13 @@ class Together(World):
             return 0 * losses.sum()
         own.weight = None if batch.weight is None else batch.weight[begin:end]  # `observe` may have changed them
         return own.mean(losses) * ((end - begin) * self.size / len(batch))
+
+    def synchronised(self, net: nn.Module, wanted: bool, device: torch.device) -> nn.Module:
+        if not wanted:
+            return net
+        if device.type != "cuda":
+            raise UserError("sync_batchnorm=true works on GPUs alone, as torch's SyncBatchNorm; leave it out")
+        return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(net))
 
     def averaging(self, model: nn.Module) -> nn.Module:
         return nn.parallel.DistributedDataParallel(model)

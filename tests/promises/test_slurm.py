@@ -292,6 +292,20 @@ def test_a_job_that_is_told_to_stop_saves_goes_back_to_the_queue_and_ends_as_if_
     assert_as_if_nothing_had_happened(cwd, SLOWLY, [0, 1])
 
 
+def test_the_tasks_of_a_job_train_one_run_together_and_go_on_after_a_requeue(cwd: Path) -> None:
+    line = f"hydra.launcher.tasks_per_node=2 {SLOWLY} seed=0"
+    job = number(sweep(f"hydra.launcher.wait=false {line}", cwd))
+    eventually(lambda: lines(cwd, 0))
+    stopped_by(cwd, {0: (job, ["scancel", "--signal=USR2", job])})
+    (cwd / "fast").touch()
+    done = sweep(line, cwd)
+    assert done.code == 0, done.out + done.err
+    eventually(lambda: state(job) == "COMPLETED")
+    path = folder(cwd, 0)
+    assert path is not None
+    assert json.loads((path / "result.json").read_text())["processes"] == 2
+
+
 def test_a_cancelled_job_saves_and_a_killed_one_goes_on_from_its_last_checkpoint(cwd: Path) -> None:
     line = f"{SLOWLY} checkpoint_every=0.5"
     job = number(sweep(f"hydra.launcher.wait=false {line} seed=0,1", cwd))
@@ -459,7 +473,8 @@ def test_without_submitit_one_sentence_names_the_extra(tmp_path: Path, monkeypat
         ("runs_per_job=0", ["runs_per_job=0"]),
         ("signal_delay_s=3600", ["signal_delay_s=3600", "timeout_min=60"]),
         ("max_num_timeout=-1", ["max_num_timeout=-1", "at least 0"]),
-        ("nodes=2", ["nodes=2", "one process"]),
+        ("nodes=0", ["nodes=0", "greater than 0"]),
+        ("tasks_per_node=0", ["tasks_per_node=0", "greater than 0"]),
         ("mem_gb=much", ["hydra.launcher.mem_gb=much", "number"]),
         ("wait=perhaps", ["hydra.launcher.wait=perhaps", "true or false"]),
         ("partiton=gpu", ["partiton", "partition"]),

@@ -91,7 +91,8 @@ class Dropping:
     """With dropout, which draws from the random state of each process, and BatchNorm."""
 
     def build(self, channels, classes):
-        return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.Dropout(0.5), nn.Linear(32, classes))
+        layers = nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.Dropout(0.5), nn.Linear(32, classes)
+        return nn.Sequential(*layers)
 '''
 
 
