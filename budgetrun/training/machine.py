@@ -69,6 +69,7 @@ class GlobalRandom:
         return {"cpu": torch.get_rng_state(), **on_device}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        state = state.get("each", [state])[0]  # of several processes, the first one's, see RandomOfAll
         torch.set_rng_state(state["cpu"].cpu())
         if "device" in state and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["device"].cpu(), self.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from cli import CHECKOUT, SAMPLERS, environment, needed
+from cli import CHECKOUT, SAMPLERS, environment, here, needed
 from together import trained
 
 TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -136,6 +137,10 @@ def test_a_run_of_two_processes_that_is_stopped_and_loses_one_ends_as_one_that_i
         assert not list(disturbed.glob("*/result.json"))
         if end == "stopped":
             assert err.count("run the same command again to go on") == 1, err
+            shutil.copytree(disturbed, own / "alone")  # with another number of processes it goes on too
+            alone = here(f"{line} output_dir=alone", own)
+            assert "goes on from update" in alone.out, alone.err
+            assert result_in(own / "alone")["processes"] == 1
     out, err = command(2, f"{line} output_dir=disturbed", own).communicate(timeout=300)
     assert "goes on from update" in out
     one, other = result_in(quiet), result_in(disturbed)
