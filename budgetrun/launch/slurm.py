@@ -220,9 +220,9 @@ class Allocation:
 
     def __call__(self) -> None:
         """Run what is not finished. The job ends as FAILED if a run failed; with several tasks, at once."""
-        submitit = submitit_or_why()
-        if several := submitit.JobEnvironment().num_tasks > 1:
-            submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        if several := int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+            together = submitit_or_why().helpers.TorchDistributedEnvironment()
+            together.export(set_cuda_visible_devices=False, overwrite=True)
         if (now := commit()) != self.submitted:
             before, after = (f"{c}{' and changes' * bool(dirty)}" for c, dirty in (self.submitted, now))
             log.warning("the code has changed since the submission: it was commit %s, now it is %s", before, after)
