@@ -75,7 +75,7 @@ def ran(cfg: DictConfig) -> float | None:
             if checked.settings.device == "auto" and (gpu := own_gpu(worker())) is not None:
                 checked.settings.device = gpu
             accuracy = float(run(checked)["test_accuracy"])
-            if record is not None:
+            if record is not None and processes.rank() == 0:
                 known.remember(record, checked.run_id)
             return accuracy
     except Exception as error:
