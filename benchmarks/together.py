@@ -16,7 +16,8 @@ from pathlib import Path
 RUNS = [
     "dataset=fashion_mnist budget=0.02 sampler=uniform",
     "dataset=fashion_mnist budget=0.02 sampler=is sampler.pool=3 sampler.threshold=0",
-    "dataset=digits epochs=10",  # an update of 3 ms, so that gathering weighs
+    "dataset=digits epochs=10",  # an update of 2 ms, so that gathering weighs
+    "dataset=cifar10 dataset._target_=benchmarks.images.RandomImages +dataset.n=1280 model=resnet18 epochs=1",
 ]
 COMMON = ["evaluations=1", "checkpoint_every=1e9", "force=true"]
 
