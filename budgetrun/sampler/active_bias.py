@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Batch, Context
+from budgetrun.contracts import Batch, Context, UserError
+
+MOST = 2**24  # categories of torch.multinomial
 
 
 @dataclass
@@ -48,6 +50,11 @@ class ActiveBias:
             raise ValueError(f"epsilon={self.epsilon} must be in [0, 1e6], or null for the mean of what it is added to")
 
     def start(self, context: Context) -> None:
+        if self.use == "draw" and context.n > MOST:
+            raise UserError(
+                f"sampler.use=draw draws from at most {MOST:,} examples, as torch.multinomial does, not {context.n:,}; "
+                "set sampler.use=weight"
+            )
         self.context = context
         self.stream = context.stream(self.plan)
         self.count = max(1, int(context.n * context.fraction))

@@ -84,6 +84,17 @@ def test_two_processes_choose_the_same_and_end_with_the_same_network(
     assert files[0] == files[1]
 
 
+def test_three_processes_do_too_where_some_have_no_row_of_a_batch(tmp_path: Path) -> None:
+    asked = [
+        f"{COMMON} sampler=osgd {AT_WORK['osgd']} batch_size=32",  # its batches end with two images
+        f"{COMMON} sampler=is {AT_WORK['is']} aug=cutmix noise=symmetric",
+        f"{COMMON} sampler=sb {AT_WORK['sb']} scores=el2n",
+    ]
+    for number, found in enumerate(of(3, tmp_path, *asked)):
+        assert_same(found, trained(asked[number], tmp_path / "alone"))
+        assert found["result"]["processes"] == 3
+
+
 OWN = '''
 from dataclasses import dataclass
 from torch import nn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from samplers import PLAUSIBLE, RICAPPED, batch_of, logits_with, mixed_batch, sampler_of, started
 from scipy.stats import chisquare
 
-from budgetrun.contracts import Context
+from budgetrun.contracts import Context, UserError
 from budgetrun.sampler.active_bias import ActiveBias
 
 
@@ -256,3 +257,11 @@ def test_values_that_make_no_sense_for_active_bias_are_refused(wrong: Any) -> No
     fields = {"score": "variance", "use": "draw", "warmup": 0.1, "epsilon": None}
     with pytest.raises(ValueError, match=r"is not one of|must be"):
         ActiveBias(**(fields | wrong))
+
+
+def test_more_examples_than_torch_can_draw_from_are_refused_before_anything_is_made(
+    context_for: Callable[..., Context],
+) -> None:
+    many = replace(context_for(8, 4), n=2**24 + 1)
+    with pytest.raises(UserError, match=r"at most 16,777,216 examples.*not 16,777,217; set sampler\.use=weight"):
+        sampler_of("spv").start(many)
