@@ -9,7 +9,7 @@ together = False  # whether they have met: before that, all of them find the sam
 
 def size() -> int:
     """How many there are; 1 for a process by itself."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def rank() -> int:

@@ -63,7 +63,7 @@ LONG = 0.5  # seconds: after a draw that took longer, later draws can be abandon
 def run(experiment: Experiment) -> dict[str, Any]:
     """The result of an experiment: the one that exists, or else a trained one, from its checkpoint if there is one."""
     settings = experiment.settings
-    world = met(machine.find_device(settings.device))
+    world = met(settings.device)
     folder = world.folder(RunFolder(settings.output_dir, experiment.run_id))
     if not settings.force and (result := folder.finished()):
         log.info(BEFORE)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from test_images import folder, pictures, repaint
 
 from budgetrun.contracts import UserError
-from budgetrun.dataset import _images, _store, image_folder
+from budgetrun.dataset import _images, _store
 from budgetrun.stored import Stored, on_disk
 from budgetrun.train import run
 from budgetrun.training.data import fingerprint, hold_out
@@ -203,7 +203,7 @@ def test_a_later_start_reads_no_pixel_and_another_label_or_split_is_noticed(
         raise AssertionError("pixels were read")
 
     with monkeypatch.context() as patch:
-        patch.setattr(image_folder, "mean_and_std", nothing)
+        patch.setattr(_images, "mean_and_std", nothing)
         patch.setattr(Stored, "split", nothing)
         assert prints() == first
         relabelled = folder().load(str(tmp_path))

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from budgetrun.contracts import MOST, Facts
-from budgetrun.dataset._store import Part, stored
+from budgetrun.dataset._store import Part, kept_as, stored
 from budgetrun.errors import UserError, one_line
 from budgetrun.stored import Stored
 
@@ -174,9 +174,8 @@ def read(root: Path, names: list[str], shape: Shape, kept_in: Path) -> tuple[Sto
     The pixels are kept in a file in the folder `kept_in`, and decoded again if a file's name, size or times have
     changed. Raises UserError that names a file that cannot be read.
     """
-    place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
     how = "-crop" * (shape.fit == "crop") + "-draft" * shape.draft
-    kept = kept_in / f"{root.resolve().name}-{shape.size}x{shape.size}x{shape.channels}{how}-{place}.bin"
+    kept = kept_as(kept_in, root, f"{shape.size}x{shape.size}x{shape.channels}{how}", "bin")
     several = [names[begin : begin + TOGETHER] for begin in range(0, len(names), TOGETHER)]
     parts = [Part(len(some), state_of(root, some, f"{DECODING} {shape}".encode())) for some in several]
     animated = 0
@@ -293,6 +292,16 @@ def upright(image: Image, opened: Image) -> Image:
     with contextlib.suppress(Exception):  # unreadable metadata count as none
         orientation = opened.getexif().get(Base.Orientation, 1)
     return image.transpose(turns[orientation]) if orientation in turns else image
+
+
+def pixels_of(
+    images: Stored, facts: Facts, mean: list[float] | None, std: list[float] | None
+) -> tuple[list[float], list[float]]:
+    """The mean and standard deviation that are given, or else those of these images, the first ones of their file."""
+    if mean is None or std is None:
+        measured = facts(f"mean and standard deviation of the first {len(images)}", lambda: mean_and_std(images))
+        mean, std = measured[0] if mean is None else mean, measured[1] if std is None else std
+    return mean, std
 
 
 def mean_and_std(images: Stored) -> tuple[list[float], list[float]]:

@@ -38,6 +38,12 @@ class Part:
     digest: bytes
 
 
+def kept_as(folder: Path, root: Path, how: str, suffix: str) -> Path:
+    """The file in `folder` for what is made of the files below `root`, in this way."""
+    place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
+    return folder / f"{root.resolve().name}-{how}-{place}.{suffix}"
+
+
 def stored(
     path: Path, root: Path, shape: tuple[int, int, int], parts: Sequence[Part], make: Callable[[int], np.ndarray]
 ) -> tuple[Stored, Facts]:

@@ -16,8 +16,8 @@ from budgetrun.dataset._images import (
     Walk,
     check_link,
     is_hidden,
-    mean_and_std,
     one_spelling,
+    pixels_of,
     read,
 )
 
@@ -83,10 +83,7 @@ class ImageFolder:
         n = sum(counts[: len(classes)])
         images, facts = read(root, names, self.shape, Path(folder) / "decoded")
         train_images, test_images = (images.at(rows) for rows in torch.arange(len(labels)).tensor_split([n]))
-        mean, std = self.mean, self.std
-        if mean is None or std is None:
-            measured = facts(f"mean and standard deviation of the first {n}", lambda: mean_and_std(train_images))
-            mean, std = measured[0] if mean is None else mean, measured[1] if std is None else std
+        mean, std = pixels_of(train_images, facts, self.mean, self.std)
         return Data(
             images=train_images,
             labels=labels[:n],

@@ -20,7 +20,7 @@ class ImageNet(ImageFolder):
 
     In `root`, folders train/ and val/ with one folder per class, as torchvision has them; or the published archives,
     which are unpacked there, once, and checked by their MD5 sums. The other parameters are those of an image folder.
-    The pixels are decoded once: 234 GiB at 256 pixels per side, 15 GiB at 64.
+    The pixels are decoded once: 244 GiB at 256 pixels per side, 15 GiB at 64.
     """
 
     def load(self, folder: str) -> Data:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,8 @@ import numpy as np
 import torch
 
 from budgetrun.contracts import Data, UserError, path
-from budgetrun.dataset._images import mean_and_std, state_of
-from budgetrun.dataset._store import Kept, Part, stored
+from budgetrun.dataset._images import pixels_of, state_of
+from budgetrun.dataset._store import Kept, Part, kept_as, stored
 from budgetrun.errors import one_line
 
 SIDE, CLASSES = 64, 1000
@@ -45,12 +43,11 @@ class ImageNet64:
         root, decoded = Path(folder) / self.root, Path(folder) / "decoded"
         names = [there(root, name) for name in (*TRAIN, TEST)]
         digests = [state_of(root, [name], b"imagenet64") for name in names]
-        place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
-        known = Kept(decoded / f"{root.resolve().name}-{SIDE}-labels-{place}.json", b"".join(digests).hex())
+        known = Kept(kept_as(decoded, root, f"{SIDE}-labels", "json"), b"".join(digests).hex())
         decoded.mkdir(parents=True, exist_ok=True)
         labels = [torch.tensor(known(name, functools.partial(labels_of, root / name))) for name in names]
         images, facts = stored(
-            decoded / f"{root.resolve().name}-{SIDE}-{place}.bin",
+            kept_as(decoded, root, f"{SIDE}", "bin"),
             root,
             (3, SIDE, SIDE),
             [Part(len(of), digest) for of, digest in zip(labels, digests, strict=True)],
@@ -58,10 +55,7 @@ class ImageNet64:
         )
         n = sum(map(len, labels[:-1]))
         train_images, test_images = (images.at(rows) for rows in torch.arange(len(images)).tensor_split([n]))
-        mean, std = self.mean, self.std
-        if mean is None or std is None:
-            measured = facts("mean and standard deviation of the training part", lambda: mean_and_std(train_images))
-            mean, std = measured[0] if mean is None else mean, measured[1] if std is None else std
+        mean, std = pixels_of(train_images, facts, self.mean, self.std)
         return Data(
             images=train_images,
             labels=torch.cat(labels[:-1]),

@@ -25,6 +25,7 @@ from budgetrun.contracts import Batch, Stateful
 from budgetrun.errors import Interruption, UserError, one_line
 from budgetrun.folder.run import RunFolder
 from budgetrun.stored import Stored
+from budgetrun.training.machine import find_device
 
 T = TypeVar("T")
 LONGEST = timedelta(hours=6)  # that one process waits for another, which may be decoding a data set
@@ -270,10 +271,11 @@ def explained() -> Iterator[None]:
         ) from error
 
 
-def met(device: torch.device) -> World:
-    """The world of this process. Raises UserError if other processes do not come."""
+def met(name: str) -> World:
+    """The world of this process, on the device of this name. Raises UserError if other processes do not come."""
     if processes.size() == 1:
         return World()
+    device = find_device(name)
     if not dist.is_initialized():
         try:
             if device.type == "cuda":

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli import Done, copied, environment, finished_in, here
+from cli import Done, checked, copied, environment, finished_in, here
 
 from budgetrun.launch import known
+from budgetrun.train import run
 
 LINE = "epochs=0.2 evaluations=1 sampler=is"
 
@@ -91,3 +92,9 @@ def test_a_user_s_own_class_is_checked(tmp_path: Path, monkeypatch: pytest.Monke
     assert here(line, tmp_path).code == 0
     assert built(line, tmp_path, monkeypatch)
     assert not list(tmp_path.glob(f"outputs/{known.FOLDER}"))
+
+
+def test_a_finished_run_is_shown_on_a_machine_without_its_device(tmp_path: Path) -> None:
+    line = f"model.width=2 epochs=1 evaluations=1 output_dir={tmp_path}"
+    first = run(checked(*line.split()))
+    assert run(checked(*line.split(), "device=cuda:9")) == first
