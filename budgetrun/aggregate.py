@@ -9,20 +9,22 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from budgetrun.errors import UserError
 from budgetrun.tables.analysis import Analysis, add_arguments, analyse, named, question
+from budgetrun.tables.answers import ANSWERS, sentences
 from budgetrun.tables.derived import DERIVED
 from budgetrun.tables.plot import draw, format_of
 from budgetrun.tables.runs import CURVE, cell_of, curve, is_harmless, need, of_any_seed, read, select
-from budgetrun.tables.table import STYLES
+from budgetrun.tables.table import LISTS, STYLES
 from budgetrun.terminal import any_encoding, shown, tell
 
+ASKED = ("conclusions", *ANSWERS, "all")
 # the columns of a CSV that compare a cell with the baseline, see Effect
-EFFECT = ("difference", "low", "high", "pairs", "possible", "p", "p_holm", "p_signs", "cheapest", "dearest")
+EFFECT = ("difference", "low", "high", "pairs", "possible", "p", "p_holm", "p_signs", "p_equal", "cheapest", "dearest")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
         choices=["md", "csv", "latex", "runs"],
         help="csv: one line per cell; runs: a CSV with one line per run and all its values, which can be read again",
     )
+    add("--ask", default="", help=f"answers besides the tables, several: a,b; or all: {', '.join(ASKED)}")
     add("--plot", type=Path, help="also draw the cells of the first metric: .svg, .png or .pdf")
     return parser
 
@@ -59,6 +62,7 @@ def tables_of(options: argparse.Namespace) -> str:
     if options.plot is not None:
         format_of(options.plot)
     rows, columns, asked = named(options, "rows"), named(options, "cols"), question(options, options.baseline)
+    wanted = chosen_answers(options.ask, options.format)
     runs = read(options.folders)
     say(f"skipped {reason}" for reason in runs.skipped)
     if not runs.runs:
@@ -70,6 +74,7 @@ def tables_of(options: argparse.Namespace) -> str:
     (answer,) = analyse([chosen], runs.settings, rows, columns, asked)
     for problem in answer.problems.values():
         raise problem
+    answers = list(in_full(wanted, answer, options.format))
     say(answer.remarks)
     if options.plot is not None:
         draw(answer.tables[0], options.plot)
@@ -77,8 +82,36 @@ def tables_of(options: argparse.Namespace) -> str:
         return every_run(answer.measured, runs.settings)
     if options.format == "csv":
         return every_cell(answer)
-    sheets = answer.table(), answer.differences(), answer.beside()
-    return "\n\n".join(STYLES[options.format](sheet) for sheet in sheets if sheet is not None)
+    style = STYLES[options.format]
+    sheets = [answer.table(), answer.differences(), answer.beside()]
+    return "\n\n".join([*(style(sheet) for sheet in sheets if sheet is not None), *answers])
+
+
+def chosen_answers(typed: str, format: str) -> list[str]:
+    """The names in --ask; raises UserError for an unknown one, and where they have no place."""
+    names = list(dict.fromkeys(name.strip() for name in typed.split(",") if name.strip()))
+    if names and format not in STYLES:
+        raise UserError(
+            f"--ask has no place in --format {format}, whose lines are {'cells' if format == 'csv' else 'runs'}"
+        )
+    for name in names:
+        if name not in ASKED:
+            raise UserError(f"--ask {name} is none of {', '.join(ASKED)}")
+    return names
+
+
+def in_full(names: Sequence[str], answer: Analysis, format: str) -> Iterator[str]:
+    """The text of each answer. With `all`, those that the runs do not have are only named; else UserError says why."""
+    for name in ASKED[:-1] if "all" in names else names:
+        try:
+            if name == ASKED[0]:
+                yield LISTS[format](sentences(answer))
+            else:
+                yield STYLES[format](ANSWERS[name](answer))
+        except UserError as error:
+            if "all" not in names:
+                raise
+            say([f"not answered: {error}"])
 
 
 def say(remarks: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,14 +12,18 @@ from budgetrun.tables.compare import BOLD, Baseline, Comparison, compare, differ
 from budgetrun.tables.derived import DERIVED, RATIOS, Options, derive, note
 from budgetrun.tables.papers import Number, beside, fitting, of_paper
 from budgetrun.tables.runs import Run, mixed, with_metric
-from budgetrun.tables.table import Place, Sheet, Table, laid_out, tabulate
+from budgetrun.tables.table import Place, Sheet, Table, laid_out, tabulate, unit_of
+
+MARGIN = 0.5  # points
 
 
 @dataclass
 class Question:
     """metrics: numbers of a run, or derived ones. baseline: settings, as typed. paper: whose numbers to show too.
 
-    threshold, share, trainings: see derived.Options. Raises UserError for what no runs can answer.
+    threshold, share, trainings: see derived.Options. margin: the difference below which two methods count as equal, in
+    the unit in which metrics are shown; None: 0.5 points, and no margin for a metric that is not in percent. Raises
+    UserError for what no runs can answer.
     """
 
     metrics: list[str]
@@ -27,6 +32,7 @@ class Question:
     threshold: float = 1.2
     share: float = 0.99
     trainings: int = 1
+    margin: float | None = None
     known: list[Number] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -34,6 +40,19 @@ class Question:
             self.known = of_paper(self.paper)
         if self.baseline is None and (ratios := [metric for metric in self.metrics if metric in RATIOS]):
             raise UserError(f"{ratios[0]} needs a baseline; add one, as in --baseline sampler=uniform")
+
+        if self.margin is not None and not 0 < self.margin < math.inf:
+            raise UserError(f"--margin {self.margin:g} is not above 0: differences below it count as none")
+
+    @property
+    def margins(self) -> dict[str, float]:
+        """The margin of each metric that has one, in the metric's own unit."""
+        found = {}
+        for metric in self.metrics:
+            factor, unit = unit_of(metric)
+            if self.margin is not None or unit:
+                found[metric] = (MARGIN if self.margin is None else self.margin) / factor
+        return found
 
     def measured(self) -> list[str]:
         """The metrics that runs measure themselves."""
@@ -56,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser, baseline: str) -> None:
     add("--threshold", type=float, default=1.2, help="for a speed-up: multiple of the baseline's final error (1.2)")
     add("--share", type=float, default=0.99, help="for epochs_to_generalise: part of the final test accuracy (0.99)")
     add("--trainings", type=int, default=1, help="for flops_total: how many runs share the cost of the files (1)")
+    add("--margin", type=float, help="a difference below this counts as none, in the unit shown (0.5 points)")
 
 
 def named(options: argparse.Namespace, of: str) -> list[str]:
@@ -69,17 +89,21 @@ def named(options: argparse.Namespace, of: str) -> list[str]:
 
 def question(options: argparse.Namespace, baseline: str | None) -> Question:
     """The question that a command line asks, with this baseline."""
-    ways = options.threshold, options.share, options.trainings
+    ways = options.threshold, options.share, options.trainings, options.margin
     return Question(named(options, "metric"), baseline, options.paper, *ways)
 
 
 @dataclass
 class Analysis:
-    """tables: one per metric. measured: the runs that have the first one. compared: the tables in `comparison`.
+    """tables: one per metric, of `runs`. measured: those that have the first one. compared: the tables in `comparison`.
 
-    problems: what these runs cannot answer, by the option that asked. remarks: notes, in sentences.
+    settings: the names of all. problems: what these runs cannot answer, by the option that asked. remarks: notes, in
+    sentences.
     """
 
+    asked: Question
+    runs: list[Run]
+    settings: Sequence[str]
     tables: list[Table]
     measured: list[Run] = field(default_factory=list)
     compared: list[Table] = field(default_factory=list)
@@ -135,11 +159,11 @@ def answer(runs: list[Run], settings: Sequence[str], rows: list[str], columns: l
     for metric in asked.metrics[1:]:  # it is no problem if only some runs have these
         remarks += [remark for remark in with_metric(runs, metric, why)[1] if remark.startswith("note")]
     tables = [tabulate(runs, rows, columns, metric, note(metric, runs, ways)) for metric in asked.metrics]
-    result = Analysis(tables, measured, problems=problems, remarks=remarks)
+    result = Analysis(asked, runs, settings, tables, measured=measured, problems=problems, remarks=remarks)
     result.remarks += mixed(measured or runs, settings, [*rows, *columns])
     result.compared = [table for table in tables if table.metric not in RATIOS]  # those are comparisons already
     if baseline is not None and result.compared:
-        result.comparison = compare(runs, result.compared, baseline)
+        result.comparison = compare(runs, result.compared, baseline, asked.margins)
         result.remarks += result.comparison.remarks
     if asked.known:
         try:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import enum
 import math
 import statistics
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from budgetrun.errors import UserError
 from budgetrun.tables.runs import CIRCUMSTANCES, REPEATS, Run, conditions, select, varying
-from budgetrun.tables.table import MISSING, Key, Place, Sheet, Table, better, word, words
+from budgetrun.tables.table import MISSING, Key, Place, Sheet, Table, better, unit_of, word, words
 
 LEVEL = 0.05  # a difference is supported if its corrected p is at most this
 FEWEST = 3  # pairs; two say next to nothing about their spread
@@ -19,6 +20,7 @@ BOLD = (
     f"(p, Holm, at most {LEVEL}) at no higher cost"
 )
 OWNER = {"select": "sampler"}  # a rule of selection is there for one sampler; others have none
+NO_MARGINS: Mapping[str, float] = {}
 EXACT = 14  # pairs up to which all 2^n sign flips are made; beyond that, as many at random
 
 
@@ -82,10 +84,13 @@ class Effect:
 
     difference: the mean of differences, in the metric's own unit. possible: how many pairs there would be if no
     partner were missing. cheapest, dearest: the least and the greatest ratio of a pair's FLOPs, method over baseline;
-    the FLOPs of the runs that made a file of scores are included. low, high: the 95% interval of the difference by
-    Student's t with n - 1 degrees of freedom. p: two-sided, of the paired t-test. p_signs: two-sided, of the sign-flip
-    permutation test of the mean. p_holm: p corrected by Holm's method over the whole family, see judge. One pair has
-    no interval and no p. If all differences are equal, t is undefined: there is no interval, and p is p_signs.
+    the FLOPs of the runs that made a file of scores are included. margin: a difference below this counts as none; None
+    if the metric has no such margin. low, high: the 95% interval of the difference by Student's t with n - 1 degrees of
+    freedom. p: two-sided, of the paired t-test. p_signs: two-sided, of the sign-flip permutation test of the mean.
+    p_holm: p corrected by Holm's method over the whole family, see judge. p_equal: of the hypothesis that the
+    difference is the margin or more on either side, the greater of two one-sided paired t-tests (Schuirmann 1987),
+    corrected over the family too. One pair has no interval and no p. If all differences are equal, t is undefined:
+    there is no interval and no p_equal, and p is p_signs.
     """
 
     difference: float
@@ -93,11 +98,13 @@ class Effect:
     possible: int
     cheapest: float
     dearest: float
+    margin: float | None = None
     low: float | None = None
     high: float | None = None
     p: float | None = None
     p_signs: float | None = None
     p_holm: float | None = None
+    p_equal: float | None = None
 
     @property
     def pairs(self) -> int:
@@ -106,6 +113,11 @@ class Effect:
     @property
     def supported(self) -> bool:
         return self.pairs >= FEWEST and self.p_holm is not None and self.p_holm <= LEVEL
+
+    @property
+    def negligible(self) -> bool:
+        """Whether it is shown that the difference lies within the margin."""
+        return self.pairs >= FEWEST and self.p_equal is not None and self.p_equal <= LEVEL
 
     @property
     def equal_cost(self) -> bool:
@@ -133,8 +145,13 @@ class Comparison:
         return {place for place in self.leading if is_supported(place, self.effects.get(place))}
 
 
-def compare(runs: list[Run], tables: Sequence[Table], baseline: Baseline) -> Comparison:
-    """The differences of the tables' cells from the baseline; `judge` says what they mean."""
+def compare(
+    runs: list[Run], tables: Sequence[Table], baseline: Baseline, margins: Mapping[str, float] = NO_MARGINS
+) -> Comparison:
+    """The differences of the tables' cells from the baseline; `judge` says what they mean.
+
+    margins: by metric, in its own unit.
+    """
     result = Comparison(baseline.typed)
     pairs: list[tuple[list[Run], list[Run]]] = []
     alone: dict[int, Run] = {}
@@ -158,7 +175,9 @@ def compare(runs: list[Run], tables: Sequence[Table], baseline: Baseline) -> Com
                 alone |= {id(run): run for key in mine.keys() - its.keys() for run in mine[key]}
                 if both := [(mine[key], its[key]) for key in sorted(mine.keys() & its.keys())]:
                     pairs += both
-                    result.effects[table.metric, *cell] = effect(both, table.metric, len(mine.keys() | its.keys()))
+                    found = effect(both, table.metric, len(mine.keys() | its.keys()))
+                    found.margin = margins.get(table.metric)
+                    result.effects[table.metric, *cell] = found
         result.leading |= {(table.metric, *cell) for cells in rivals.values() for cell in leading(table, cells)}
     result.remarks = remarks(baseline, pairs, list(alone.values()))
     return result
@@ -207,11 +226,29 @@ def judge(comparisons: Collection[Comparison]) -> None:
         for place, effect in enumerate(alike):
             found = (float(values[place]) for values in (low, high, t.pvalue, flips.pvalue))
             effect.low, effect.high, effect.p, effect.p_signs = found
+            if effect.margin is not None:
+                effect.p_equal = equivalence(effect.differences, effect.margin)
     tested = [effect for effect in effects if effect.p is not None]
     for effect, p in zip(tested, holm([effect.p or 0.0 for effect in tested]), strict=True):
         effect.p_holm = p
+    bounded = [effect for effect in effects if effect.p_equal is not None]
+    for effect, p in zip(bounded, holm([effect.p_equal or 0.0 for effect in bounded]), strict=True):
+        effect.p_equal = p
     for comparison in comparisons:
         comparison.family = len(tested)
+
+
+def equivalence(differences: Sequence[float], margin: float) -> float:
+    """p of the hypothesis that the mean difference is `margin` or more, on whichever side is nearer.
+
+    The greater p of two one-sided paired t-tests. Source: Schuirmann 1987, "A comparison of the two one-sided tests
+    procedure and the power approach for assessing the equivalence of average bioavailability".
+    """
+    from scipy.special import stdtr
+
+    n = len(differences)
+    t = (abs(statistics.fmean(differences)) - margin) / (statistics.stdev(differences) / math.sqrt(n))
+    return float(stdtr(n - 1, t))
 
 
 def flops(run: Run) -> float:
@@ -281,8 +318,6 @@ def differences(comparison: Comparison, tables: Sequence[Table]) -> Sheet:
     names = [*first.rows, *first.columns, *(name for names in several for name in names)]
     lines = []
     for table in tables:
-        scale, unit = table.scale()
-        digits = "+z.2f" if unit else "+z.4g"  # z: no -0.00
         for row in table.row_keys:
             for column in table.column_keys:
                 found = comparison.effects.get((table.metric, row, column))
@@ -291,11 +326,11 @@ def differences(comparison: Comparison, tables: Sequence[Table]) -> Sheet:
                 of = f"{found.pairs} of {found.possible}" if found.possible > found.pairs else str(found.pairs)
                 interval = MISSING
                 if found.low is not None and found.high is not None:
-                    interval = f"{found.low * scale:{digits}} to {found.high * scale:{digits}}"
+                    interval = f"{signed(table.metric, found.low)} to {signed(table.metric, found.high)}"
                 ps = [MISSING if p is None else f"{p:.2g}" for p in (found.p, found.p_holm, found.p_signs)]
                 shown = [*(w or MISSING for w in (*row, *column)), *([table.metric] if several else [])]
                 said = [cost(found), verdict(table.metric, found)]
-                lines.append([*shown, f"{round(found.difference * scale, 12):{digits}}", interval, of, *ps, *said])
+                lines.append([*shown, signed(table.metric, found.difference), interval, of, *ps, *said])
     return Sheet([*names, *head], lines, caption(comparison, tables), left=len(names))
 
 
@@ -309,14 +344,46 @@ def cost(effect: Effect) -> str:
     return least if least == most else f"{least} to {most}"
 
 
-def verdict(metric: str, effect: Effect) -> str:
+class Finding(enum.Enum):
     """What can be said about a difference."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    DIFFERENT = "differs"  # of a metric of which neither more nor less is better
+    EQUAL = "equal"  # within the margin
+    UNKNOWN = "no difference shown"
+    FEW = "too few pairs to say anything"
+
+
+def finding(metric: str, effect: Effect) -> Finding:
+    """What an effect shows. A difference that is shown counts, however small; see `negligible` for its size."""
     if effect.pairs < FEWEST:
-        return "too few pairs to say anything"
-    said = "no difference shown"
+        return Finding.FEW
     if effect.supported:
-        said = {0: "differs", 1: "better", -1: "worse"}[better(metric) * (1 if effect.difference > 0 else -1)]
-    return said if effect.equal_cost else f"{said}, not at equal cost"
+        sign = better(metric) * (1 if effect.difference > 0 else -1)
+        return {0: Finding.DIFFERENT, 1: Finding.BETTER, -1: Finding.WORSE}[sign]
+    return Finding.EQUAL if effect.negligible else Finding.UNKNOWN
+
+
+def verdict(metric: str, effect: Effect) -> str:
+    """The finding in words, with its margin and its cost."""
+    found = finding(metric, effect)
+    said = found.value
+    if effect.negligible:
+        said += f"{' by less than' if effect.supported else ' within'} {points(metric, effect.margin or 0)}"
+    return said if found is Finding.FEW or effect.equal_cost else f"{said}, not at equal cost"
+
+
+def signed(metric: str, difference: float) -> str:
+    """A difference of a metric with its sign, in the unit in which it is shown, without that unit."""
+    factor, unit = unit_of(metric)
+    return f"{round(difference * factor, 12):{'+z.2f' if unit else '+z.4g'}}"  # z: no -0.00
+
+
+def points(metric: str, difference: float) -> str:
+    """A difference of a metric, in the unit in which it is shown."""
+    factor, unit = unit_of(metric)
+    return f"{difference * factor:.3g}{' points' if unit else ''}"
 
 
 def caption(comparison: Comparison, tables: Sequence[Table]) -> str:
@@ -333,6 +400,14 @@ def caption(comparison: Comparison, tables: Sequence[Table]) -> str:
         f"95% interval and p: paired t-test; Holm: corrected for {family}",
         "signs: sign-flip permutation test; FLOPs: those of the baseline times this, equal within 2%",
     ]
+    margins = dict.fromkeys(
+        points(place[0], e.margin) for place, e in comparison.effects.items() if e.margin is not None
+    )
+    if margins:
+        said.append(
+            f"equal within {' / '.join(margins)}: two one-sided t-tests, corrected by Holm; no difference shown: "
+            "neither test decides"
+        )
     few = sorted({effect.pairs for effect in effects if 1 < effect.pairs < 6})
     if few:
         least = ", ".join(f"{2.0 ** (1 - n):g} for n = {n}" for n in few)

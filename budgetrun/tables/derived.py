@@ -82,6 +82,18 @@ def best_on_test(run: Run, evaluations: Callable[[Run], Curve], options: Options
     return float(max(shown))
 
 
+def anytime(run: Run, evaluations: Callable[[Run], Curve], options: Options) -> float:
+    """The area under test accuracy against FLOPs, by the trapezoidal rule, over the FLOPs of first to last evaluation.
+
+    That is the mean accuracy of a network that is taken at a random moment between these. OURS.
+    """
+    shown, flops = column(evaluations(run), "test_accuracy", "flops")
+    if len(shown) < 2 or flops[-1] <= flops[0]:
+        raise Undefined("it has fewer than two evaluations; add some, as in evaluations=10")
+    sides = zip(shown, shown[1:], flops, flops[1:], strict=False)
+    return sum((a + b) / 2 * (later - earlier) for a, b, earlier, later in sides) / (flops[-1] - flops[0])
+
+
 def epochs_to_generalise(run: Run, evaluations: Callable[[Run], Curve], options: Options) -> float:
     """Epochs to the first evaluation whose test accuracy reaches a share of the run's own final one.
 
@@ -189,6 +201,7 @@ DERIVED = {
     "test_error": error,
     "test_accuracy_at_best_validation": at_best_validation,
     "test_accuracy_best_on_test": best_on_test,
+    "anytime_accuracy": anytime,
     "epochs_to_generalise": epochs_to_generalise,
     "flops_total": flops_total,
     "pays_after": pays_after,
@@ -213,6 +226,7 @@ def note(metric: str, runs: Iterable[Run], options: Options) -> str:
     return {
         "test_accuracy_at_best_validation": f"{metric}: at the evaluation of the highest validation accuracy",
         "test_accuracy_best_on_test": f"{metric} is OPTIMISTIC: the test set itself chose the evaluation",
+        "anytime_accuracy": f"{metric}: mean test accuracy over the FLOPs of first to last evaluation; our definition",
         "flops_total": f"{metric}: with those of the runs that led to its files, shared by --trainings "
         f"{options.trainings}",
         "pays_after": f"{metric}: trainings that share the cost of files until each costs at most what {typed} costs",

@@ -66,8 +66,7 @@ class Table:
 
     def scale(self) -> tuple[int, str]:
         """The factor by which the metric is multiplied when shown, and the unit to write after its name."""
-        share = "accuracy" in self.metric or self.metric.endswith("error") or self.metric in SHARES
-        return (100, ", %") if share else (1, "")
+        return unit_of(self.metric)
 
 
 def tabulate(runs: Iterable[dict[str, Any]], rows: list[str], columns: list[str], metric: str, note: str = "") -> Table:
@@ -121,6 +120,12 @@ def number(word: str) -> float | None:
 def better(metric: str) -> int:
     """1 if more of a metric is better, -1 if less is, 0 if neither."""
     return 1 if metric.endswith(GREATER) else -1 if metric.endswith(LESS) and metric not in SHARES else 0
+
+
+def unit_of(metric: str) -> tuple[int, str]:
+    """The factor by which a metric is multiplied when it is shown, and the unit to write after its name."""
+    share = "accuracy" in metric or metric.endswith("error") or metric in SHARES
+    return (100, ", %") if share else (1, "")
 
 
 # ---- as it is shown
@@ -197,6 +202,12 @@ def latex(sheet: Sheet) -> str:
 
 
 STYLES = {"md": markdown, "latex": latex}
+LISTS = {
+    "md": lambda sentences: "\n".join(f"- {shown(sentence)}" for sentence in sentences),
+    "latex": lambda sentences: "\n".join(
+        [r"\begin{itemize}", *(rf"\item {escape(sentence)}" for sentence in sentences), r"\end{itemize}"]
+    ),
+}
 
 
 def entry(table: Table, row: tuple[str, ...], column: tuple[str, ...]) -> str:

@@ -1,0 +1,171 @@
+"""How the error falls with the budget: a power law with a floor, fitted to each method's budgets."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from budgetrun.errors import UserError
+from budgetrun.tables.compare import FEWEST, LEVEL, flops
+from budgetrun.tables.runs import Run
+from budgetrun.tables.table import MISSING, Key, Sheet, Table, order, word, words
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+BUDGETS = 5  # the fewest that a law of three numbers is fitted to
+RESAMPLES = 1000
+EXPONENTS = (1e-3, 10.0)  # the range that is searched
+Interval = tuple[float, float]
+
+
+@dataclass
+class Law:
+    """error = floor + scale x B^-exponent, B the FLOPs of a cell, files included, over those of the method's largest.
+
+    residuals: fitted minus measured, by budget, in the order of FLOPs. intervals: 95%, by name; none if a cell has
+    fewer than 3 seeds. bounded: whether the exponent is at an end of the range searched, so that it means nothing.
+    """
+
+    floor: float
+    scale: float
+    exponent: float
+    residuals: list[float]
+    intervals: dict[str, Interval] = field(default_factory=dict)
+
+    @property
+    def bounded(self) -> bool:
+        low, high = EXPONENTS
+        return not low * 1.01 < self.exponent < high / 1.01
+
+
+def laws(runs: list[Run], table: Table) -> dict[Key, Law]:
+    """The law of every row of a table whose columns are budgets, with 5 different ones or more.
+
+    Columns besides the budget are part of the key. Raises UserError if the metric is no accuracy or error, no column
+    is the budget, or no row has five budgets.
+    """
+    if not table.metric.endswith(("accuracy", "error")):
+        raise UserError(f"scaling: {table.metric} is no accuracy or error, so no error is fitted to it")
+    if "budget" not in (*table.columns, *table.rows):
+        raise UserError("scaling: the budget is neither a row nor a column; add it, as in --cols budget")
+    names = names_of(table)
+    cells: dict[Key, dict[float, list[Run]]] = {}
+    for run in runs:
+        if run.get(table.metric) is not None:
+            cells.setdefault(words(run, names), {}).setdefault(float(run["budget"]), []).append(run)
+    enough = {key: its for key, its in cells.items() if len(its) >= BUDGETS}
+    if not enough:
+        most = max(map(len, cells.values()), default=0)
+        raise UserError(
+            f"scaling: error against budget is fitted to {BUDGETS} budgets or more; no method has more than {most}"
+        )
+    return {key: law(list(enough[key].values()), table.metric) for key in sorted(enough, key=order)}
+
+
+def names_of(table: Table) -> list[str]:
+    """The settings that tell the laws of a table apart."""
+    return [name for name in (*table.rows, *table.columns) if name != "budget"]
+
+
+def law(cells: list[list[Run]], metric: str) -> Law:
+    """The law of one method: least squares over the cells' mean errors, each with the weight of its number of seeds.
+
+    The intervals are a percentile bootstrap over seeds, which all cells draw together.
+    """
+    import numpy as np
+
+    cells = sorted(cells, key=lambda runs: statistics.fmean(map(flops, runs)))
+    spent = np.array([statistics.fmean(map(flops, runs)) for runs in cells])
+    by_seed: list[dict[str, float]] = []
+    for runs in cells:
+        seeds: dict[str, list[float]] = {}
+        for run in runs:
+            error = run[metric] if metric.endswith("error") else 1 - run[metric]
+            seeds.setdefault(word(run.get("seed", "")), []).append(error)
+        by_seed.append({seed: statistics.fmean(values) for seed, values in seeds.items()})
+    every = sorted(set().union(*by_seed))
+    values = np.array([[cell.get(seed, 0.0) for seed in every] for cell in by_seed])
+    there = np.array([[seed in cell for seed in every] for cell in by_seed], dtype=float)
+    x = spent / spent.max()
+
+    def fits(draws: NDArray[np.float64]) -> NDArray[np.float64]:
+        weights, sums = draws @ there.T, draws @ values.T
+        whole = (weights > 0).all(1)
+        return fitted(x, sums[whole] / weights[whole], weights[whole])
+
+    ((floor, scale, exponent),) = fits(np.ones((1, len(every))))
+    means = values.sum(1) / there.sum(1)
+    residuals = floor + scale * x**-exponent - means
+    found = Law(float(floor), float(scale), float(exponent), residuals.tolist())
+    if min(map(len, by_seed)) >= FEWEST:
+        random = np.random.default_rng(0)
+        drawn = random.multinomial(len(every), [1 / len(every)] * len(every), RESAMPLES).astype(float)
+        limits = np.quantile(fits(drawn), (LEVEL / 2, 1 - LEVEL / 2), axis=0)
+        found.intervals = dict(zip(("floor", "scale", "exponent"), map(tuple, limits.T.tolist()), strict=True))
+    return found
+
+
+def fitted(x: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Floor, scale >= 0 and exponent [r, 3] of the least weighted squares of y [r, cells] at x [cells].
+
+    For an exponent, the other two are a linear problem. The exponent is searched on a grid that shrinks six times
+    around the best.
+    """
+    import numpy as np
+
+    rows = np.arange(len(y))
+    low, high = (np.full(len(y), end) for end in np.log(EXPONENTS))
+    for _ in range(6):
+        tried = np.linspace(low, high, 33, axis=1)  # [r, 33]
+        floor, scale, loss = linear(x ** -np.exp(tried)[:, :, None], y[:, None], weights[:, None])
+        best = loss.argmin(1)
+        low, high = tried[rows, np.maximum(best - 1, 0)], tried[rows, np.minimum(best + 1, 32)]
+    return np.stack([floor[rows, best], scale[rows, best], np.exp(tried[rows, best])], 1)
+
+
+def linear(
+    powers: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Floor and scale, none negative, of the line nearest to y over `powers` along the last axis, and its loss."""
+    import numpy as np
+
+    def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray((weights * values).sum(-1) / weights.sum(-1))
+
+    middle, level = mean(powers), mean(y)
+    spread = mean((powers - middle[..., None]) ** 2)
+    scale = mean((powers - middle[..., None]) * (y - level[..., None])) / spread
+    floor = level - scale * middle
+    through_zero = mean(powers * y) / mean(powers**2)
+    scale, floor = np.where(floor < 0, through_zero, scale), np.where(floor < 0, 0, floor)
+    scale, floor = np.where(scale < 0, 0, scale), np.where(scale < 0, level, floor)
+    return floor, scale, mean((floor[..., None] + scale[..., None] * powers - y) ** 2)
+
+
+# ---- as it is shown
+
+
+def scaling(found: dict[Key, Law], table: Table) -> Sheet:
+    """One line per method: its law in percent, and the residual that is farthest from 0."""
+    lines = []
+    for key, one in found.items():
+        values = {"floor": 100 * one.floor, "scale": 100 * one.scale, "exponent": one.exponent}
+        line = [w or MISSING for w in key]
+        for name, value in values.items():
+            factor = 1 if name == "exponent" else 100
+            ends = one.intervals.get(name)
+            within = "" if ends is None else f" ({ends[0] * factor:.3g} to {ends[1] * factor:.3g})"
+            line.append(f"{value:.3g}{within}")
+        if one.bounded:
+            line[-1] = "not determined"
+        lines.append([*line, f"{100 * max(one.residuals, key=abs):+.2f}", str(len(one.residuals))])
+    head = [*names_of(table), "floor, %", "scale, %", "exponent", "largest residual", "budgets"]
+    said = (
+        "error = floor + scale x B^-exponent, fitted to mean errors, B the FLOPs (files included) over those of the "
+        "method's largest budget; in brackets: 95% interval, bootstrap over seeds; largest residual: fitted minus "
+        "measured, points; the law is ours to choose, and says nothing about budgets outside those run"
+    )
+    return Sheet(head, lines, said, len(names_of(table)))
