@@ -161,6 +161,12 @@ def test_a_cell_is_dominated_by_the_best_of_those_that_cost_no_more() -> None:
     assert by_seconds == {"a": "f", "b": "f", "c": "f", "d": "f", "e": "f"}
 
 
+def test_a_task_has_a_front_of_its_own() -> None:
+    runs = [run("a", 0.1, 0, 0.9), run("b", 0.1, 0, 0.5, noise="symmetric"), run("c", 0.1, 0, 0.4, noise="symmetric")]
+    found = pareto(analysed(runs, None, "noise"))[0]
+    assert found.beaten == {(("c",), ("symmetric",)): (("b",), ("symmetric",))}
+
+
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 4)), min_size=1, max_size=8))
 def test_the_front_is_what_no_other_cell_dominates(cells: list[tuple[int, int]]) -> None:
     found = only_front([run(f"m{i}", 0.1, 0, good / 4, flops=cost) for i, (cost, good) in enumerate(cells)])

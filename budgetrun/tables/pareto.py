@@ -21,8 +21,8 @@ COSTS: Mapping[str, Callable[[Run], float]] = {"FLOPs": flops, "seconds": lambda
 class Front:
     """costs: of each cell, the mean over its runs. beaten: the cells that are dominated, and by which.
 
-    A cell is dominated if another one costs no more and is at least as good, and differs from it in one of both. Of
-    several such cells, the best is named; of equally good ones, the cheapest.
+    A cell is dominated if another one of the same data and noise costs no more and is at least as good, and differs
+    from it in one of both. Of several such cells, the best is named; of equally good ones, the cheapest.
     """
 
     cost: str
@@ -46,13 +46,20 @@ def front(runs: list[Run], table: Table, cost: str) -> Front:
     costs = {cell: value for cell, value in costs.items() if value > 0 and math.isfinite(table.cells[cell].mean)}
     result = Front(cost, costs)
     goodness = {cell: sign * table.cells[cell].mean for cell in costs}
-    best: Cell | None = None  # of those so far, which cost no more
+    best: dict[Key, Cell] = {}  # of each task, of the cells so far, which cost no more
     for cell in sorted(costs, key=lambda cell: (costs[cell], -goodness[cell], order(cell[0]), order(cell[1]))):
-        if best is None or goodness[cell] > goodness[best]:
-            best = cell
-        elif (goodness[cell], costs[cell]) != (goodness[best], costs[best]):
-            result.beaten[cell] = best
+        task = task_of(cell, table)
+        if task not in best or goodness[cell] > goodness[best[task]]:
+            best[task] = cell
+        elif (goodness[cell], costs[cell]) != (goodness[best[task]], costs[best[task]]):
+            result.beaten[cell] = best[task]
     return result
+
+
+def task_of(cell: Cell, table: Table) -> Key:
+    """What a cell was to learn: nobody chooses data or noise for being cheap."""
+    values = zip((*table.rows, *table.columns), (*cell[0], *cell[1]), strict=True)
+    return tuple(word for name, word in values if name.partition(".")[0] in ("dataset", "noise"))
 
 
 # ---- as it is shown
@@ -74,9 +81,9 @@ def fronts(found: list[Front], table: Table) -> Sheet:
     for one in found:
         head += [one.cost, f"by {one.cost}"]
     said = (
-        f"Pareto front of mean {table.metric} against mean cost; FLOPs: with those of the runs that made the files "
-        "which a cell reads; a dominated cell costs no less than the cell named and is no better; means alone decide, "
-        "without a test"
+        f"Pareto front of mean {table.metric} against mean cost, for each data set and noise; FLOPs: with those of the "
+        "runs that made the files which a cell reads; a dominated cell costs no less than the cell named and is no "
+        "better; means alone decide, without a test"
     )
     return Sheet([*names, *head], lines, said if several else f"{said}; one cell has no rival", len(names))
 

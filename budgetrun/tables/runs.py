@@ -326,6 +326,11 @@ def with_metric(runs: list[Run], metric: str, why: Mapping[tuple[str, str], str]
     return measured, remarks
 
 
+def finite(runs: Iterable[Run], *names: str) -> list[Run]:
+    """The runs that have a finite number under each of these names."""
+    return [run for run in runs if all(is_number(run.get(name)) and math.isfinite(run[name]) for name in names)]
+
+
 def varying(runs: list[Run], names: Iterable[str]) -> list[str]:
     """The names whose values are not the same in all runs."""
 

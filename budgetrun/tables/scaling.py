@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from budgetrun.errors import UserError
 from budgetrun.tables.compare import FEWEST, LEVEL, flops
-from budgetrun.tables.runs import Run
+from budgetrun.tables.runs import Run, finite
 from budgetrun.tables.table import MISSING, Key, Sheet, Table, order, word, words
 
 if TYPE_CHECKING:
@@ -53,9 +53,8 @@ def laws(runs: list[Run], table: Table) -> dict[Key, Law]:
         raise UserError("scaling: the budget is neither a row nor a column; add it, as in --cols budget")
     names = names_of(table)
     cells: dict[Key, dict[float, list[Run]]] = {}
-    for run in runs:
-        if run.get(table.metric) is not None:
-            cells.setdefault(words(run, names), {}).setdefault(float(run["budget"]), []).append(run)
+    for run in finite(runs, table.metric, "budget"):
+        cells.setdefault(words(run, names), {}).setdefault(float(run["budget"]), []).append(run)
     enough = {key: its for key, its in cells.items() if len(its) >= BUDGETS}
     if not enough:
         most = max(map(len, cells.values()), default=0)

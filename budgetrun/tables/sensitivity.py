@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from budgetrun.errors import UserError
 from budgetrun.identity import PATHS
 from budgetrun.tables.compare import points
-from budgetrun.tables.runs import CIRCUMSTANCES, REPEATS, Run, varying
+from budgetrun.tables.runs import CIRCUMSTANCES, REPEATS, Run, finite, varying
 from budgetrun.tables.table import MISSING, Key, Sheet, Table, better, order, unit_of, word, words
 
 # the components whose values are parameters of a method; those of data, model and noise are the task
@@ -37,7 +37,7 @@ def sensitivities(runs: list[Run], table: Table, settings: Sequence[str]) -> lis
     Raises UserError if none varies.
     """
     apart = {*REPEATS, *CIRCUMSTANCES}
-    measured = [run for run in runs if run.get(table.metric) is not None]
+    measured = finite(runs, table.metric)
     every = varying(measured, [name for name in settings if name not in apart]) if measured else []
     names = [*table.rows, *table.columns]
     parameters = list(filter(is_parameter, every))

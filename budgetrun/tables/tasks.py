@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from budgetrun.errors import UserError
 from budgetrun.tables.analysis import Analysis
 from budgetrun.tables.compare import FEWEST, LEVEL
+from budgetrun.tables.runs import finite
 from budgetrun.tables.table import MISSING, Key, Sheet, Table, better, order, unit_of, word, words
 
 if TYPE_CHECKING:
@@ -145,10 +146,9 @@ def seeds_of(part: Analysis, sign: int) -> Mapping[tuple[Key, Key], Mapping[str,
     """The mean of the metric per cell and seed, larger is better."""
     table = part.tables[0]
     values: dict[tuple[Key, Key], dict[str, list[float]]] = {}
-    for run in part.runs:
-        if (value := run.get(table.metric)) is not None:
-            cell = values.setdefault((words(run, table.rows), words(run, table.columns)), {})
-            cell.setdefault(word(run.get("seed", "")), []).append(sign * value)
+    for run in finite(part.runs, table.metric):
+        cell = values.setdefault((words(run, table.rows), words(run, table.columns)), {})
+        cell.setdefault(word(run.get("seed", "")), []).append(sign * run[table.metric])
     return {cell: {seed: statistics.fmean(of) for seed, of in seeds.items()} for cell, seeds in values.items()}
 
 

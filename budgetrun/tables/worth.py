@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from budgetrun.errors import UserError
 from budgetrun.tables.compare import FEWEST, LEVEL, Baseline, flops
-from budgetrun.tables.runs import Run, conditions
+from budgetrun.tables.runs import Run, conditions, finite
 from budgetrun.tables.table import MISSING, Key, Place, Sheet, Table, better, order, word, words
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def worth(runs: list[Run], tables: Sequence[Table], settings: Sequence[str], typ
     for table in tables:
         if not (sign := better(table.metric)):
             continue
-        measured = [run for run in runs if run.get(table.metric) is not None and math.isfinite(run[table.metric])]
+        measured = finite(runs, table.metric, "budget")
         groups: dict[Key, list[Run]] = {}
         for run in filter(baseline.holds, measured):
             groups.setdefault(words(run, shared), []).append(run)
