@@ -139,7 +139,7 @@ class State:
 
 
 class RunFolder:
-    """output_dir/run_id: config.yaml, metrics.jsonl, checkpoint.pt, train.log, and, last, result.json.
+    """output_dir/run_id: config.yaml, metrics.jsonl, checkpoint.pt, selected.npz, train.log, and, last, result.json.
 
     A run with scores=... adds scores.csv, and an ensemble sums.npy; a run on a subset adds kept.csv, and one with
     save_features=true features.npz.
@@ -157,6 +157,7 @@ class RunFolder:
         self.kept_path = self.path / "kept.csv"
         self.sums_path = self.path / "sums.npy"
         self.features_path = self.path / "features.npz"
+        self.selected_path = self.path / "selected.npz"
         self.state_path = self.path / "state"
         self.metrics_path = self.path / "metrics.jsonl"
         self.failed_path = self.path / "failed.json"
