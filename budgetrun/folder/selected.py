@@ -13,6 +13,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ class Example:
     image: NDArray[np.uint8]
 
 
-def write(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+def write(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write the file, whole or not at all."""
     with replacing(path) as file:
         np.savez_compressed(file, **{name: arrays[name] for name in KINDS})
