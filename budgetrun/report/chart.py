@@ -159,9 +159,10 @@ def chart(
     for (inner, words), names in same.items():
         lines += f'<svg class="view {" ".join(names)}" {frame}>{"" if words == said else words}{inner}</svg>'
         said = said or words
+    heading = f'<p class="title">{escape(title)}</p>' if title else ""
     size = f"0 0 {LEFT + WIDTH + RIGHT} {TOP + HEIGHT + BOTTOM}"
     return Markup(
-        f'<div class="picture"><p class="title">{escape(title)}</p><p class="axis">{escape(y + power(by))}</p>'
+        f'<div class="picture">{heading}<p class="axis">{escape(y + power(by))}</p>'
         f'<svg viewBox="{size}" role="img" aria-label="{escape(alternative)}">'
         f'<path class="grid" d="{grid}"/>{numbers}{axes}{lines}</svg>{below}</div>'
     )
@@ -185,7 +186,7 @@ def drawn(lines: Iterable[Line], x: Scale, exponent: int, y: Scale, factor: floa
     for line in lines:
         name, points = line.look.name, line.finite()
         parts = list(unbroken(points))
-        for run in unbroken([point if point and math.isfinite(point.std or math.nan) else None for point in points]):
+        for run in unbroken([None if point is None or not has_deviation(point) else point for point in points]):
             upper, lower = ([place(point, sign * (point.std or 0)) for point in run] for sign in (1, -1))
             if len(run) > 1:
                 below += f'<path class="band {name}" d="{path([[*upper, *reversed(lower)]])}z"/>'
@@ -197,22 +198,27 @@ def drawn(lines: Iterable[Line], x: Scale, exponent: int, y: Scale, factor: floa
     return below + above
 
 
+def has_deviation(point: Point) -> bool:
+    """Whether it can be drawn."""
+    return point.std is not None and math.isfinite(point.std)
+
+
 def told(lines: Iterable[Line]) -> str:
-    """What is said about the points, for scripts: in the order of each line, and at first what holds for all lines."""
-    values: dict[str, str] = {}
-    places: dict[str, str] = {}
-    for line in lines:
-        for words, of in ((line.values, values), (line.places, places)):
-            there = [word for word, point in zip(words, line.finite(), strict=False) if point]
-            of[line.look.name] = escape("|".join(there))
-    shared = len(set(places.values())) == 1
-    first = f'<metadata data-places="{next(iter(places.values()))}"></metadata>' if shared else ""
-    return first + "".join(
-        f'<metadata class="{name}" data-values="{values[name]}"'
-        + ("" if shared else f' data-places="{places[name]}"')
-        + "></metadata>"
-        for name in values
-    )
+    """What is said about the points, for scripts: by the looks of lines, and the places at first if all share them."""
+    said = [
+        [
+            line.look.name,
+            *(escape("|".join(itertools.compress(of, line.finite()))) for of in (line.values, line.places)),
+        ]
+        for line in lines
+        if line.values
+    ]
+    shared = said[0][2] if len({places for *_, places in said}) == 1 else None
+    text = "" if shared is None else f'<metadata data-places="{shared}"></metadata>'
+    for name, values, places in said:
+        own = f' data-places="{places}"' if shared is None else ""
+        text += f'<metadata class="{name}" data-values="{values}"{own}></metadata>'
+    return text
 
 
 def unbroken(points: Iterable[Point | None]) -> Iterator[list[Point]]:
@@ -262,10 +268,9 @@ class Interval:
 
 def forest(title: str, intervals: Sequence[Interval]) -> Strips:
     """Numbers and their intervals beside a line at 0."""
-    ends = [
-        end for one in intervals for end in (one.value, one.low, one.high) if end is not None and math.isfinite(end)
-    ]
-    scale = Scale(*with_margin(min(0.0, *ends), max(0.0, *ends)), 1000)
+    known = [end for one in intervals for end in (0.0, one.value, one.low, one.high) if end is not None]
+    ends = list(filter(math.isfinite, known))
+    scale = Scale(*with_margin(min(ends), max(ends)), 1000)
 
     def at(number: float) -> str:
         return f"{scale.at(number) / 10:g}%"

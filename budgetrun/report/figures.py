@@ -161,7 +161,11 @@ def ended(cells: Sequence[Cell], unit: str, metric: str) -> Series:
     for cell in cells:
         pairs = [(run[number], run[metric]) for run in cell if None not in (run.get(number), run.get(metric))]
         points.append(mean_point(pairs) if pairs else None)
-    return Series(points, [f"{point.x:,.4g} {name}" if point else "" for point in points], len(points))
+    places = [
+        f"{point.x:{'.4g' if point.x < 10**4 or point.x >= 10**9 else ',.0f'}} {name}" if point else ""
+        for point in points
+    ]
+    return Series(points, places, len(points))
 
 
 def draw(plot: Plot, shown: Mapping[str, Look]) -> Markup:

@@ -48,6 +48,15 @@ function sortable(table) {
 
 const printable = text => !/[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/u.test(text);
 
+// what a terminal would interpret is written out
+function shown(text) {
+  const code = c => {
+    const hex = c.codePointAt(0).toString(16), length = hex.length < 3 ? 2 : hex.length < 5 ? 4 : 8;
+    return `\\${{ 2: "x", 4: "u", 8: "U" }[length]}${hex.padStart(length, "0")}`;
+  };
+  return [...text].map(c => (printable(c) ? c : /\s/.test(c) ? " " : code(c))).join("");
+}
+
 // what a spreadsheet takes for a formula is quoted as JSON, as in the files of aggregate --format csv
 function csv(table) {
   const cell = text => {
@@ -65,7 +74,7 @@ function latex(table, caption) {
     "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}",
     ">": "\\textgreater{}", "|": "\\textbar{}", "±": "$\\pm$", "—": "---",
   };
-  const escaped = text => [...text].map(c => special[c] ?? (printable(c) ? c : " ")).join("");
+  const escaped = text => [...shown(text)].map(c => special[c] ?? c).join("");
   const line = row => [...row.cells].filter(cell => !cell.matches(".strips")).map(cell => {
     const text = escaped(cell.textContent);
     return cell.querySelector("strong") ? `\\textbf{${text}}` : text;

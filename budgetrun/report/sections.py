@@ -165,7 +165,11 @@ def made(study: Study) -> Section:
     """The commands that make the page and its tables."""
     one = len(study.layout.panels) == 1
     blocks: list[Block] = [
-        Text(f"The page, {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC:"),
+        Text(
+            "The page:"
+            if study.options.serve
+            else f"The page, {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC:"
+        ),
         Code(study.command),
         Text("The table of results:" if one else "The tables of results, in one:"),
         Code(table_command(study)),
