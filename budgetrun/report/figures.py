@@ -28,7 +28,7 @@ UNITS = {
 # the reference that a metric is drawn beside
 BESIDE = {"selected_corrupted_lately": "corrupted"}
 TOGETHER = 6  # lines in one chart, besides the baseline's
-LATE = 0.5  # of the evaluations: an axis is fitted to those after it
+LATE, FEW = 0.5, 3  # an axis is fitted to the evaluations after this share of all, and to so many at least
 
 Cell = list[Run]
 
@@ -120,7 +120,7 @@ class Figures:
         last = max((run["due"][-1] for run in curves), default=0)
         points = mean_curve(curves, UNITS[unit][0], metric)
         places = [f"{100 * due / last:.3g}% of the budget" for due in points]
-        return Series([*points.values()], places, sum(due > LATE * last for due in points))
+        return Series([*points.values()], places, max(FEW, sum(due > LATE * last for due in points)))
 
     def lines(self, part: Panel, along: str | None = None) -> dict[str, dict[str, list[Cell]]]:
         """The cells of each line of each chart, by the charts' titles and the lines' names.
@@ -178,7 +178,7 @@ def draw(plot: Plot, shown: Mapping[str, Look]) -> Markup:
             drawn.append(Line(REFERENCE, plot.beside[unit].points))
         views.append(View(unit, UNITS[unit][1], drawn))
         for one in (*there.values(), *([plot.beside[unit]] if unit in plot.beside else [])):
-            fitting += one.points[len(one.points) - one.late :]
+            fitting += one.points[-one.late :]
             rest += one.points
     y, over = label(plot.metric), " or ".join(view.x for view in views)
     names = ", ".join(there)

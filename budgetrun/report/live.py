@@ -130,5 +130,5 @@ def at_work(folder: str, found: dict[str, State]) -> list[Block]:
     if not names:
         return []
     plot = Plot("", "test_accuracy", {"updates": {name: series[name] for name in names}})
-    more = f", of {len(names)} of {len(series)} runs" if len(series) > len(names) else ""
-    return [Charts([Gallery([plot], looks(names, None), 4)], f"Runs at work: the test accuracy so far{more}.")]
+    more = f", {len(names)} of {len(series)}" if len(series) > len(names) else ""
+    return [Charts([Gallery([plot], looks(names, None), 4)], f"the test accuracy so far of runs at work{more}")]

@@ -61,49 +61,38 @@ def intervals(comparison: Comparison, tables: Sequence[Table]) -> Strips | None:
 def against(study: Study) -> Section:
     """The metric against what was spent, in each unit."""
     metric = study.asked.metrics[0]
-    about = Text(
-        "A point is a cell of the table above. It lies where its runs were when they ended: a budget is given in one "
-        "unit, and methods that look before they choose spend more in the others."
+    about = (
+        "A point is a cell of the table above, the mean of its runs. It lies where they were when they ended: a "
+        "budget is given in one unit, and methods that look before they choose spend more in the others. Bands and"
+        " bars are one standard deviation (ddof=1) to each side. FLOPs are those of the run itself, looks "
+        "included; seconds include choosing, not evaluation."
     )
     parts = [
-        Part(
-            panel.title,
-            [
-                Charts(
-                    study.figures.against(panel, metric),
-                    f"{label(metric)}: means over runs, at the mean of what they had spent when they ended; bands and "
-                    f"bars: one standard deviation (ddof=1) to each side. {repeats(panel, answer)} FLOPs are those of "
-                    "the run itself, looks included; seconds include choosing, not evaluation.",
-                )
-            ],
-        )
+        Part(panel.title, [Charts(study.figures.against(panel, metric), f"{label(metric)}; {repeats(panel, answer)}")])
         for panel, answer in study.panels()
     ]
-    return Section("against", "Against what was spent", [Part("", [about]), *few(parts)])
+    return Section("against", "Against what was spent", [Part("", [Text(about)]), *few(parts)])
 
 
 def learning(study: Study) -> Section:
     """Metrics during training."""
+    if not study.curves:
+        return Section("learning", "Learning curves", [])
+    about = (
+        "Means over runs at each evaluation, with bands of one standard deviation (ddof=1) to each side. Each "
+        "chart has its own axes, fitted to the second half of the training: a curve may come in from outside. The "
+        "training loss is the mean since the evaluation before, on what was selected and augmented, with the "
+        "weights of the method: it is no measure to compare methods by."
+    )
+    metrics = [study.asked.metrics[0], "train_loss"]
     parts = [
-        Part(
-            panel.title,
-            [
-                Charts(
-                    study.figures.learning(panel, [study.asked.metrics[0], "train_loss"]),
-                    "Means over runs at each evaluation, and bands of one standard deviation (ddof=1) to each side. "
-                    f"{repeats(panel, answer)} Each chart has its own axes, fitted to the second half of the training: "
-                    "a curve may come in from outside. The training loss is the mean since the evaluation before, on "
-                    "what was selected and augmented, with the weights of the method: it is no measure to compare "
-                    "methods by.",
-                )
-            ],
-        )
+        Part(panel.title, [Charts(study.figures.learning(panel, metrics), repeats(panel, answer))])
         for panel, answer in study.panels()
     ]
     units = {word(run.get("budget_unit")) for run in study.runs}
     first = units.pop() if len(units) == 1 else ""
     choice = Choice({unit: name for unit, (_, name) in UNITS.items()}, first if first in UNITS else "updates")
-    return Section("learning", "Learning curves", [Part("", [choice]), *few(parts)] if study.curves else [])
+    return Section("learning", "Learning curves", [Part("", [Text(about), choice]), *few(parts)])
 
 
 def few(parts: list[Part]) -> list[Part]:

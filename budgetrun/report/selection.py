@@ -52,8 +52,8 @@ def selection(study: Study) -> Section:
         blocks: list[Block] = [Tabular(numbers(panel, study.layout.shown, DIAGNOSTICS, even_if_0=True))]
         if galleries := study.figures.learning(panel, ["selected_corrupted_lately"]):
             caption = (
-                "Corrupted examples in the visits since the evaluation before; dashed: their share in the data. Means "
-                f"over runs and bands of one standard deviation (ddof=1). {repeats(panel, answer)}"
+                "corrupted examples in the visits since the evaluation before; dashed: their share in the data. Means "
+                f"over runs and bands of one standard deviation (ddof=1); {repeats(panel, answer)}"
             )
             blocks.append(Charts(galleries, caption))
         blocks += [*gate(study, panel), *examples(study, panel, left)]

@@ -50,8 +50,8 @@ def seeds(runs: Iterable[Run]) -> str:
 
 
 def repeats(panel: Panel, answer: Analysis) -> str:
-    """What the means of a panel are over, as a sentence."""
-    return f"n = {', '.join(map(str, answer.tables[0].numbers())) or 0} ({seeds(panel.runs)})."
+    """What the means of a panel are over."""
+    return f"n = {', '.join(map(str, answer.tables[0].numbers())) or 0} ({seeds(panel.runs)})"
 
 
 def numbers(panel: Panel, names: list[str], metrics: Sequence[str], even_if_0: bool) -> Sheet:
