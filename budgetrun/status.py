@@ -9,28 +9,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from budgetrun.folder.plan import plan, states
-from budgetrun.folder.reading import check, lines_of
-from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, RUNNING, STATES, RunFolder, why_not
+from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, RUNNING, STATES, RunFolder
 from budgetrun.terminal import any_encoding, shown, tell
-
-
-def progress(folder: RunFolder) -> str:
-    """How far a run was at its last evaluation, in words."""
-    last: dict[str, Any] = {}
-    try:
-        for last in lines_of(folder.metrics_path)[-1:]:
-            check(last)
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError) as error:
-        return f"{folder.metrics_path.name} cannot be used ({why_not(error)})"
-    share, accuracy = last.get("progress"), last.get("test_accuracy")
-    if share is None or accuracy is None:
-        return "not evaluated yet"
-    return f"{100 * share:.0f}% of the budget, test accuracy {100 * accuracy:.2f} %"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         if of_word:
             lines.append(f"{len(of_word):6} {word}")
         for name, state in of_word.items() if word in (RUNNING, INTERRUPTED, FAILED) else ():
-            how_far = [progress(RunFolder(str(folder), name))] if word != FAILED else []
+            how_far = [RunFolder(str(folder), name).progress()] if word != FAILED else []
             lines.append(f"         {name}: {', '.join(filter(None, [*how_far, state.detail]))}")
     tell("\n".join(map(shown, lines)))
     return 0 if not unusable and all(state.word == FINISHED for state in found.values()) else 1

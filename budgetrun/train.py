@@ -37,7 +37,7 @@ from budgetrun.contracts import (
     UserError,
 )
 from budgetrun.errors import STOPPING, Abandoned, Interrupted, heard
-from budgetrun.folder import features, scorefile
+from budgetrun.folder import features, scorefile, selected
 from budgetrun.folder.run import FINISHED, RunFolder
 from budgetrun.identity import made_files
 from budgetrun.training import machine
@@ -232,6 +232,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
     # ---- the result
     if scorer is not None:
         write_scores(experiment, scorer, folder, data, fingerprint, budget, network, checkpoint.source)
+    world.of_first(lambda: write_selected(diagnostics, data, folder))
     if settings.save_features:
         write_features(experiment, context, folder, fingerprint, budget, checkpoint.source, world)
     result = result_of(experiment, data, fingerprint, record, budget, earlier, network, checkpoint)
@@ -412,6 +413,26 @@ def write_scores(
         scorefile.write(folder.scores_path, columns, {**about, **more})
 
     network.world.of_first(write)
+
+
+def write_selected(diagnostics: Diagnostics, data: Data, folder: RunFolder) -> None:
+    """Write the most and the least selected examples, with small images of them."""
+    index = diagnostics.extremes(selected.COUNT)
+    images = data.images[index].float()
+    if images.shape[1] not in (1, 3):
+        images = images.mean(1, keepdim=True)
+    height, width = images.shape[2:]
+    if max(height, width) > selected.LARGEST:
+        smaller = [max(1, round(side * selected.LARGEST / max(height, width))) for side in (height, width)]
+        images = torch.nn.functional.interpolate(images, smaller, mode="area")
+    columns = {
+        "index": index if data.position is None else data.position[index],
+        "visits": diagnostics.visits[index],
+        "label": data.labels[index],
+        "corrupted": torch.zeros_like(index, dtype=torch.bool) if data.corrupted is None else data.corrupted[index],
+        "image": images.round().to(torch.uint8),
+    }
+    selected.write(folder.selected_path, {name: values.cpu().numpy() for name, values in columns.items()})
 
 
 def write_features(

@@ -131,7 +131,8 @@ def checked(*overrides: str) -> Experiment:
     return experiment(*composer()(overrides))
 
 
-FILES = {"SHA256SUMS", "checkpoint.pt", "config.yaml", "metrics.jsonl", "result.json", "train.log"}  # of a finished run
+# of a finished run
+FILES = {"SHA256SUMS", "checkpoint.pt", "config.yaml", "metrics.jsonl", "result.json", "selected.npz", "train.log"}
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -129,6 +129,18 @@ def test_the_share_of_corrupted_examples_is_of_all_visits_and_lately_of_those_si
     assert [line["selected_corrupted_lately"] for line in (first, second, third)] == pytest.approx([1 / 4, 3 / 8, 0])
 
 
+def test_the_extremes_are_the_most_and_the_least_visited_with_equal_ones_in_any_order() -> None:
+    diagnostics = observed([0] * 8)
+    for index in ([5, 5, 3], [5, 3, 0], [2, 6, 1]):  # visits: 5 three, 3 two, 0 1 2 6 one, 4 7 none
+        update(diagnostics, index)
+    most, least = diagnostics.extremes(3).split(3)
+    assert (most.tolist()[:2], least.tolist()[0] in (0, 1, 2, 6)) == ([5, 3], True)
+    assert set(least.tolist()[1:]) == {4, 7}
+    assert sorted(diagnostics.extremes(100).tolist()) == list(range(8)), "no example is in both halves"
+    assert sorted(observed([0] * 1000).extremes(500).tolist()) == list(range(1000))
+    assert observed([0] * 1000).extremes(8).tolist() != list(range(8)) + list(range(992, 1000)), "by number"
+
+
 def test_clean_data_have_no_share_of_corrupted_examples() -> None:
     diagnostics = observed([0, 1])
     update(diagnostics, [0, 1])

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from budgetrun.errors import UserError, one_line
 from budgetrun.files import replacing, writable, write_text
 from budgetrun.folder.lock import Lock, holder
-from budgetrun.folder.reading import RULES, brief, check, check_one, content, parse
+from budgetrun.folder.reading import RULES, brief, check, check_one, content, lines_of, parse
 from budgetrun.identity import digest
 from budgetrun.terminal import shown
 
@@ -139,7 +139,7 @@ class State:
 
 
 class RunFolder:
-    """output_dir/run_id: config.yaml, metrics.jsonl, checkpoint.pt, train.log, and, last, result.json.
+    """output_dir/run_id: config.yaml, metrics.jsonl, checkpoint.pt, selected.npz, train.log, and, last, result.json.
 
     A run with scores=... adds scores.csv, and an ensemble sums.npy; a run on a subset adds kept.csv, and one with
     save_features=true features.npz.
@@ -157,6 +157,7 @@ class RunFolder:
         self.kept_path = self.path / "kept.csv"
         self.sums_path = self.path / "sums.npy"
         self.features_path = self.path / "features.npz"
+        self.selected_path = self.path / "selected.npz"
         self.state_path = self.path / "state"
         self.metrics_path = self.path / "metrics.jsonl"
         self.failed_path = self.path / "failed.json"
@@ -197,6 +198,21 @@ class RunFolder:
         if not isinstance(failed, dict) or not isinstance(failed.get("reason"), str):
             raise ValueError("it has no reason")
         return shown(failed["reason"])
+
+    def progress(self) -> str:
+        """How far the run was at its last evaluation, in words."""
+        last: dict[str, Any] = {}
+        try:
+            for last in lines_of(self.metrics_path)[-1:]:
+                check(last)
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            return f"{self.metrics_path.name} cannot be used ({why_not(error)})"
+        share, accuracy = last.get("progress"), last.get("test_accuracy")
+        if share is None or accuracy is None:
+            return "not evaluated yet"
+        return f"{100 * share:.0f}% of the budget, test accuracy {100 * accuracy:.2f} %"
 
     def finished(self) -> dict[str, Any] | None:
         """The result, if there is a valid one; an invalid one is set aside."""

@@ -1,168 +1,201 @@
-"""The pictures of a report: small ones that share a legend, each with few enough lines to tell apart."""
+"""The charts of a report: small ones that share a legend, each with few enough lines to tell apart."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from budgetrun.report.layout import Layout, Panel
+from markupsafe import Markup
+
+from budgetrun.report.chart import REFERENCE, Line, Look, View, chart, fitted, looks, with_margin
+from budgetrun.report.layout import Layout, Panel, head
+from budgetrun.tables import table
+from budgetrun.tables.compare import OWNER
 from budgetrun.tables.curves import Curve, Point, mean_curve, mean_point
-from budgetrun.tables.plot import (
-    CASING,
-    CONTEXT,
-    REFERENCE,
-    Line,
-    Style,
-    chart,
-    inline,
-    label,
-    limits,
-    looks,
-    page_style,
-    scale,
-    swatch,
-)
-from budgetrun.tables.runs import Run
-from budgetrun.tables.table import MISSING, Key, order, word, words
+from budgetrun.tables.plot import label, scale
+from budgetrun.tables.runs import Run, same
+from budgetrun.tables.table import MISSING, Key, Table, entry, order, word, words
 
-# per unit of the budget: the number of a run that counts it, and its label at an axis
+# per unit of the budget: the number of a run that counts it, and its name at an axis
 UNITS = {
     "updates": ("updates", "updates"),
     "examples": ("examples_backward", "examples backpropagated"),
     "flops": ("flops", "FLOPs"),
     "seconds": ("seconds", "seconds"),
 }
-# the reference that a metric is drawn beside, in grey
+# the reference that a metric is drawn beside
 BESIDE = {"selected_corrupted_lately": "corrupted"}
-TOGETHER = 6  # lines in one picture, besides the baseline's
+TOGETHER = 6  # lines in one chart, besides the baseline's
+LATE, FEW = 0.5, 3  # an axis is fitted to the evaluations after this share of all, and to so many at least
 
 Cell = list[Run]
 
 
 @dataclass
+class Series:
+    """The points of a line, None where one is missing, and where each of them is, in words.
+
+    late: how many, from the end, the axis is fitted to.
+    """
+
+    points: list[Point | None]
+    places: list[str]
+    late: int
+
+
+@dataclass
 class Plot:
-    """A picture to draw: the labels of its axes, the points of each line by name, and the reference beside them."""
+    """A chart to draw. views: the lines by name, by the unit of the x-axis. beside: the reference, by that unit."""
 
     title: str
-    x: str
     metric: str
-    lines: Mapping[str, Sequence[Point | None]]
-    beside: list[Point] = field(default_factory=list)
+    views: Mapping[str, Mapping[str, Series]]
+    beside: Mapping[str, Series] = field(default_factory=dict)
 
 
 @dataclass
 class Gallery:
-    """Pictures, as SVG elements, and their legend of swatches and names. across: how many stand side by side."""
+    """Charts that share a legend. shown: the looks of the lines by name. across: how many stand side by side."""
 
-    legend: list[tuple[str, str]]
-    pictures: list[str]
+    plots: list[Plot]
+    shown: dict[str, Look]
     across: int
+
+    @property
+    def charts(self) -> list[Markup]:
+        return [draw(plot, self.shown) for plot in self.plots]
 
 
 class Figures:
-    """Draws the pictures of a report. A method looks the same in all of them.
+    """The charts of a report. A method looks the same in all of them.
 
-    Of the settings in the rows, the one with the most values names the lines and sets their colours. Every combination
-    of the others has its own picture. baseline: settings and their values.
+    Of the settings in the rows, the one with the most values names the lines and sets their looks, together with its
+    own values, such as sampler.pool of sampler. Every combination of the others has its own chart. baseline: settings
+    and their values.
     """
 
     def __init__(self, layout: Layout, curves: dict[str, Curve], baseline: Sequence[tuple[str, str]]) -> None:
         runs = [run for part in layout.panels for run in part.runs]
-        values = [sorted({words(run, [name]) for run in runs}, key=order) for name in layout.rows]
-        names = max(values, key=len)
-        self.layout, self.curves = layout, curves
-        self.naming = layout.rows[values.index(names)]
-        shown = [value or MISSING for (value,) in names]
-        self.baseline = next((value for name, value in baseline if name == self.naming and value in shown), None)
-        self.looks = looks(shown, self.baseline)
-        self.count = itertools.count()  # numbers the SVG elements, whose ids must not clash on a page
+        main = max(layout.rows, key=lambda name: len({word(run.get(name, "")) for run in runs}))
+        own = [name for name in layout.rows if head(name) == main != name or OWNER.get(head(name)) == main]
+        self.layout, self.curves, self.naming = layout, curves, [main, *own]
+        methods = {words(run, self.naming): run for run in runs}
+        names = {key: self.name(key) for key in sorted(methods, key=order)}
+        fixed = [(name, value) for name, value in baseline if name in self.naming]
+        bases = [key for key, run in methods.items() if fixed and all(same(run.get(name), v) for name, v in fixed)]
+        self.baseline = names[bases[0]] if len(bases) == 1 else None
+        self.looks = looks(list(names.values()), self.baseline)
+
+    def name(self, key: Key) -> str:
+        """The name of a line: the first value, and what else it has."""
+        (main, *own) = zip(self.naming, key, strict=True)
+        return ", ".join([main[1] or MISSING, *(f"{name}={value}" for name, value in own if value)])
 
     def against(self, part: Panel, metric: str) -> list[Gallery]:
-        """A metric against what was actually spent, in each unit. Each point is a cell of the table."""
-        plots = []
-        for title, lines in self.pictures(part, along="budget").items():
-            for spent, axis in UNITS.values():
-                drawn = {name: [point(cell, spent, metric) for cell in cells] for name, cells in lines.items()}
-                plots.append(Plot(title, axis, metric, drawn))
+        """A metric against what was actually spent, one chart for each unit. Each point is a cell of the table."""
+        plots = [
+            Plot(title, metric, {unit: {name: ended(cells, unit, metric) for name, cells in lines.items()}})
+            for title, lines in self.lines(part, along="budget").items()
+            for unit in UNITS
+        ]
         return self.galleries(plots, len(UNITS))
 
-    def learning(self, part: Panel, metrics: list[str]) -> list[Gallery]:
-        """Metrics during training, against what was spent in the unit of the budget."""
+    def learning(self, part: Panel, metrics: Sequence[str]) -> list[Gallery]:
+        """Metrics during training, against what was spent in each unit."""
+        curves = [self.curves[run["path"]] for run in part.runs if run["path"] in self.curves]
+        there = [metric for metric in metrics if any(metric in curve for curve in curves)]
         plots = []
-        for metric, (title, lines) in itertools.product(metrics, self.pictures(part).items()):
-            every = [run for (cell,) in lines.values() for run in cell]
-            units = {word(run.get("budget_unit")) for run in every}
-            spent, axis = UNITS.get(units.pop() if len(units) == 1 else "", UNITS["updates"])
-            drawn = {name: self.curve(cell, spent, metric) for name, (cell,) in lines.items()}
-            beside = self.curve(every, spent, BESIDE[metric]) if metric in BESIDE else []
-            plots.append(Plot(title, axis, metric, drawn, beside))
+        for metric, (title, lines) in itertools.product(there, self.lines(part).items()):
+            views = {unit: {name: self.curve(cell, unit, metric) for name, (cell,) in lines.items()} for unit in UNITS}
+            every = [run for (cell,) in lines.values() for run in cell] if metric in BESIDE else []
+            beside = {unit: self.curve(every, unit, BESIDE[metric]) for unit in UNITS if every}
+            plots.append(Plot(title, metric, views, beside))
         return self.galleries(plots, len({words(run, self.layout.columns) for run in part.runs}))
 
-    def curve(self, cell: Cell, x: str, y: str) -> list[Point]:
+    def curve(self, cell: Cell, unit: str, metric: str) -> Series:
         """The mean curve of a cell's runs."""
-        return mean_curve([self.curves[run["path"]] for run in cell if run["path"] in self.curves], x, y)
+        curves = [self.curves[run["path"]] for run in cell if run["path"] in self.curves]
+        last = max((run["due"][-1] for run in curves), default=0)
+        points = mean_curve(curves, UNITS[unit][0], metric)
+        places = [f"{100 * due / last:.3g}% of the budget" for due in points]
+        return Series([*points.values()], places, max(FEW, sum(due > LATE * last for due in points)))
 
-    def pictures(self, part: Panel, along: str | None = None) -> dict[str, dict[str, list[Cell]]]:
-        """The cells of each line of each picture, by the pictures' titles and the lines' names.
+    def lines(self, part: Panel, along: str | None = None) -> dict[str, dict[str, list[Cell]]]:
+        """The cells of each line of each chart, by the charts' titles and the lines' names.
 
         along: the column setting that changes from cell to cell along a line. A cell without runs is empty.
         """
         rows, columns = self.layout.rows, self.layout.columns
-        titling = [name for name in (*rows, *columns) if name not in (self.naming, along)]
-        places = sorted({words(run, [along] if along in columns else []) for run in part.runs}, key=order)
+        titling = [name for name in (*rows, *columns) if name not in (*self.naming, along)]
+        moving = [along] if along in columns else []
+        places = sorted({words(run, moving) for run in part.runs}, key=order)
         found: dict[Key, dict[Key, dict[Key, Cell]]] = {}
         for run in part.runs:
             lines = found.setdefault(words(run, titling), {})
-            cells = lines.setdefault(words(run, [self.naming]), {place: [] for place in places})
-            cells[words(run, [along] if along in columns else [])].append(run)
+            cells = lines.setdefault(words(run, self.naming), {place: [] for place in places})
+            cells[words(run, moving)].append(run)
         return {
             ", ".join(f"{name}={value or MISSING}" for name, value in zip(titling, title, strict=True)): {
-                name or MISSING: list(found[title][name,].values()) for (name,) in sorted(found[title], key=order)
+                self.name(key): list(found[title][key].values()) for key in sorted(found[title], key=order)
             }
             for title in sorted(found, key=order)
         }
 
     def galleries(self, plots: list[Plot], across: int) -> list[Gallery]:
-        """Draw the plots that have points, with the lines spread over several pictures if there are many."""
-        plots = [plot for plot in plots if any(filter(None, itertools.chain(*plot.lines.values())))]
-        there = {name for plot in plots for name in plot.lines}
+        """The plots that have points, with the lines spread over several charts if there are many."""
+        plots = [plot for plot in plots if any(any(s.points) for lines in plot.views.values() for s in lines.values())]
+        there = {name for plot in plots for lines in plot.views.values() for name in lines}
         names = [name for name in self.looks if name in there and name != self.baseline]
         first = [self.baseline] if self.baseline in there else []
         parts = -(-len(names) // TOGETHER) or len(first)
-        galleries = []
-        with page_style():
-            for part in range(parts):
-                few = names[part * len(names) // parts : (part + 1) * len(names) // parts]
-                shown = {name: self.looks[name] for name in [*first, *few]}
-                legend = [(self.element(swatch(look), ""), name) for name, look in shown.items()]
-                galleries.append(Gallery(legend, self.draw(plots, shown), across))
-        return galleries
-
-    def draw(self, plots: list[Plot], shown: dict[str, Style]) -> list[str]:
-        """Plots as SVG elements: the shown lines, to which the axes are scaled, in front of the others."""
-        fills: dict[str, list[Point | None]] = {}  # pictures to be compared have the same limits
-        for plot in plots:
-            lines = [plot.beside, *(points for name, points in plot.lines.items() if name in shown)]
-            fills.setdefault(plot.metric, []).extend(itertools.chain(*lines))
-        pictures = []
-        for plot in plots:
-            drawn = [Line(points, CONTEXT) for name, points in plot.lines.items() if name not in shown]
-            drawn += [Line(plot.lines[name], look) for name, look in shown.items() if name in plot.lines]
-            y, within = label(plot.metric), limits(filter(None, fills[plot.metric]))
-            drawn += [Line(plot.beside, CASING), Line(plot.beside, REFERENCE)]
-            figure = chart(drawn, plot.title, plot.x, y, within, scale(plot.metric))
-            names = ", ".join(name for name in shown if name in plot.lines)
-            about = f"{y} against {plot.x} of {names}{'; ' if plot.title else ''}{plot.title}"
-            pictures.append(self.element(figure, about))
-        return pictures
-
-    def element(self, figure: Any, alternative: str) -> str:
-        return inline(figure, f"g{next(self.count)}", alternative)
+        split = [names[part * len(names) // parts : (part + 1) * len(names) // parts] for part in range(parts)]
+        return [Gallery(plots, {name: self.looks[name] for name in [*first, *few]}, across) for few in split]
 
 
-def point(cell: Cell, spent: str, metric: str) -> Point | None:
-    """The mean of a cell's runs that have the metric, or None."""
-    pairs = [(run[spent], run[metric]) for run in cell if None not in (run.get(spent), run.get(metric))]
-    return mean_point(pairs) if pairs else None
+def ended(cells: Sequence[Cell], unit: str, metric: str) -> Series:
+    """Where the runs of cells ended: the means of those that have the metric, None if none has."""
+    number, name = UNITS[unit]
+    points = []
+    for cell in cells:
+        pairs = [(run[number], run[metric]) for run in cell if None not in (run.get(number), run.get(metric))]
+        points.append(mean_point(pairs) if pairs else None)
+    places = [
+        f"{point.x:{'.4g' if point.x < 10**4 or point.x >= 10**9 else ',.0f'}} {name}" if point else ""
+        for point in points
+    ]
+    return Series(points, places, len(points))
+
+
+def draw(plot: Plot, shown: Mapping[str, Look]) -> Markup:
+    """A plot with those of its lines that are shown."""
+    fitting, rest, views = [], [], []
+    for unit, lines in plot.views.items():
+        there = {name: lines[name] for name in shown if name in lines}
+        drawn = [Line(shown[name], one.points, values(plot.metric, one), one.places) for name, one in there.items()]
+        if unit in plot.beside:
+            drawn.append(Line(REFERENCE, plot.beside[unit].points))
+        views.append(View(unit, UNITS[unit][1], drawn))
+        for one in (*there.values(), *([plot.beside[unit]] if unit in plot.beside else [])):
+            fitting += one.points[-one.late :]
+            rest += one.points
+    y, over = label(plot.metric), " or ".join(view.x for view in views)
+    names = ", ".join(there)
+    about = f"{y} against {over} of {names}{'; ' if plot.title else ''}{plot.title}"
+    return chart(plot.title, y, views, with_margin(*fitted(fitting, rest)), scale(plot.metric), about)
+
+
+def values(metric: str, series: Series) -> list[str]:
+    """The points of a line in words; with n where it is smaller than elsewhere on the line."""
+    most = max((point.n for point in series.points if point), default=0)
+    return [
+        said(metric, point.y, point.std) + (f" (n = {point.n})" if point.n < most else "") if point else ""
+        for point in series.points
+    ]
+
+
+@functools.lru_cache(2**16)  # it is the same over all axes
+def said(metric: str, mean: float, std: float | None) -> str:
+    """A mean and its deviation, as in a table."""
+    return entry(Table([], [], metric, [()], [()], {((), ()): table.Cell(mean, std, 1)}), (), ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from budgetrun.tables.runs import CIRCUMSTANCES, REPEATS, Run
+from budgetrun.tables.runs import CIRCUMSTANCES, REPEATS, Run, varying
 from budgetrun.tables.table import Key, order, word, words
 
 # the task: runs that differ here are not compared, and are in different tables
@@ -65,22 +65,21 @@ def laid_out(runs: list[Run], settings: Iterable[str], rows: list[str] | None, c
     for run in runs:
         found.setdefault(words(run, names), []).append(run)
     panels = [Panel(dict(zip(names, k, strict=True)), found[k]) for k in sorted(found, key=order)]
-    values = {name: {word(run[name]) for run in runs if name in run} for name in settings}
-    everywhere = {name for name in settings if all(name in run for run in runs)}
-    fixed = {name: min(values[name]) for name in settings if name in everywhere and len(values[name]) == 1}
+    changing = set(varying(runs, settings))
+    fixed = {n: word(runs[0][n]) for n in settings if n not in changing and all(n in run for run in runs)}
     return Layout(rows, columns, panels, settings, fixed, options(runs, [n for n in settings if n not in fixed]))
 
 
 def apart(runs: list[Run], names: Iterable[str], chosen: list[str]) -> list[str]:
     """The names, in order, that tell runs apart which the chosen names and the earlier ones do not."""
     found: list[str] = []
-    for name in names:
+    known = [words(run, chosen) for run in runs]
+    for name in varying(runs, names):
+        values = [word(run.get(name, "")) for run in runs]
         cells: dict[Key, str] = {}
-        for run in runs:
-            value = word(run.get(name, ""))
-            if cells.setdefault(words(run, [*chosen, *found]), value) != value:
-                found.append(name)
-                break
+        if any(cells.setdefault(key, value) != value for key, value in zip(known, values, strict=True)):
+            found.append(name)
+            known = [(*key, value) for key, value in zip(known, values, strict=True)]
     return found
 
 

@@ -110,6 +110,18 @@ class Diagnostics:
             values["selected_corrupted_lately"] = (lately[self.corrupted].sum() / lately.sum()).item()
         return values
 
+    def extremes(self, count: int) -> Tensor:
+        """The `count` most visited examples, in falling order, and as many of the least visited: int64 [2 count].
+
+        Half of all examples if they are fewer. Equal ones are in a random order that is the same in every run: by
+        number, they may be of one class.
+        """
+        self.count()
+        count = min(count, len(self.visits) // 2)
+        shuffled = torch.randperm(len(self.visits), generator=torch.Generator().manual_seed(0)).to(self.visits.device)
+        order = shuffled[self.visits[shuffled].argsort(stable=True, descending=True)]
+        return torch.cat([order[:count], order[len(order) - count :]])
+
     def state_dict(self) -> dict[str, Any]:
         watches = {"drawing": self.drawn.seconds(), "viewing": self.viewing.seconds()}
         # not counted first: sums grouped differently would differ in the last bit from an uninterrupted run's
