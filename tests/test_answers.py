@@ -23,7 +23,7 @@ from budgetrun.tables.answers import pareto, sentences, worths
 from budgetrun.tables.compare import Effect, Finding, equivalence, finding
 from budgetrun.tables.pareto import Front
 from budgetrun.tables.power import detectable, pairs_needed, power
-from budgetrun.tables.scaling import Law, laws, linear
+from budgetrun.tables.scaling import Law, fitted, laws
 from budgetrun.tables.sensitivity import sensitivities
 from budgetrun.tables.tasks import over_tasks
 from budgetrun.tables.worth import Worth, isotonic
@@ -338,11 +338,13 @@ def test_effects_of_seeds_move_the_floor_and_nothing_else() -> None:
 @given(st.lists(st.floats(0, 1), min_size=5, max_size=5), st.floats(0.1, 3))
 @settings(max_examples=50)
 def test_floor_and_scale_are_the_least_squares_that_are_not_negative(errors: list[float], exponent: float) -> None:
-    powers, weights = np.array([0.1, 0.2, 0.4, 0.7, 1.0]) ** -exponent, np.array([3.0, 3, 2, 3, 1])
-    _, _, loss = linear(powers, np.array(errors), weights)
+    x, weights = np.array([0.1, 0.2, 0.4, 0.7, 1.0]), np.array([3.0, 3, 2, 3, 1])
+    ((floor, scale, _),) = fitted(x, np.array([errors]), weights[None], np.array([exponent]))
     root = np.sqrt(weights)
-    _, norm = optimize.nnls(np.stack([root, root * powers], 1), root * errors)
-    assert float(loss) == pytest.approx(norm**2 / weights.sum(), abs=1e-9)
+    columns = np.stack([root, root * x**-exponent], 1)
+    _, norm = optimize.nnls(columns, root * errors)
+    assert min(floor, scale) >= 0
+    assert np.linalg.norm(columns @ [floor, scale] - root * errors) == pytest.approx(norm, abs=1e-6)
 
 
 def test_a_law_needs_five_budgets() -> None:

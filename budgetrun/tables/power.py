@@ -20,19 +20,19 @@ def power(effect: float, pairs: int, level: float) -> float:
 
     The upper tail of the noncentral F distribution with 1 and n - 1 degrees of freedom, that of t squared.
     """
-    from scipy import stats
+    from scipy import special  # a hundredth of the time of scipy.stats
 
-    critical = stats.t.isf(level / 2, pairs - 1)
-    return float(stats.ncf.sf(critical * critical, 1, pairs - 1, pairs * effect * effect))
+    critical = special.stdtrit(pairs - 1, 1 - level / 2)
+    return 1 - float(special.ncfdtr(1, pairs - 1, pairs * effect * effect, critical * critical))
 
 
 @functools.lru_cache(256)
 def detectable(pairs: int, level: float) -> float:
     """The difference, in standard deviations of the pairs' differences, that is found with a chance of 80%."""
-    from scipy import optimize, stats
+    from scipy import optimize, special
 
-    # of a normal distribution at least; the t of few pairs needs more
-    low = (stats.norm.isf(level / 2) - stats.norm.isf(CHANCE)) / math.sqrt(pairs) / 2
+    # half of what a normal distribution needs; the t of few pairs needs more
+    low = (special.ndtri(1 - level / 2) + special.ndtri(CHANCE)) / math.sqrt(pairs) / 2
     high = 2 * low
     while power(high, pairs, level) < CHANCE:
         high *= 2

@@ -10,13 +10,15 @@ from budgetrun.errors import UserError
 from budgetrun.tables.compare import FEWEST, LEVEL, flops
 from budgetrun.tables.runs import Run, finite
 from budgetrun.tables.table import MISSING, Key, Sheet, Table, order, word, words
+from budgetrun.tables.worth import all_and_random
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 BUDGETS = 5  # the fewest that a law of three numbers is fitted to
-RESAMPLES = 1000
+RESAMPLES = 500
+GRID = 201  # exponents that are tried, 4.7% apart
 EXPONENTS = (1e-3, 10.0)  # the range that is searched
 Interval = tuple[float, float]
 
@@ -90,58 +92,50 @@ def law(cells: list[list[Run]], metric: str) -> Law:
     there = np.array([[seed in cell for seed in every] for cell in by_seed], dtype=float)
     x = spent / spent.max()
 
-    def fits(draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    once, draws = np.ones((1, len(every))), all_and_random(len(every))[1 : 1 + RESAMPLES]
+
+    def means(draws: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The mean errors [r, cells] of the draws in which no cell is empty, and their weights."""
         weights, sums = draws @ there.T, draws @ values.T
         whole = (weights > 0).all(1)
-        return fitted(x, sums[whole] / weights[whole], weights[whole])
+        return sums[whole] / weights[whole], weights[whole]
 
-    ((floor, scale, exponent),) = fits(np.ones((1, len(every))))
-    means = values.sum(1) / there.sum(1)
-    residuals = floor + scale * x**-exponent - means
+    (measured,), (weights,) = means(once)
+    exponents = np.geomspace(*EXPONENTS, GRID)
+    for _ in range(4):  # finer around the best
+        ((floor, scale, exponent),) = fitted(x, measured[None], weights[None], exponents)
+        best = int(np.searchsorted(exponents, exponent))
+        exponents = np.geomspace(exponents[max(best - 1, 0)], exponents[min(best + 1, GRID - 1)], GRID)
+    residuals = floor + scale * x**-exponent - measured
     found = Law(float(floor), float(scale), float(exponent), residuals.tolist())
     if min(map(len, by_seed)) >= FEWEST:
-        random = np.random.default_rng(0)
-        drawn = random.multinomial(len(every), [1 / len(every)] * len(every), RESAMPLES).astype(float)
-        limits = np.quantile(fits(drawn), (LEVEL / 2, 1 - LEVEL / 2), axis=0)
+        laws_drawn = fitted(x, *means(draws), np.append(np.geomspace(*EXPONENTS, GRID), exponent))
+        limits = np.quantile(laws_drawn, (LEVEL / 2, 1 - LEVEL / 2), axis=0)
         found.intervals = dict(zip(("floor", "scale", "exponent"), map(tuple, limits.T.tolist()), strict=True))
     return found
 
 
-def fitted(x: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Floor, scale >= 0 and exponent [r, 3] of the least weighted squares of y [r, cells] at x [cells].
+def fitted(
+    x: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[np.float64], exponents: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Floor, scale and exponent [r, 3] of the least weighted squares of y [r, cells] at x [cells].
 
-    For an exponent, the other two are a linear problem. The exponent is searched on a grid that shrinks six times
-    around the best.
+    Floor and scale are not negative; the exponent is one of those given. For each of these, the other two are a linear
+    problem, whose sums over the cells are products of matrices.
     """
     import numpy as np
 
-    rows = np.arange(len(y))
-    low, high = (np.full(len(y), end) for end in np.log(EXPONENTS))
-    for _ in range(6):
-        tried = np.linspace(low, high, 33, axis=1)  # [r, 33]
-        floor, scale, loss = linear(x ** -np.exp(tried)[:, :, None], y[:, None], weights[:, None])
-        best = loss.argmin(1)
-        low, high = tried[rows, np.maximum(best - 1, 0)], tried[rows, np.minimum(best + 1, 32)]
-    return np.stack([floor[rows, best], scale[rows, best], np.exp(tried[rows, best])], 1)
-
-
-def linear(
-    powers: NDArray[np.float64], y: NDArray[np.float64], weights: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Floor and scale, none negative, of the line nearest to y over `powers` along the last axis, and its loss."""
-    import numpy as np
-
-    def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray((weights * values).sum(-1) / weights.sum(-1))
-
-    middle, level = mean(powers), mean(y)
-    spread = mean((powers - middle[..., None]) ** 2)
-    scale = mean((powers - middle[..., None]) * (y - level[..., None])) / spread
+    powers = x[:, None] ** -exponents  # [cells, exponents]
+    share = weights / weights.sum(1, keepdims=True)
+    level, middle = (share * y).sum(1, keepdims=True), share @ powers
+    square, product = share @ powers**2, (share * y) @ powers
+    scale = (product - level * middle) / np.maximum(square - middle**2, 1e-300)
     floor = level - scale * middle
-    through_zero = mean(powers * y) / mean(powers**2)
-    scale, floor = np.where(floor < 0, through_zero, scale), np.where(floor < 0, 0, floor)
-    scale, floor = np.where(scale < 0, 0, scale), np.where(scale < 0, level, floor)
-    return floor, scale, mean((floor[..., None] + scale[..., None] * powers - y) ** 2)
+    scale, floor = np.where(floor < 0, product / square, scale), np.maximum(floor, 0)
+    scale, floor = np.maximum(scale, 0), np.where(scale < 0, level, floor)
+    loss = floor**2 + scale**2 * square + 2 * (floor * scale * middle - floor * level - scale * product)
+    rows, best = np.arange(len(y)), loss.argmin(1)
+    return np.stack([floor[rows, best], scale[rows, best], exponents[best]], 1)
 
 
 # ---- as it is shown

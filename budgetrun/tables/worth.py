@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from budgetrun.errors import UserError
@@ -50,6 +51,31 @@ class Reference:
     budgets: list[float]
     flops: list[float]
     values: list[dict[str, float]]
+    curves: dict[tuple[str, ...], NDArray[np.float64]] = field(default_factory=dict)  # what many cells ask for
+
+    def curve(self, seeds: tuple[str, ...], draws: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The monotone means [r, cells] for the numbers of times [r, seeds] that seeds are drawn.
+
+        nan where a cell has no run of a seed drawn. The same seeds must come with the same draws.
+        """
+        import numpy as np
+
+        if seeds not in self.curves:
+            sums, weights = (np.stack(of, 1) for of in zip(*(drawn(v, seeds, draws) for v in self.values), strict=True))
+            whole = (weights > 0).all(1)
+            self.curves[seeds] = np.full(sums.shape, np.nan)
+            self.curves[seeds][whole] = isotonic(sums[whole], weights[whole])
+        return self.curves[seeds]
+
+
+def drawn(
+    values: dict[str, float], seeds: Sequence[str], draws: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The sum [r] of a cell's values over the seeds drawn, and how many of these it has."""
+    import numpy as np
+
+    there = np.array([seed in values for seed in seeds], dtype=float)
+    return draws @ np.array([values.get(seed, 0.0) for seed in seeds]), draws @ there
 
 
 def worth(runs: list[Run], tables: Sequence[Table], settings: Sequence[str], typed: str) -> dict[Place, Worth]:
@@ -122,31 +148,30 @@ def cell_worth(runs: list[Run], metric: str, sign: int, against: Reference) -> W
 
     mine = by_seed(runs, metric, sign)
     cells = [mine, *against.values]
-    seeds = sorted(set().union(*cells))
-    values = np.array([[cell.get(seed, 0.0) for seed in seeds] for cell in cells])
-    there = np.array([[seed in cell for seed in seeds] for cell in cells], dtype=float)
-    once = np.ones((1, len(seeds)))
+    seeds = tuple(sorted(set().union(*cells)))
+    draws = all_and_random(len(seeds))
     log_flops, log_budgets = np.log(against.flops), np.log(against.budgets)
-
-    def budgets(draws: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The equivalents [r] for the numbers of times [r, seeds] that each seed is drawn."""
-        weights, sums = draws @ there.T, draws @ (there * values).T
-        whole = (weights > 0).all(1)  # a draw in which a cell has no run says nothing
-        weights, sums = weights[whole], sums[whole]
-        rising = isotonic(sums[:, 1:], weights[:, 1:])
-        return budget_at(reach(rising, log_flops, sums[:, 0] / weights[:, 0]), log_flops, log_budgets)
-
-    (point,) = budgets(once)
+    rising, (sums, weights) = against.curve(seeds, draws), drawn(mine, seeds, draws)
+    whole = (weights > 0) & np.isfinite(rising[:, 0])  # a draw in which a cell has no run says nothing
+    goals = sums[whole] / weights[whole]
+    point, *others = budget_at(reach(rising[whole], log_flops, goals), log_flops, log_budgets)
     spent = np.log([statistics.fmean(map(flops, runs))])
     ends = against.budgets[0], against.budgets[-1]
     result = Worth(float(point), float(budget_at(spent, log_flops, log_budgets)[0]), ends)
     if min(map(len, cells)) >= FEWEST:
-        random = np.random.default_rng(0)
-        drawn = random.multinomial(len(seeds), [1 / len(seeds)] * len(seeds), RESAMPLES).astype(float)
         # an observed value, for a mean of infinite ones is nan
-        limits = np.quantile(budgets(drawn), (LEVEL / 2, 1 - LEVEL / 2), method="inverted_cdf")
+        limits = np.quantile(others, (LEVEL / 2, 1 - LEVEL / 2), method="inverted_cdf")
         result.low, result.high = map(float, limits)
     return result
+
+
+@functools.lru_cache(16)
+def all_and_random(seeds: int) -> NDArray[np.float64]:
+    """How often each seed is drawn, [1 + r, seeds]: each once, and then as many at random with replacement."""
+    import numpy as np
+
+    random = np.random.default_rng(0).multinomial(seeds, [1 / seeds] * seeds, RESAMPLES)
+    return np.concatenate([np.ones((1, seeds)), random])
 
 
 def isotonic(sums: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
