@@ -204,9 +204,12 @@ def test_looks_are_told_apart() -> None:
 
 
 def test_a_forest_has_dots_at_their_numbers_and_a_line_at_0() -> None:
-    strips = forest(
-        "d", [Interval(1.0, -1.0, 3.0, False), Interval(-1.0, None, None, True), Interval(math.nan, None, None, False)]
-    )
+    intervals = [
+        Interval(1.0, -1.0, 3.0, False),
+        Interval(-1.0, None, None, True),
+        Interval(math.nan, None, None, False),
+    ]
+    strips = forest("d", intervals, 0.0)
     first, second, third = map(str, strips.cells)
     # from -1 to 3, with a margin of 4% of that: x% = (number + 1.16) / 4.32
     assert 'class="zero" x1="26.9%"' in first

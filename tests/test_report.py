@@ -235,6 +235,40 @@ def test_what_was_spent_is_in_powers_of_1000_that_are_said(tmp_path: Path) -> No
     assert dict(zip(head, line, strict=True))["flops before (in 10⁹)"] == "5"
 
 
+def test_conclusions_come_first_and_answers_follow_the_tables(tmp_path: Path, charts: list[Drawn]) -> None:
+    """Uniform sampling at two budgets is worse than `is`, which costs twice as much; two noises make four tasks.
+
+    The differences have a standard deviation of 0.03 points, so that their interval is 4.303 x 0.03 / sqrt(3) wide.
+    """
+    for noise, seed, (budget, accuracy) in itertools.product(("none", "symmetric"), range(3), ((0.1, 0.5), (0.4, 0.6))):
+        setting = {"noise": noise, "seed": seed, "budget": budget}
+        write(tmp_path, **setting, test_accuracy=accuracy + 0.001 * seed, flops=int(budget * 10**10))
+        accuracy += 0.05 + 0.001 * seed + (0.0, 0.0003, -0.0003)[seed]
+        write(tmp_path, **setting, sampler="is", test_accuracy=accuracy, flops=int(budget * 2e10))
+    page = page_of(tmp_path)
+    assert [section.attributes["id"] for section in page.root.all("section")][:6] == [
+        *("conclusions", "results", "worth", "tasks", "against", "pareto"),
+    ]
+    better, by_flops, by_seconds, *_ = [item.text for item in page.section("conclusions").all("li")]
+    assert better == (
+        "Better than sampler=uniform in 2 of 2 cells (p, Holm, at most 0.05): is, budget=0.1: +5.00 (+4.93 to +5.07) "
+        "points for x2.00 the FLOPs, budget-equivalent 0.2 (0.199 to 0.201); is, budget=0.4: +5.00 (+4.93 to +5.07) "
+        "points for x2.00 the FLOPs, budget-equivalent > 0.4."
+    )
+    assert "On the Pareto front of mean test_accuracy against FLOPs, 4 of 4 cells" in by_flops
+    assert "1 of 4 cells, from the cheapest: is, budget=0.4 (65.10%). Means alone" in by_seconds
+    worth = cells(page.section("worth").all("table")[0])
+    assert worth[0] == ["sampler", "budget", "costs", "is worth", "95% interval", "worth / cost"]
+    assert worth[1] == ["is", "0.1", "0.2", "0.2", "0.199 to 0.201", "x1.00"]
+    assert worth[2] == ["is", "0.4", "0.8", "> 0.4", "> 0.4", "—"]
+    ranked = [[*row[:1], *row[2:6]] for row in cells(page.section("tasks").one("table"))[1:]]
+    assert ranked == [["is", "1.00", "1.00 to 1.00", "4", "0"], ["uniform", "2.00", "2.00 to 2.00", "—", "—"]]
+    front = charts[8].points("flops")  # after four of what was spent in each panel
+    corners = [(1e9, 0.501), (2e9, 0.501), (2e9, 0.551), (4e9, 0.551), (4e9, 0.601), (8e9, 0.601), (8e9, 0.651)]
+    assert [(p.x, pytest.approx(p.y)) for p in front["reference"] if p] == corners
+    assert [p and (p.x, pytest.approx(p.y), p.n) for p in front["m0"]] == [(2e9, 0.551, 3), None, (8e9, 0.651, 3), None]
+
+
 def test_points_lie_at_what_was_really_spent_in_each_unit(tmp_path: Path, charts: list[Drawn]) -> None:
     """A cell of two runs; the budget is 0.3 and 0.5 in updates, and the method spends more FLOPs."""
     for budget, updates in [(0.3, 30), (0.5, 50)]:
@@ -646,21 +680,22 @@ def test_many_methods_are_spread_over_charts_and_look_the_same_in_all(
         [(item.text, item.attributes["class"]) for item in ul.all("li")]
         for ul in page.root.all("ul", **{"class": "legend"})
     ]
-    assert len(legends) == 2 * max(1, math.ceil((count - 1) / 6))  # of points and of curves
+    sections_of_charts = 3 if count > 1 else 2  # of points and of curves, and of the Pareto front of several cells
+    assert len(legends) == sections_of_charts * max(1, math.ceil((count - 1) / 6))
     style = page.root.one("style").text
     for legend in legends:
         assert len(legend) <= 7
         assert legend[0] == ("uniform", "base" if count > 1 else "m0")  # there is no baseline for one method
         colours = [re.search(rf"\.{look} {{ --c: (var\(--\w+\))", style) for _, look in legend if look != "base"]
         assert len({colour and colour[1] for colour in colours}) == len(colours)
-    shown = [name for legend in legends[: len(legends) // 2] for name, _ in legend]
+    shown = [name for legend in legends[: len(legends) // sections_of_charts] for name, _ in legend]
     assert sorted(set(shown)) == sorted(names)
     assert len(shown) - shown.count("uniform") == count - 1  # each other one once
     for name in names:
         assert len({look for legend in legends for n, look in legend if n == name}) == 1
     for drawn in charts:
         for view in drawn.views:
-            assert 1 <= len(view.lines) <= 7
+            assert 1 <= len([line for line in view.lines if line.look is not REFERENCE]) <= 7
     markers = {one.attributes["id"] for one in page.root.all("marker")}
     assert markers == {f"marker-{look}" for legend in legends for _, look in legend}
 
@@ -695,7 +730,8 @@ def test_charts_that_are_too_many_for_a_page_are_left_out_and_counted(
         "These are 5 of 12 charts. --where chooses some of the runs, --rows and --cols other lines."
     )
     assert len(page.section("learning").all("svg", role="img")) == 5
-    assert len(charts) == 10
+    assert len(page.section("pareto").all("svg", role="img")) == 2
+    assert len(charts) == 12
 
 
 # ---- circumstances
@@ -734,7 +770,7 @@ def test_runs_without_evaluations_are_named_and_keep_their_numbers(tmp_path: Pat
     page = page_of(tmp_path)
     assert page.root.one("header").one("div", role="note").text.count("it has no learning curve") == 5
     assert cells(page.section("results").one("table"))[2][1] == "50.00 ± 0.00 (n=5)"
-    for drawn in charts[4:]:
+    for drawn in charts[6:]:  # after four of what was spent and two fronts
         assert [len(points) for points in drawn.points("updates").values()] == [2, 0]
 
 

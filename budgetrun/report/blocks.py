@@ -20,6 +20,14 @@ class Text:
 
 
 @dataclass
+class Sentences:
+    """A list of sentences."""
+
+    kind: ClassVar = "sentences"
+    said: list[str]
+
+
+@dataclass
 class Note:
     """Sentences that deserve attention."""
 
@@ -87,7 +95,7 @@ class Examples:
     caption: str
 
 
-Block = Text | Note | Terms | Code | Tabular | Charts | Choice | Examples
+Block = Text | Sentences | Note | Terms | Code | Tabular | Charts | Choice | Examples
 
 
 @dataclass

@@ -266,9 +266,9 @@ class Interval:
     marked: bool
 
 
-def forest(title: str, intervals: Sequence[Interval]) -> Strips:
-    """Numbers and their intervals beside a line at 0."""
-    known = [end for one in intervals for end in (0.0, one.value, one.low, one.high) if end is not None]
+def forest(title: str, intervals: Sequence[Interval], origin: float | None) -> Strips:
+    """Numbers and their intervals, beside a line at an origin if there is one."""
+    known = [end for one in intervals for end in (origin, one.value, one.low, one.high) if end is not None]
     ends = list(filter(math.isfinite, known))
     scale = Scale(*with_margin(min(ends), max(ends)), 1000)
 
@@ -276,7 +276,7 @@ def forest(title: str, intervals: Sequence[Interval]) -> Strips:
         return f"{scale.at(number) / 10:g}%"
 
     def cell(one: Interval) -> Markup:
-        drawn = f'<line class="zero" x1="{at(0)}" x2="{at(0)}" y2="100%"/>'
+        drawn = "" if origin is None else f'<line class="zero" x1="{at(origin)}" x2="{at(origin)}" y2="100%"/>'
         if one.low is not None and one.high is not None and math.isfinite(one.low + one.high):
             drawn += f'<line class="interval" x1="{at(one.low)}" x2="{at(one.high)}" y1="50%" y2="50%"/>'
         if math.isfinite(one.value):

@@ -14,6 +14,7 @@ from budgetrun.report.layout import Layout, Panel, head
 from budgetrun.tables import table
 from budgetrun.tables.compare import OWNER
 from budgetrun.tables.curves import Curve, Point, mean_curve, mean_point
+from budgetrun.tables.pareto import Front, task_of
 from budgetrun.tables.plot import label, scale
 from budgetrun.tables.runs import Run, same
 from budgetrun.tables.table import MISSING, Key, Table, entry, order, word, words
@@ -25,6 +26,7 @@ UNITS = {
     "flops": ("flops", "FLOPs"),
     "seconds": ("seconds", "seconds"),
 }
+UNIT_OF = {"FLOPs": "flops", "seconds": "seconds"}  # of a cost
 # the reference that a metric is drawn beside
 BESIDE = {"selected_corrupted_lately": "corrupted"}
 TOGETHER = 6  # lines in one chart, besides the baseline's
@@ -102,6 +104,23 @@ class Figures:
         ]
         return self.galleries(plots, len(UNITS))
 
+    def fronts(self, table: Table, found: Sequence[Front]) -> list[Gallery]:
+        """The cells of a table against each cost, one chart for each, and a line along the cells on the front."""
+        places = [table.rows.index(name) for name in self.naming]
+        names = [*table.rows, *table.columns]
+        plots = []
+        for one in found:
+            lines: dict[str, Series] = {}
+            for cell, cost in one.costs.items():
+                line = lines.setdefault(self.name(tuple(cell[0][place] for place in places)), Series([], [], 0))
+                shown = table.cells[cell]
+                values = ", ".join(f"{name}={w}" for name, w in zip(names, (*cell[0], *cell[1]), strict=True) if w)
+                line.points += [Point(cost, shown.mean, shown.std, shown.n), None]  # no line joins it to the next
+                line.places += [f"{values}, {cost:.4g} {one.cost}", ""]
+                line.late += 2
+            plots.append(Plot("", table.metric, {UNIT_OF[one.cost]: lines}, {UNIT_OF[one.cost]: steps(one, table)}))
+        return self.galleries(plots, 3)
+
     def learning(self, part: Panel, metrics: Sequence[str]) -> list[Gallery]:
         """Metrics during training, against what was spent in each unit."""
         curves = [self.curves[run["path"]] for run in part.runs if run["path"] in self.curves]
@@ -166,6 +185,19 @@ def ended(cells: Sequence[Cell], unit: str, metric: str) -> Series:
         for point in points
     ]
     return Series(points, places, len(points))
+
+
+def steps(found: Front, table: Table) -> Series:
+    """A line along the cells on a front, of each task: as good as the best cell that costs no more."""
+    tasks: dict[Key, list[Point | None]] = {}
+    for cell in sorted(found.costs.keys() - found.beaten.keys(), key=found.costs.__getitem__):
+        cost, mean = found.costs[cell], table.cells[cell].mean
+        corners = tasks.setdefault(task_of(cell, table), [None])
+        if (last := corners[-1]) is not None:
+            corners.append(Point(cost, last.y, None, 1))
+        corners.append(Point(cost, mean, None, 1))
+    points = [point for corners in tasks.values() for point in corners]
+    return Series(points, [""] * len(points), len(points))
 
 
 def draw(plot: Plot, shown: Mapping[str, Look]) -> Markup:

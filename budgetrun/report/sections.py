@@ -8,19 +8,28 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain
 
-from budgetrun.report.blocks import Block, Charts, Choice, Code, Note, Part, Section, Tabular, Text
+from budgetrun.errors import UserError
+from budgetrun.report.blocks import Block, Charts, Choice, Code, Note, Part, Section, Sentences, Tabular, Text
 from budgetrun.report.chart import Interval, Strips, forest
 from budgetrun.report.figures import UNITS
 from budgetrun.report.layout import head
 from budgetrun.report.selection import selection
 from budgetrun.report.study import Study, numbers, repeats, values
+from budgetrun.tables.answers import ANSWERS, answered, pareto, sentences
 from budgetrun.tables.compare import Comparison
 from budgetrun.tables.plot import label
 from budgetrun.tables.table import MISSING, Sheet, Table, word
+from budgetrun.tables.tasks import over_tasks, ranking
 
 SPENT = ("updates", "examples_backward", "examples_forward", "flops", "flops_before", "seconds", "seconds_total")
 ENVIRONMENT = ("device", "threads", "versions", "commit", "dirty", "dataset_fingerprint")
 MOST = 480  # charts in a section; ten thousand runs of a thousand cells make 400
+
+
+def conclusions(study: Study) -> Section:
+    """What the comparisons and the fronts say, in sentences."""
+    parts = [Part(panel.title, [Sentences(said)]) for panel, answer in study.panels() if (said := sentences(answer))]
+    return Section("conclusions", "Conclusions", parts)
 
 
 def results(study: Study) -> Section:
@@ -55,7 +64,47 @@ def intervals(comparison: Comparison, tables: Sequence[Table]) -> Strips | None:
         )
         for effect in effects
     ]
-    return forest(f"difference{', points' if unit else ''}", drawn)
+    return forest(f"difference{', points' if unit else ''}", drawn, 0.0)
+
+
+def worth(study: Study) -> Section:
+    """Budget-equivalents, what these seeds could have shown, and what else `aggregate --ask` answers about a panel."""
+    parts = []
+    for panel, answer in study.panels():
+        sheets = (answered(ANSWERS[name], answer) for name in ("worth", "power", "scaling", "sensitivity"))
+        if blocks := [Tabular(sheet) for sheet in sheets if sheet is not None and sheet.lines]:
+            parts.append(Part(panel.title, [*blocks]))
+    return Section("worth", "What it is worth, and what is not known", parts)
+
+
+def fronts(study: Study) -> Section:
+    """The Pareto fronts: all cells against each cost."""
+    parts = []
+    for panel, answer in study.panels():
+        found = answered(pareto, answer)
+        if found is not None and len(answer.tables[0].cells) > 1:
+            caption = (
+                f"{label(answer.tables[0].metric)}: means over runs at their mean cost, FLOPs with those of the files "
+                f"that they read; bars: one standard deviation (ddof=1) to each side. {repeats(panel, answer)} Dashed: "
+                "the front; what lies below it costs no less than a cell on it and is no better."
+            )
+            charts = Charts(study.figures.fronts(answer.tables[0], found), caption)
+            parts.append(Part(panel.title, [charts, Tabular(ANSWERS["pareto"](answer))]))
+    return Section("pareto", "Pareto front", few(parts))
+
+
+def tasks(study: Study) -> Section:
+    """Methods over all panels and columns."""
+    try:
+        found = over_tasks(study.answers)
+    except UserError:  # fewer than two tasks or methods
+        return Section("tasks", "Over all tasks")
+    half = found.critical / 2
+    ranks = [Interval(one.rank, one.rank - half, one.rank + half, False) for one in found.standings.values()]
+    strips = forest("mean rank", ranks, None)
+    sheet = ranking(found, study.answers[0].tables[0])
+    sheet.caption += "; lines: half the critical difference to each side, so that lines that overlap are not told apart"
+    return Section("tasks", "Over all tasks", [Part("", [Tabular(sheet, strips)])])
 
 
 def against(study: Study) -> Section:
@@ -182,8 +231,12 @@ def table_command(study: Study) -> str:
 
 # in the order of the page
 SECTIONS: list[Callable[[Study], Section]] = [
+    conclusions,
     results,
+    worth,
+    tasks,
     against,
+    fronts,
     learning,
     selection,
     spent,

@@ -8,7 +8,7 @@ from typing import TypeVar
 from budgetrun.errors import UserError
 from budgetrun.tables.analysis import Analysis
 from budgetrun.tables.compare import Comparison
-from budgetrun.tables.conclusions import conclusions
+from budgetrun.tables.conclusions import cheapest_best, conclusions
 from budgetrun.tables.pareto import COSTS, Front, front, fronts
 from budgetrun.tables.power import powers
 from budgetrun.tables.scaling import laws, scaling
@@ -49,9 +49,10 @@ ANSWERS: Mapping[str, Callable[[Analysis], Sheet]] = {
 
 
 def sentences(of: Analysis) -> list[str]:
-    """The conclusions from a comparison, with what the runs tell of worth and fronts."""
-    comparison = compared(of, "conclusions")
-    return conclusions(comparison, of.compared, answered(worths, of) or {}, answered(pareto, of) or [])
+    """The conclusions from the comparison, if there is one, with what the runs tell of worth, and from the fronts."""
+    said = [] if of.comparison is None else conclusions(of.comparison, of.compared, answered(worths, of) or {})
+    several = len(of.tables[0].cells) > 1
+    return said + [cheapest_best(one, of.tables[0]) for one in answered(pareto, of) or [] if several]
 
 
 def answered(question: Callable[[Analysis], Answer], of: Analysis) -> Answer | None:

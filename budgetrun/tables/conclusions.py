@@ -20,13 +20,8 @@ BEGINNINGS = {
 }
 
 
-def conclusions(
-    comparison: Comparison, tables: Sequence[Table], worth: Mapping[Place, Worth], fronts: Sequence[Front]
-) -> list[str]:
-    """One sentence per finding and metric, the largest differences first, and the fronts of the first table.
-
-    worth, fronts: empty where there are none.
-    """
+def conclusions(comparison: Comparison, tables: Sequence[Table], worth: Mapping[Place, Worth]) -> list[str]:
+    """One sentence per finding and metric, the largest differences first. worth: of the cells that have one."""
     said = []
     for table in tables:
         effects = {place: effect for place, effect in comparison.effects.items() if place[0] == table.metric}
@@ -35,7 +30,7 @@ def conclusions(
             if its:
                 about = f"{table.metric}: " if len(tables) > 1 else ""
                 said.append(about + sentence(what, its, len(effects), table, comparison, worth))
-    return [*said, *(cheapest_best(front, tables[0]) for front in fronts)]
+    return said
 
 
 def sentence(
@@ -93,8 +88,10 @@ def cheapest_best(front: Front, table: Table) -> str:
 
 
 def name_of(cell: Cell, table: Table) -> str:
-    """A cell in words: the values of its row, and the names and values of its column."""
+    """A cell in words: the values of its row, and what tells its column from others."""
     row, column = cell
     words = [word for word in row if word]
-    words += [f"{name}={word}" for name, word in zip(table.columns, column, strict=True) if word]
+    for name, word, values in zip(table.columns, column, zip(*table.column_keys, strict=True), strict=True):
+        if word and len(set(values)) > 1:
+            words.append(f"{name}={word}")
     return ", ".join(words)

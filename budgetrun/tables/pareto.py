@@ -8,13 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from budgetrun.errors import UserError
+from budgetrun.folder.reading import is_number
 from budgetrun.tables.compare import flops
 from budgetrun.tables.runs import Run
 from budgetrun.tables.table import MISSING, Key, Sheet, Table, better, order, words
 
 Cell = tuple[Key, Key]  # row key, column key
 # what a run is charged: FLOPs with those of the files that it reads; seconds of training and choosing
-COSTS: Mapping[str, Callable[[Run], float]] = {"FLOPs": flops, "seconds": lambda run: run["seconds"]}
+COSTS: Mapping[str, Callable[[Run], float]] = {
+    "FLOPs": flops,
+    "seconds": lambda run: run["seconds"] if is_number(run["seconds"]) else math.nan,
+}
 
 
 @dataclass

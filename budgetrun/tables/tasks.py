@@ -56,7 +56,7 @@ class Standings:
 def over_tasks(parts: Sequence[Analysis]) -> Standings:
     """How the rows of tables stand over their columns, each of which is a task.
 
-    A task with fewer than half of the methods does not count, and then no method that lacks one of the others.
+    A task with half of the methods or fewer does not count, and then no method that lacks one of the others.
     Raises UserError for a metric of which neither more nor less is better, and for fewer than two tasks or methods.
     """
     metric = parts[0].tables[0].metric
@@ -68,17 +68,15 @@ def over_tasks(parts: Sequence[Analysis]) -> Standings:
             if math.isfinite(cell.mean):
                 means.setdefault((place, column), {})[row] = sign * cell.mean
     methods = sorted({row for cells in means.values() for row in cells}, key=order)
-    tasks = [task for task in means if 2 * len(means[task]) >= len(methods)]
+    tasks = [task for task in means if 2 * len(means[task]) > len(methods)]
     kept = [method for method in methods if all(method in means[task] for task in tasks)]
     if len(tasks) < 2 or len(kept) < 2:
         raise UserError(
             f"tasks: ranks need two methods (rows) in two tasks (columns) at least; {len(kept)} of {len(methods)} rows "
-            f"have a run in each of the {len(tasks)} columns with half of the rows or more"
+            f"have a run in each of the {len(tasks)} columns with more than half of the rows"
         )
-    left_out = (
-        [f"{len(means) - len(tasks)} columns with fewer than half of the rows"] if len(tasks) < len(means) else []
-    )
-    left_out += [f"{shown(method)}, which lacks a column" for method in methods if method not in kept]
+    left_out = [f"{len(means) - len(tasks)} columns with half of the rows or fewer"] if len(tasks) < len(means) else []
+    left_out += [f"{shown(method)} (it lacks a column)" for method in methods if method not in kept]
 
     import numpy as np
     from scipy import stats
@@ -188,5 +186,5 @@ def ranking(found: Standings, table: Table) -> Sheet:
         f"{friedman}not told apart: mean ranks that differ by less than {found.critical:.2f}, Nemenyi's critical "
         f"difference at {LEVEL:g}, which takes tasks for independent"
     )
-    said += [f"left out: {what}" for what in found.left_out]
+    said += [f"left out: {', '.join(found.left_out)}"] if found.left_out else []
     return Sheet([*head, "not told apart from"], lines, "; ".join(said), len(table.rows))
