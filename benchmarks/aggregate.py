@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 SAMPLERS = ["uniform", "scan", "is", "vr", "sb", "osgd", "p_sgd", "c_sgd", "spv", "wpv"]
 AUGS = ["none", "standard", "mixup", "cutmix", "ricap"]
@@ -41,24 +41,31 @@ def main() -> None:
 
 
 def measure(folder: Path, runs: int) -> None:
-    """Print a line a command: seconds of the wall and of the processor, and the peak of its memory."""
-    command = [sys.executable, "-m", "budgetrun", "epochs=1", "budget=0.5", "sampler=is", "validation=0.1"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    (real,) = (folder / "outputs").iterdir()
-    size = copies(real, folder / "copies", runs)
+    """Print one line per command: seconds of the wall and of the processor, and the peak of its memory."""
+    size = copies(a_run(folder), folder / "copies", runs)
     print(f"\n### (e) The reader of runs: {runs:,} runs, {size / 1e6:.0f} MB\n")
     print("| command | seconds | processor seconds | peak memory, MB |\n| --- | --- | --- | --- |")
     for name, command in COMMANDS.items():
         with (folder / ("runs.csv" if "runs" in command else "table")).open("w") as out:
-            began = time.perf_counter()
-            started = subprocess.Popen(command, cwd=folder, stdout=out, stderr=subprocess.DEVNULL)
-            _, status, used = os.wait4(started.pid, 0)
-        assert status == 0, name
-        seconds = time.perf_counter() - began
-        print(
-            f"| {name} | {seconds:.1f} | {used.ru_utime + used.ru_stime:.1f} | {used.ru_maxrss / 1024:.0f} |",
-            flush=True,
-        )
+            seconds, processor, memory = timed(command, folder, out)
+        print(f"| {name} | {seconds:.1f} | {processor:.1f} | {memory:.0f} |", flush=True)
+
+
+def timed(command: list[str], folder: Path, out: IO[str]) -> tuple[float, float, float]:
+    """Seconds of the wall, seconds of the processor, and the peak of the memory in MB of a command in that folder."""
+    began = time.perf_counter()
+    started = subprocess.Popen(command, cwd=folder, stdout=out, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(started.pid, 0)
+    assert status == 0, command
+    return time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def a_run(folder: Path) -> Path:
+    """The folder of a real run of a few updates, made below `folder`."""
+    command = [sys.executable, "-m", "budgetrun", "epochs=1", "budget=0.5", "sampler=is", "validation=0.1"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    (result,) = folder.glob("outputs/*/result.json")
+    return result.parent
 
 
 def copies(real: Path, folder: Path, runs: int) -> int:

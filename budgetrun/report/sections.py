@@ -112,8 +112,8 @@ def against(study: Study) -> Section:
     metric = study.asked.metrics[0]
     about = (
         "A point is a cell of the table above, the mean of its runs. It lies where they were when they ended: a "
-        "budget is given in one unit, and methods that look before they choose spend more in the others. Bands and"
-        " bars are one standard deviation (ddof=1) to each side. FLOPs are those of the run itself, looks "
+        "budget is given in one unit, and methods that look before they choose spend more in the others. Bands and "
+        "bars are one standard deviation (ddof=1) to each side. FLOPs are those of the run itself, looks "
         "included; seconds include choosing, not evaluation."
     )
     parts = [
