@@ -111,7 +111,7 @@ class Figures:
         plots = []
         for one in found:
             lines: dict[str, Series] = {}
-            for cell, cost in one.costs.items():
+            for cell, cost in sorted(one.costs.items(), key=lambda item: item[1]):
                 line = lines.setdefault(self.name(tuple(cell[0][place] for place in places)), Series([], [], 0))
                 shown = table.cells[cell]
                 values = ", ".join(f"{name}={w}" for name, w in zip(names, (*cell[0], *cell[1]), strict=True) if w)
