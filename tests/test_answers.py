@@ -19,7 +19,7 @@ from tables import aggregate, refused, write
 
 from budgetrun.errors import UserError
 from budgetrun.tables.analysis import Analysis, Question, analyse
-from budgetrun.tables.answers import pareto, sentences, worths
+from budgetrun.tables.answers import sentences
 from budgetrun.tables.compare import Effect, Finding, equivalence, finding
 from budgetrun.tables.pareto import Front
 from budgetrun.tables.power import detectable, pairs_needed, power
@@ -54,7 +54,7 @@ def uniform(accuracies: dict[float, float], seeds: tuple[int, ...] = (0,), effec
 
 
 def only_worth(runs: Runs, baseline: str = "sampler=uniform") -> Worth:
-    (found,) = [one for place, one in worths(analysed(runs, baseline)).items() if place[1] == ("is",)]
+    (found,) = [one for place, one in analysed(runs, baseline).worths.items() if place[1] == ("is",)]
     return found
 
 
@@ -129,20 +129,20 @@ def test_isotonic_is_that_of_scipy(cells: list[tuple[float, int]]) -> None:
 
 def test_a_worth_needs_two_budgets_and_a_method() -> None:
     with pytest.raises(UserError, match="no run can be compared with sampler=uniform at two budgets or more"):
-        worths(analysed([*uniform({0.1: 0.5}), run("is", 0.1, 0, 0.6)]))
+        _ = analysed([*uniform({0.1: 0.5}), run("is", 0.1, 0, 0.6)]).worths
     with pytest.raises(UserError, match="names a budget alone"):
-        worths(analysed(uniform({0.1: 0.5, 0.2: 0.6}), "budget=0.1"))
+        _ = analysed(uniform({0.1: 0.5, 0.2: 0.6}), "budget=0.1").worths
     mixed = [*uniform({0.1: 0.5, 0.2: 0.6}), run("is", 0.1, 0, 0.6), run("is", 0.1, 0, 0.6, noise="symmetric")]
     mixed += [{**one, "noise": "symmetric", "path": "noisy" + one["path"]} for one in mixed[:2]]
     with pytest.raises(UserError, match="with all other settings equal"):
-        worths(analysed(mixed))  # its cell averages over two references
+        _ = analysed(mixed).worths  # its cell averages over two references
 
 
 # ---- Pareto front
 
 
 def only_front(runs: Runs) -> Front:
-    return pareto(analysed(runs, None))[0]
+    return analysed(runs, None).fronts[0]
 
 
 def test_a_cell_is_dominated_by_the_best_of_those_that_cost_no_more() -> None:
@@ -157,13 +157,13 @@ def test_a_cell_is_dominated_by_the_best_of_those_that_cost_no_more() -> None:
     found = only_front(runs)
     rivals = {cell[0][0]: rival[0][0] for cell, rival in found.beaten.items()}
     assert rivals == {"a": "b", "e": "c"}, "c and f cost 250 and are equal: both are on the front"
-    by_seconds = {cell[0][0]: rival[0][0] for cell, rival in pareto(analysed(runs, None))[1].beaten.items()}
+    by_seconds = {cell[0][0]: rival[0][0] for cell, rival in analysed(runs, None).fronts[1].beaten.items()}
     assert by_seconds == {"a": "f", "b": "f", "c": "f", "d": "f", "e": "f"}
 
 
 def test_a_task_has_a_front_of_its_own() -> None:
     runs = [run("a", 0.1, 0, 0.9), run("b", 0.1, 0, 0.5, noise="symmetric"), run("c", 0.1, 0, 0.4, noise="symmetric")]
-    found = pareto(analysed(runs, None, "noise"))[0]
+    found = analysed(runs, None, "noise").fronts[0]
     assert found.beaten == {(("c",), ("symmetric",)): (("b",), ("symmetric",))}
 
 

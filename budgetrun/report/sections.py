@@ -15,7 +15,7 @@ from budgetrun.report.figures import UNITS
 from budgetrun.report.layout import head
 from budgetrun.report.selection import selection
 from budgetrun.report.study import Study, numbers, repeats, values
-from budgetrun.tables.answers import ANSWERS, answered, pareto, sentences
+from budgetrun.tables.answers import ANSWERS, answered, sentences
 from budgetrun.tables.compare import Comparison
 from budgetrun.tables.plot import label
 from budgetrun.tables.table import MISSING, Sheet, Table, word
@@ -81,7 +81,7 @@ def fronts(study: Study) -> Section:
     """The Pareto fronts: all cells against each cost."""
     parts = []
     for panel, answer in study.panels():
-        found = answered(pareto, answer)
+        found = answered(lambda of: of.fronts, answer)
         if found is not None and len(answer.tables[0].cells) > 1:
             caption = (
                 f"{label(answer.tables[0].metric)}: means over runs at their mean cost, FLOPs with those of the files "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +12,10 @@ from budgetrun.errors import UserError
 from budgetrun.tables.compare import BOLD, Baseline, Comparison, compare, differences, judge
 from budgetrun.tables.derived import DERIVED, RATIOS, Options, derive, note
 from budgetrun.tables.papers import Number, beside, fitting, of_paper
+from budgetrun.tables.pareto import COSTS, Front, front
 from budgetrun.tables.runs import Run, mixed, with_metric
 from budgetrun.tables.table import Place, Sheet, Table, laid_out, tabulate, unit_of
+from budgetrun.tables.worth import Worth, worth
 
 MARGIN = 0.5  # points
 
@@ -111,6 +114,22 @@ class Analysis:
     published: Mapping[Place, Sequence[Number]] = field(default_factory=dict)
     problems: dict[str, UserError] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+
+    @functools.cached_property
+    def worths(self) -> dict[Place, Worth]:
+        """What each cell is worth in budgets of the baseline; raises UserError if there are none."""
+        return worth(self.runs, self.compared, self.settings, self.against("worth").baseline)
+
+    @functools.cached_property
+    def fronts(self) -> list[Front]:
+        """The Pareto fronts of the first metric, by each cost; raises UserError if it has none."""
+        return [front(self.runs, self.tables[0], cost) for cost in COSTS]
+
+    def against(self, what: str) -> Comparison:
+        """The comparison; raises UserError if there is none, which says what needs it."""
+        if self.comparison is None:
+            raise UserError(f"{what} needs a baseline; add one, as in --baseline sampler=uniform")
+        return self.comparison
 
     def table(self) -> Sheet:
         """All metrics, one line per row. A cell is bold if the comparison supports that it is the best."""
