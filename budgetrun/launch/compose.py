@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -59,6 +60,15 @@ class Composed:
             values = plain(OmegaConf.create(values))
         return values, choices
 
+    def changed(self, overrides: Sequence[str], changes: Mapping[str, Any]) -> list[str]:
+        """The overrides of a job with other values of these keys, and without tuning."""
+
+        def stays(key: str) -> bool:
+            return key not in changes and key.partition(".")[0] != "tune"
+
+        kept = [override for override in overrides if stays(self.parse(override).key_or_group)]
+        return [*kept, "tune=none", *(f"{key}={typed_as(value)}" for key, value in changes.items())]
+
     def parse(self, override: str) -> Override:
         if override not in self.parsed:  # a thousand jobs share some dozen overrides
             (self.parsed[override],) = self.parser.parse_overrides([override])
@@ -102,6 +112,19 @@ class Composed:
             return values, choices_of(cfg.hydra)
         finally:
             HydraConfig.instance().cfg = before
+
+
+def changed(cfg: DictConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain values of a composed job with other values of these keys, and without tuning."""
+    other = copy.deepcopy(cfg)
+    for key, value in {"tune": {}, **changes}.items():
+        OmegaConf.update(other, key, value, merge=False)
+    return plain(other)
+
+
+def typed_as(value: Any) -> str:
+    """A value as it is typed in an override."""
+    return "'" + value.replace("'", r"\'") + "'" if isinstance(value, str) else json.dumps(value)
 
 
 class NotPlain(Exception):

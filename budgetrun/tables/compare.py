@@ -27,7 +27,7 @@ class Baseline:
 
     Partners agree in every setting except those that the baseline fixes and, for an option, the option's own values:
     with `sampler=uniform`, all but sampler, sampler.pool, select and the like. Where a run is stored, and what machine
-    and code it ran on, are not settings. Raises UserError for a name that is no setting, and if no run or every run
+    and code it ran on, are not settings, and the value that was tuned (`lr` with tune=lr) counts as `tuned`. Raises UserError for a name that is no setting, and if no run or every run
     matches.
     """
 
@@ -45,13 +45,14 @@ class Baseline:
             raise UserError(f"--baseline {typed} matches all {len(runs)} runs; there is none to compare with it")
         shared = [name for name in settings if name == "seed" or not (name in apart or self.fixes(name))]
         self.shared = varying(runs, shared)
+        self.tuned = {run["tune.key"] for run in runs if "tune.key" in run}
         self.own = {id(run) for run in self.runs}
         self.by_key: dict[Key, list[Run]] = {}
         for run in self.runs:
             self.by_key.setdefault(self.key(run), []).append(run)
 
     def fixes(self, name: str) -> bool:
-        """Whether the baseline fixes a setting, or the option that the setting is a value of or belongs to."""
+        """Whether the baseline fixes a setting, or the option that the setting is a value of, belongs to or is set by."""
         owner = OWNER.get(name.partition(".")[0])
         return owner in self.fixed or any(name == fixed or name.startswith(f"{fixed}.") for fixed in self.fixed)
 
