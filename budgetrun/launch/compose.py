@@ -16,8 +16,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import env_override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
-from budgetrun.config import GROUPS, plain
+from budgetrun.config import GROUPS, plain, unknown
 from budgetrun.errors import UserError
 
 NAMED = r"\$\{([a-z_]\w*(?:\.[a-z_]\w*)*)\}"  # an interpolation that names a value
@@ -118,7 +119,10 @@ def changed(cfg: DictConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The plain values of a composed job with other values of these keys, and without tuning."""
     other = copy.deepcopy(cfg)
     for key, value in {"tune": {}, **changes}.items():
-        OmegaConf.update(other, key, value, merge=False)
+        try:
+            OmegaConf.update(other, key, value, merge=False)
+        except OmegaConfBaseException as error:
+            raise UserError(unknown(key, [])) from error
     return plain(other)
 
 

@@ -43,9 +43,9 @@ class Baseline:
                 raise UserError(f"--baseline {typed}: {name} is not a setting of the training that methods differ in")
         if len(self.runs) == len(runs):
             raise UserError(f"--baseline {typed} matches all {len(runs)} runs; there is none to compare with it")
+        self.tuned = {run["tune.key"] for run in runs if "tune.key" in run}
         shared = [name for name in settings if name == "seed" or not (name in apart or self.fixes(name))]
         self.shared = varying(runs, shared)
-        self.tuned = {run["tune.key"] for run in runs if "tune.key" in run}
         self.own = {id(run) for run in self.runs}
         self.by_key: dict[Key, list[Run]] = {}
         for run in self.runs:
@@ -54,6 +54,8 @@ class Baseline:
     def fixes(self, name: str) -> bool:
         """Whether the baseline fixes a setting, or the option that the setting is a value of, belongs to or is set by."""
         owner = OWNER.get(name.partition(".")[0])
+        if "tune" in self.fixed and name in self.tuned:
+            return True
         return owner in self.fixed or any(name == fixed or name.startswith(f"{fixed}.") for fixed in self.fixed)
 
     def holds(self, run: Run) -> bool:
@@ -62,7 +64,7 @@ class Baseline:
 
     def key(self, run: Run) -> Key:
         """What a run and its partners agree on."""
-        return words(run, self.shared)
+        return agreed(run, self.shared)
 
     def partners(self, run: Run) -> list[Run]:
         """The baseline's runs that this one is compared with; for a run of the baseline, itself and those like it."""
@@ -75,6 +77,11 @@ class Baseline:
             ([name for name, a, b in zip(self.shared, mine, key, strict=True) if a != b] for key in self.by_key),
             key=len,
         )
+
+
+def agreed(run: Run, names: Iterable[str]) -> Key:
+    """The values on which a pair must agree: a value that was tuned may be another in each cell."""
+    return words({**run, run["tune.key"]: "tuned"} if "tune.key" in run else run, names)
 
 
 @dataclass
@@ -148,7 +155,7 @@ def compare(runs: list[Run], tables: Sequence[Table], baseline: Baseline) -> Com
         for run in runs:
             if run.get(table.metric) is None:
                 continue
-            cell, rest = (words(run, table.rows), words(run, table.columns)), words(run, free)
+            cell, rest = (words(run, table.rows), words(run, table.columns)), agreed(run, free)
             rivals.setdefault(rest, set()).add(cell)
             of = bases.setdefault(rest, {}) if baseline.holds(run) else methods.setdefault(cell, {})
             of.setdefault(baseline.key(run), []).append(run)
