@@ -130,7 +130,7 @@ def sweep(
             cluster.queue({str(job.folder.path): by_itself(job, whole) for job in ready}, running)
             if not cluster.wait:
                 if left:
-                    print(f"  {len(left)} runs wait for files of these; the same command submits them then")
+                    print(f"  {len(left)} runs wait for others; the same command submits them then")
                 return
     else:
         with stopping(wanted):
