@@ -46,10 +46,10 @@ def jobs_of(typed: Sequence[str], composed: Composed) -> list[list[str]]:
 
 
 def tuning_jobs(job: Sequence[str], composed: Composed) -> list[list[str]]:
-    """The overrides of the runs by which a value of the job is chosen; none if the job cannot run, which is said later."""
+    """The overrides of the runs by which a value of the job is chosen; none if the job cannot be composed."""
     if not composed.whole.get("tune") and not any(o.startswith("tune") for o in job):
         return []  # at once: composing a thousand jobs takes a second
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception):  # which is said where all jobs are checked
         values, _ = composed(job)
         if (tuning := tuning_of(values)) is not None:
             return [composed.changed(job, changes) for changes in tuning.runs(values["output_dir"])]

@@ -51,7 +51,7 @@ class Tuning:
         if not self.seeds:
             raise ValueError("seeds=[] leaves no tuning runs; list at least one")
         if not 0 < self.validation < 1:
-            raise ValueError(f"validation={self.validation} must be in (0, 1): the part of the training set to hold out")
+            raise ValueError(f"validation={self.validation} must be in (0, 1): the part to hold out")
 
     def runs(self, output_dir: str) -> list[Changes]:
         """What the tuning runs have in the place of the run's own settings, seed by seed for each value in turn."""

@@ -27,8 +27,8 @@ class Baseline:
 
     Partners agree in every setting except those that the baseline fixes and, for an option, the option's own values:
     with `sampler=uniform`, all but sampler, sampler.pool, select and the like. Where a run is stored, and what machine
-    and code it ran on, are not settings, and the value that was tuned (`lr` with tune=lr) counts as `tuned`. Raises UserError for a name that is no setting, and if no run or every run
-    matches.
+    and code it ran on, are not settings. A value that was tuned for each cell, as lr with tune=lr, need not agree.
+    Raises UserError for a name that is no setting, and if no run or every run matches.
     """
 
     def __init__(self, runs: list[Run], settings: Collection[str], typed: str) -> None:
@@ -52,9 +52,9 @@ class Baseline:
             self.by_key.setdefault(self.key(run), []).append(run)
 
     def fixes(self, name: str) -> bool:
-        """Whether the baseline fixes a setting, or the option that the setting is a value of, belongs to or is set by."""
+        """Whether the baseline fixes a setting, or the option that the setting is a value of or belongs to."""
         owner = OWNER.get(name.partition(".")[0])
-        if "tune" in self.fixed and name in self.tuned:
+        if name in self.tuned and "tune" in self.fixed:  # it is a matter of tune then
             return True
         return owner in self.fixed or any(name == fixed or name.startswith(f"{fixed}.") for fixed in self.fixed)
 
@@ -80,7 +80,7 @@ class Baseline:
 
 
 def agreed(run: Run, names: Iterable[str]) -> Key:
-    """The values on which a pair must agree: a value that was tuned may be another in each cell."""
+    """The values on which a pair must agree. What was tuned, a pair agrees on if both were tuned."""
     return words({**run, run["tune.key"]: "tuned"} if "tune.key" in run else run, names)
 
 

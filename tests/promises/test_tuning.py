@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import tables
 import torch
-from cli import CONF, Done, before_update, composer, finished_in, here, refused, values_of
+from cli import Done, before_update, composer, finished_in, here, refused, values_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from states import Killed, assert_as_quiet, counts, kill, results, times
@@ -179,7 +179,7 @@ def test_tuning_runs_are_the_cell_s_own_with_other_seeds_and_shared_by_its_runs(
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("seed=10", "seed=10 is one of tune.seeds=[10, 11], the seeds of the runs by which lr is chosen; test with other"),
+        ("seed=10", "seed=10 is one of tune.seeds=[10, 11], the seeds of the runs by which lr is chosen; test with"),
         ("tune.key=sampler", "tune.key=sampler is a choice of a component; tune a value, such as lr"),
         ("tune.values=[0.1]", "tune.values=[0.1] leaves nothing to choose"),
         ("tune.values=[0.1,0.10]", "makes the same run twice"),
@@ -221,7 +221,8 @@ def grid(folder: Path, *lines: str) -> str:
 
 
 UNTUNED = "lr=0.01,0.1"
-TUNED = "sampler=uniform,p_sgd tune=lr tune.values=[0.01,0.1] tune.seeds=[7]"
+OF_TWO = "tune=lr tune.values=[0.01,0.1] tune.seeds=[7]"
+TUNED = f"sampler=uniform,p_sgd {OF_TWO}"
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -266,12 +267,12 @@ def test_a_sweep_runs_the_tuning_runs_and_then_each_run_with_the_best_value(quie
 def test_the_same_command_again_has_nothing_to_do_and_a_run_typed_alone_is_found(quiet_once: Done) -> None:
     again = here("--config-dir mine grid=g", quiet_once.cwd)
     assert again.out == "12 runs: 12 finished\n12 of 12 runs are finished\n"
-    line = f"{SHORT} output_dir=outputs/g checkpoint_every=0 seed=1 sampler=p_sgd tune=lr tune.values=[0.01,0.1] tune.seeds=[7]"
+    line = f"{SHORT} checkpoint_every=0 output_dir=outputs/g {OF_TWO} seed=1 sampler=p_sgd"
     assert "already finished, not run again" in finished_in(quiet_once.cwd, line).out
 
 
 def test_a_run_typed_alone_needs_its_tuning_runs(quiet_once: Done, tmp_path: Path) -> None:
-    line = f"{SHORT} checkpoint_every=0 output_dir=outputs/g tune=lr tune.values=[0.01,0.1] tune.seeds=[7]"
+    line = f"{SHORT} checkpoint_every=0 output_dir=outputs/g {OF_TWO}"
     refused(here(line, tmp_path), "lr is chosen by 2 tuning runs", "is missing", "the same command with -m")
     assert not list(tmp_path.glob("outputs/*/*"))
     shutil.copytree(quiet_once.cwd / "outputs" / "g_tuning", tmp_path / "outputs" / "g_tuning")
@@ -333,7 +334,7 @@ def test_what_diverges_is_not_chosen_and_is_no_failure_of_the_sweep(tmp_path: Pa
 
 
 def test_a_run_waits_for_a_tuning_run_that_failed_until_that_is_finished(tmp_path: Path) -> None:
-    line = grid(tmp_path, "tune=lr tune.values=[0.01,0.1] tune.seeds=[7]")
+    line = grid(tmp_path, OF_TWO)
     listed = here(f"{line} dry_run=true", tmp_path)
     broken = tmp_path / next(word for word in listed.out.split() if "g_tuning/" in word).rstrip(":")
     broken.mkdir(parents=True)
@@ -345,11 +346,10 @@ def test_a_run_waits_for_a_tuning_run_that_failed_until_that_is_finished(tmp_pat
 
 
 def test_a_run_does_not_go_on_with_another_value(tmp_path: Path) -> None:
-    line = "tune=lr tune.values=[0.01,0.1] tune.seeds=[7]"
     with before_update(10, "uniform", kill), pytest.raises(Killed):
-        here(grid(tmp_path, line), tmp_path)
+        here(grid(tmp_path, OF_TWO), tmp_path)
     assert len(list(tmp_path.glob("outputs/g/*/checkpoint.pt"))) == 1
     for path in tmp_path.glob("outputs/g_tuning/*/result.json"):
         result = json.loads(path.read_text())
         path.write_text(json.dumps(result | {"val_accuracy": 1 - result["val_accuracy"]}))
-    refused(here(grid(tmp_path, line), tmp_path), "was made with tuned value 0.", "force=true starts over")
+    refused(here(grid(tmp_path, OF_TWO), tmp_path), "was made with tuned value 0.", "force=true starts over")
