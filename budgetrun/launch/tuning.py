@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from budgetrun import config
-from budgetrun.config import GROUPS, Experiment, name_of_choice, typed
+from budgetrun.config import Experiment
 from budgetrun.errors import UserError
 from budgetrun.folder.run import FINISHED, RunFolder
 from budgetrun.identity import run_id
@@ -44,8 +44,8 @@ class Tuning:
     validation: float
 
     def __post_init__(self) -> None:
-        if self.key in GROUPS:
-            raise ValueError(f"key={self.key} is a choice of a component; tune a value, such as lr or sampler.pool")
+        if self.key in (*config.GROUPS, "seed", "validation", "output_dir"):
+            raise ValueError(f"key={self.key} cannot be tuned; name a value of the training, such as lr or sampler.pool")
         if len(self.values) < 2:
             raise ValueError(f"values={self.values} leaves nothing to choose; list at least two")
         if not self.seeds:
@@ -62,7 +62,7 @@ class Tuning:
 
 def tuning_of(values: Mapping[str, Any]) -> Tuning | None:
     """How a configuration, given as plain values, has a value chosen; None if it has not."""
-    return typed(Tuning, values["tune"], "tune.") if values.get("tune") else None
+    return config.typed(Tuning, values["tune"], "tune.") if values.get("tune") else None
 
 
 def experiment_of(values: Mapping[str, Any], choices: Mapping[str, Any], build: Build) -> Experiment:
@@ -74,7 +74,7 @@ def experiment_of(values: Mapping[str, Any], choices: Mapping[str, Any], build: 
     tuning = tuning_of(values)
     if tuning is None:
         return config.experiment(values, choices)
-    name = name_of_choice("tune", choices.get("tune"), ["tune"])
+    name = config.name_of_choice("tune", choices.get("tune"), ["tune"])
     first = build({tuning.key: tuning.values[0]})  # checked in the place of the one that is not known yet
     if (seed := first.settings.seed) in tuning.seeds:
         raise UserError(
@@ -129,7 +129,7 @@ def chosen(tuning: Tuning, folders: Sequence[RunFolder]) -> tuple[Any, dict[str,
     each = len(tuning.seeds)
     means = [mean(accuracies[start : start + each]) for start in range(0, len(accuracies), each)]
     if (best := max((m for m in means if m is not None), default=None)) is None:
-        raise UserError(f"all of tune.values={tuning.values} diverged in a tuning run; list smaller ones as well")
+        raise UserError(f"all of tune.values={tuning.values} diverged in a tuning run; list others as well")
     value = tuning.values[means.index(best)]
     said = f"; {len(diverged)} of them diverged" if diverged else ""
     log.info("%s=%s, by the validation accuracy of %d tuning runs%s", tuning.key, value, len(folders), said)

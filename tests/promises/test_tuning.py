@@ -112,7 +112,7 @@ def test_a_run_that_is_missing_or_failed_for_another_reason_is_waited_for(tmp_pa
 
 
 def test_with_nothing_left_to_choose_one_sentence_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"all of tune.values=\[0, 1\] diverged .*; list smaller ones as well"):
+    with pytest.raises(UserError, match=r"all of tune.values=\[0, 1\] diverged .*; list others as well"):
         choice(tmp_path, [[0.5, None], [None, 0.5]])
 
 
@@ -180,7 +180,8 @@ def test_tuning_runs_are_the_cell_s_own_with_other_seeds_and_shared_by_its_runs(
     ("line", "words"),
     [
         ("seed=10", "seed=10 is one of tune.seeds=[10, 11], the seeds of the runs by which lr is chosen; test with"),
-        ("tune.key=sampler", "tune.key=sampler is a choice of a component; tune a value, such as lr"),
+        ("tune.key=sampler", "tune.key=sampler cannot be tuned; name a value of the training, such as lr"),
+        ("tune.key=validation", "tune.key=validation cannot be tuned"),
         ("tune.values=[0.1]", "tune.values=[0.1] leaves nothing to choose"),
         ("tune.values=[0.1,0.10]", "makes the same run twice"),
         ("tune.seeds=[10,10]", "makes the same run twice"),
