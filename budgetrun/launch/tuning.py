@@ -45,7 +45,7 @@ class Tuning:
 
     def __post_init__(self) -> None:
         if self.key in (*config.GROUPS, "seed", "validation", "output_dir"):
-            raise ValueError(f"key={self.key} cannot be tuned; name a value of the training, such as lr or sampler.pool")
+            raise ValueError(f"key={self.key} cannot be tuned; name a value, such as lr or sampler.pool")
         if len(self.values) < 2:
             raise ValueError(f"values={self.values} leaves nothing to choose; list at least two")
         if not self.seeds:

@@ -180,7 +180,7 @@ def test_tuning_runs_are_the_cell_s_own_with_other_seeds_and_shared_by_its_runs(
     ("line", "words"),
     [
         ("seed=10", "seed=10 is one of tune.seeds=[10, 11], the seeds of the runs by which lr is chosen; test with"),
-        ("tune.key=sampler", "tune.key=sampler cannot be tuned; name a value of the training, such as lr"),
+        ("tune.key=sampler", "tune.key=sampler cannot be tuned; name a value, such as lr"),
         ("tune.key=validation", "tune.key=validation cannot be tuned"),
         ("tune.values=[0.1]", "tune.values=[0.1] leaves nothing to choose"),
         ("tune.values=[0.1,0.10]", "makes the same run twice"),
