@@ -7,10 +7,10 @@ import difflib
 import functools
 import json
 import pkgutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -61,7 +61,9 @@ class Experiment:
     """A checked configuration with its parts built. Each run needs its own experiment: the sampler has state.
 
     names: the option of each group. resolved: the whole configuration as plain values. run_id: the same for the
-    same experiment, however it was typed.
+    same experiment, however it was typed. tuning: the folders of the runs by which a value is chosen, and `choose`, the
+    same experiment with that value once they are finished. tuned: what its result says about that choice. All three are
+    made by launch/tuning.py.
     """
 
     settings: Settings
@@ -78,6 +80,9 @@ class Experiment:
     names: dict[str, str]
     resolved: dict[str, Any]
     run_id: str
+    tuning: list[Path] = field(default_factory=list)
+    choose: Callable[[], Experiment] | None = None
+    tuned: dict[str, Any] = field(default_factory=lambda: {"flops_tuning": 0})
 
 
 def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) -> Experiment:
@@ -88,11 +93,13 @@ def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) 
     values = plain(cfg) if isinstance(cfg, DictConfig) else cfg
     if "grid" in values:
         raise UserError("grid= makes its own sweep; leave out hydra.mode and other sweepers")
+    if values.get("tune"):
+        raise UserError("tune= chooses a value by other runs; build the experiment with launch.tuning.experiment_of")
     for group in (group for group in GROUPS if group != "aug"):
         if "+" in (name := name_of(choices.get(group))):
             options = name.replace("+", ",")
             raise UserError(f"{group}=[{options}] is more than one; choose one, or sweep: -m {group}={options}")
-    settings = typed(Settings, {str(key): value for key, value in values.items() if key not in GROUPS}, "")
+    settings = typed(Settings, {str(key): value for key, value in values.items() if key not in (*GROUPS, "tune")}, "")
     # the groups with one component or none; augmentation is a sequence of steps
     single: dict[str, Any] = {
         group: None if group in OPTIONAL and not values.get(group) else build(values.get(group), f"{group}.", protocol)

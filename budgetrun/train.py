@@ -11,6 +11,7 @@ import copy
 import logging
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -70,13 +71,14 @@ def run(experiment: Experiment) -> dict[str, Any]:
     else:
         try:
             with machine.profile(settings.deterministic), memory.explained():
-                result = trained(experiment, folder, world)
+                result = trained(experiment.choose() if experiment.choose else experiment, folder, world)
         except (Exception, SystemExit) as error:
+            spent = error.flops if isinstance(error, Diverged) else None
             if isinstance(error, Diverged):
                 error = UserError(f"{error}; {folder.last_checkpoint()}; try a smaller lr")
             if isinstance(error, SystemExit):  # by a component: it would end a sweep, perhaps with exit code 0
                 error = RuntimeError(f"a part of the run called sys.exit({error.code})")
-            folder.fail(error)
+            folder.fail(error, spent)
             raise error
         finally:
             folder.close()
@@ -161,6 +163,8 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
         **({} if scorer is None else {"scores": scorer}),
     }
     here = {"run": experiment.run_id, "dataset fingerprint": fingerprint, "device type": device.type}
+    if "tuned" in experiment.tuned:  # its tuning runs may have been made again
+        here["tuned value"] = str(experiment.tuned["tuned"]["value"])
     checkpoint = Checkpoint(folder, network, parts, here, began)
     if checkpoint.restore():
         log.info("%s goes on from update %d", folder.path, budget.updates)
@@ -188,7 +192,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
     # ---- the loop
     slow = those_that_may_take_long(sampler, scorer)
     longest = math.inf  # seconds of a draw in this process; unknown before the first
-    with heard(STOPPING, interruption), network.as_compiled(), shown(budget) as progress:
+    with heard(STOPPING, interruption), network.as_compiled(), telling(budget), shown(budget) as progress:
         budget.start()
         try:
             while True:
@@ -240,6 +244,16 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
     return result
 
 
+@contextlib.contextmanager
+def telling(budget: Budget) -> Iterator[None]:
+    """A run that diverges says what it spent, which is a cost of tuning."""
+    try:
+        yield
+    except Diverged as error:
+        error.flops = budget.flops
+        raise
+
+
 def budget_of(experiment: Experiment, data: Data, network: Network) -> Budget:
     """What the run may spend; the full training run's seconds are measured if they count and are not given."""
     settings = experiment.settings
@@ -273,6 +287,7 @@ def result_of(
         "config": experiment.resolved,
         **last,
         "flops_before": budget.flops_before,
+        **experiment.tuned,
         "scored_by": ",".join(earlier.scored_by) or None,
         "seconds_total": checkpoint.seconds(),
         "processes": network.world.size,

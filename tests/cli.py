@@ -30,7 +30,8 @@ CONF = CHECKOUT / "conf"
 SAMPLERS = sorted(p.stem for p in (CONF / "sampler").glob("*.yaml"))
 AUGS = sorted(p.stem for p in (CONF / "aug").glob("*.yaml"))
 NOISES = sorted(p.stem for p in (CONF / "noise").glob("*.yaml"))
-OPTIONS = sorted((p.parent.name, p.stem) for p in CONF.glob("*/*.yaml") if p.parent.name != "grid")
+NO_COMPONENTS = ("grid", "tune")  # groups whose options make runs
+OPTIONS = sorted((p.parent.name, p.stem) for p in CONF.glob("*/*.yaml") if p.parent.name not in NO_COMPONENTS)
 GRIDS = sorted(p.stem for p in CONF.glob("grid/*.yaml"))
 TRAINING = 1438  # digits
 

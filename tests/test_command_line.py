@@ -272,7 +272,7 @@ def test_help_names_every_group_option_and_root_value_without_importing_torch(tm
     assert "hydra" in imported
     assert not imported & {"torch", "torchvision", "numpy", "sklearn", "pandas", "scipy", "tqdm"}
     words = re.findall(r"^\s{2,4}(\w+)(?:=\S*)?\s", done.stdout, flags=re.M)
-    for group, option in OPTIONS:
+    for group, option in [*OPTIONS, ("tune", "lr"), ("grid", "tuned")]:
         assert group in words
         assert option in words
     for key in set(OmegaConf.load(CONF / "config.yaml")) - {"defaults", "hydra"}:

@@ -249,6 +249,33 @@ def test_a_run_that_differs_in_another_setting_has_no_partner_and_is_reported(ot
     )
 
 
+def of_tuning(sampler: str, lr: float, tuned: bool, accuracy: float) -> list[dict[str, Any]]:
+    how = {"tune": "lr", "tune.key": "lr", "tune.seeds": [7]} if tuned else {"tune": "none"}
+    return [run(sampler, seed, accuracy + 0.01 * seed, lr=lr, **how) for seed in range(3)]
+
+
+def test_a_value_that_was_tuned_need_not_be_that_of_the_partner() -> None:
+    """Tuned runs are compared with tuned ones, whatever was chosen, and with untuned ones if that is asked."""
+    runs = [
+        *of_tuning("uniform", 0.1, False, 0.5),
+        *of_tuning("uniform", 0.3, True, 0.6),
+        *of_tuning("is", 0.1, False, 0.55),
+        *of_tuning("is", 0.03, True, 0.64),
+    ]
+    settings = ["sampler", "budget", "seed", "lr", "tune", "tune.key", "tune.seeds"]
+    table = tabulate(runs, ["sampler", "tune"], ["budget"], "test_accuracy")
+
+    def differences(baseline: str) -> dict[tuple[str, ...], float]:
+        effects = compare(runs, [table], Baseline(runs, settings, baseline)).effects
+        assert all((effect.pairs, effect.possible) == (3, 3) for effect in effects.values())
+        return {place[1]: round(effect.difference, 9) for place, effect in effects.items()}
+
+    assert differences("sampler=uniform") == {("is", "none"): 0.05, ("is", "lr"): 0.04}
+    assert differences("tune=none") == {("uniform", "lr"): 0.1, ("is", "lr"): 0.09}
+    runs[:3] = of_tuning("uniform", 0.2, False, 0.5)  # untuned runs must agree in it
+    assert differences("sampler=uniform") == {("is", "lr"): 0.04}
+
+
 def test_runs_made_before_a_setting_existed_are_partners_of_those_with_its_neutral_value(tmp_path: Path) -> None:
     for seed in range(3):
         write(tmp_path, sampler="is", seed=seed, test_accuracy=0.7, init_from=None)

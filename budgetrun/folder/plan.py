@@ -17,16 +17,23 @@ from budgetrun.folder.run import FINISHED, MISSING, WAITING, RunFolder, State, w
 PLANS = ".sweeps"
 
 
-def write_plan(runs: Mapping[Path, list[str]], after: Mapping[Path, Collection[Path]] | None = None) -> None:
+def write_plan(
+    runs: Mapping[Path, list[str]],
+    after: Mapping[Path, Collection[Path]] | None = None,
+    tuning: Mapping[Path, Collection[Path]] | None = None,
+) -> None:
     """Write into each output_dir which runs a sweep plans there.
 
-    runs: the overrides of each job, by its run folder. after: the folders of the runs whose files a run reads.
+    runs: the overrides of each job, by its run folder. after: the folders of the runs whose files a run reads. tuning:
+    those of its tuning runs.
     """
     by_folder: defaultdict[Path, dict[str, Any]] = defaultdict(dict)
     for path, overrides in runs.items():
-        parents = sorted(os.path.relpath(parent, path.parent) for parent in (after or {}).get(path, ()))
-        entry = {"overrides": overrides, "after": parents} if parents else overrides
-        by_folder[path.parent][path.name] = entry
+        entry: dict[str, list[str]] = {"overrides": overrides}
+        for word, parents in (("after", after), ("tuning", tuning)):
+            if of_run := (parents or {}).get(path):
+                entry[word] = sorted(os.path.relpath(parent, path.parent) for parent in of_run)
+        by_folder[path.parent][path.name] = entry if len(entry) > 1 else overrides
     for folder, planned in by_folder.items():
         name = hashlib.sha256(json.dumps(sorted(planned)).encode()).hexdigest()[:8]
         with writable(folder):
@@ -52,11 +59,19 @@ def entries(output_dir: Path) -> tuple[dict[str, Any], list[str]]:
     return planned, unusable
 
 
-def waiting(state: State, after: Iterable[Path]) -> State:
-    """The state of a run that reads files of other runs, given their folders: if it is missing, it may be waiting."""
+def waiting(state: State, after: Iterable[Path], tuning: Iterable[Path]) -> State:
+    """The state of a run that depends on other runs: if it is missing, it may be waiting.
+
+    after: the folders of the runs whose files it reads. tuning: those of its tuning runs.
+    """
     if state.word != MISSING:
         return state
-    left = [folder for folder in after if RunFolder(str(folder.parent), folder.name).state().word != FINISHED]
+
+    def of(folder: Path) -> State:
+        return RunFolder(str(folder.parent), folder.name).state()
+
+    left = [folder for folder in after if of(folder).word != FINISHED]
+    left += [folder for folder in tuning if not of(folder).has_tuned]
     more = f" and {len(left) - 1} more" if len(left) > 1 else ""
     return State(WAITING, f"for {left[0].name}{more}") if left else state
 
@@ -68,7 +83,8 @@ def checked_plan(runs: Any) -> dict[str, Any]:
     for name, typed in runs.items():
         if name in ("", ".", "..") or {"/", "\0"} & set(name) or len(os.fsencode(name)) > 255:
             raise ValueError(f"{brief(name)} is not the name of a folder")
-        lists = [typed.get("overrides"), typed.get("after")] if isinstance(typed, dict) else [typed]
+        entry = typed if isinstance(typed, dict) else {"overrides": typed}
+        lists = [entry.get("overrides"), entry.get("after", []), entry.get("tuning", [])]
         if not all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in lists):
             raise ValueError(f"{brief(name)} has no list of overrides")
     return runs
@@ -90,7 +106,10 @@ def states(output_dir: Path) -> dict[str, State]:
 
     def state(name: str) -> State:
         entry = planned.get(name)
-        after = [Path(os.path.normpath(output_dir / run)) for run in entry["after"]] if isinstance(entry, dict) else []
-        return waiting(RunFolder(str(output_dir), name).state(), after)
+        parents = entry if isinstance(entry, dict) else {}
+        after, tuning = (
+            [Path(os.path.normpath(output_dir / run)) for run in parents.get(word, [])] for word in ("after", "tuning")
+        )
+        return waiting(RunFolder(str(output_dir), name).state(), after, tuning)
 
     return {name: state(name) for name in names}

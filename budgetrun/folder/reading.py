@@ -144,6 +144,7 @@ RULES = {
         (
             "flops",
             "flops_before",
+            "flops_tuning",
             "seconds",
             "seconds_total",
             "visits_entropy",

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from budgetrun.errors import UserError, one_line
 from budgetrun.files import replacing, writable, write_text
 from budgetrun.folder.lock import Lock, holder
-from budgetrun.folder.reading import RULES, brief, check, check_one, content, lines_of, parse
+from budgetrun.folder.reading import COUNT, RULES, brief, check, check_one, content, lines_of, parse
 from budgetrun.identity import digest
 from budgetrun.terminal import shown
 
@@ -132,10 +132,19 @@ def sha256(path: Path) -> str:
 
 @dataclass
 class State:
-    """The state of a run, by its folder. word: one of STATES. detail: why it failed, or who is working on it."""
+    """The state of a run, by its folder. word: one of STATES. detail: why it failed, or who is working on it.
+
+    diverged_after: the FLOPs of a run that failed because it diverged, until then.
+    """
 
     word: str
     detail: str = ""
+    diverged_after: int | None = None
+
+    @property
+    def has_tuned(self) -> bool:
+        """Whether a tuning run has said what it can: a value with which it diverged is not chosen."""
+        return self.word == FINISHED or self.diverged_after is not None
 
 
 class RunFolder:
@@ -180,8 +189,8 @@ class RunFolder:
         if who := holder(self.path):
             job = f", job {who['job']}" if who.get("job") else ""
             return State(RUNNING, shown(f"process {who['pid']} on {who['host']}{job}"))
-        if (reason := known(self.failed_path, self.reason)) is not None:
-            return State(FAILED, reason)
+        if (failure := known(self.failed_path, self.failure)) is not None:
+            return State(FAILED, shown(failure["reason"]), failure.get("diverged_after"))
         begun = unusable or self.metrics_path.exists() or self.checkpoint_path.exists()
         return State(INTERRUPTED if begun else MISSING, "; ".join(unusable))
 
@@ -192,12 +201,14 @@ class RunFolder:
             raise ValueError(f"it is that of another run, {brief(result['run_id'])}")
         return result
 
-    def reason(self) -> str:
-        """Why the run failed, in one line; raises OSError, or ValueError if that is not known."""
+    def failure(self) -> dict[str, Any]:
+        """Why the run failed; raises OSError, or ValueError if that is not known."""
         failed = parse(content(self.failed_path))
         if not isinstance(failed, dict) or not isinstance(failed.get("reason"), str):
             raise ValueError("it has no reason")
-        return shown(failed["reason"])
+        if failed.get("diverged_after") is not None:
+            check_one("diverged_after", failed["diverged_after"], COUNT)
+        return failed
 
     def progress(self) -> str:
         """How far the run was at its last evaluation, in words."""
@@ -239,15 +250,19 @@ class RunFolder:
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(self.handler)
 
-    def fail(self, error: Exception) -> None:
-        """Record why the run ended without a result, if this process had opened its folder."""
+    def fail(self, error: Exception, diverged_after: int | None) -> None:
+        """Record why the run ended without a result, if this process had opened its folder.
+
+        diverged_after: the FLOPs of a run that diverged, until then; None for any other reason.
+        """
         if self.lock is None:
             return
         expected = isinstance(error, UserError)
         reason = one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}"
         where = None if expected else "".join(traceback.format_exception(error))
         with contextlib.suppress(UserError):  # the disk may be full, which is then the reason
-            write_text(self.failed_path, json.dumps({"reason": reason, "traceback": where}, indent=2) + "\n")
+            failure = {"reason": reason, "traceback": where, "diverged_after": diverged_after}
+            write_text(self.failed_path, json.dumps(failure, indent=2) + "\n")
 
     def close(self) -> None:
         """Undo `open`, if it was done."""

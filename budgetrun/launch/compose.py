@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,8 +16,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import env_override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
-from budgetrun.config import GROUPS, plain
+from budgetrun.config import GROUPS, plain, unknown
 from budgetrun.errors import UserError
 
 NAMED = r"\$\{([a-z_]\w*(?:\.[a-z_]\w*)*)\}"  # an interpolation that names a value
@@ -58,6 +60,15 @@ class Composed:
         if asks(values, MORE):
             values = plain(OmegaConf.create(values))
         return values, choices
+
+    def changed(self, overrides: Sequence[str], changes: Mapping[str, Any]) -> list[str]:
+        """The overrides of a job with other values of these keys, and without tuning."""
+
+        def stays(key: str) -> bool:
+            return key not in changes and key.partition(".")[0] != "tune"
+
+        kept = [override for override in overrides if stays(self.parse(override).key_or_group)]
+        return [*kept, "tune=none", *(f"{key}={typed_as(value)}" for key, value in changes.items())]
 
     def parse(self, override: str) -> Override:
         if override not in self.parsed:  # a thousand jobs share some dozen overrides
@@ -102,6 +113,22 @@ class Composed:
             return values, choices_of(cfg.hydra)
         finally:
             HydraConfig.instance().cfg = before
+
+
+def changed(cfg: DictConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain values of a composed job with other values of these keys, and without tuning."""
+    other = copy.deepcopy(cfg)
+    for key, value in {"tune": {}, **changes}.items():
+        try:
+            OmegaConf.update(other, key, value, merge=False)
+        except OmegaConfBaseException as error:
+            raise UserError(unknown(key, [])) from error
+    return plain(other)
+
+
+def typed_as(value: Any) -> str:
+    """A value as it is typed in an override."""
+    return "'" + value.replace("'", r"\'") + "'" if isinstance(value, str) else json.dumps(value)
 
 
 class NotPlain(Exception):

@@ -11,6 +11,7 @@ its lines, `${rounds}` is the number of rounds. `grid.rounds=5` on the command l
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import shlex
@@ -22,10 +23,13 @@ from omegaconf import OmegaConf
 
 from budgetrun.errors import UserError
 from budgetrun.launch.compose import Composed
+from budgetrun.launch.tuning import tuning_of
 
 
 def jobs_of(typed: Sequence[str], composed: Composed) -> list[list[str]]:
     """The overrides of each job, each job once, in the order of the command line or of the grid's file.
+
+    The tuning runs of jobs come last.
 
     typed: the key=value parts of a command line, without Hydra's own. Raises UserError if a grid's file is not a grid,
     or if there is no job at all.
@@ -33,10 +37,23 @@ def jobs_of(typed: Sequence[str], composed: Composed) -> list[list[str]]:
     jobs: dict[tuple[str, ...], None] = {}
     for line in sweeps(typed, composed):
         jobs |= dict.fromkeys(combinations(map(composed.parse, line)))
+    for job in list(jobs):
+        jobs |= dict.fromkeys(map(tuple, tuning_jobs(job, composed)))
     if not jobs:
         empty = [o for o in typed if not list(combinations([composed.parse(o)]))]
         raise UserError(f"this sweep has no runs: {' '.join(empty)} has no value")
     return [list(job) for job in jobs]
+
+
+def tuning_jobs(job: Sequence[str], composed: Composed) -> list[list[str]]:
+    """The overrides of the runs by which a value of the job is chosen; none if the job cannot be composed."""
+    if not composed.whole.get("tune") and not any(o.startswith("tune") for o in job):
+        return []  # at once: composing a thousand jobs takes a second
+    with contextlib.suppress(Exception):  # which is said where all jobs are checked
+        values, _ = composed(job)
+        if (tuning := tuning_of(values)) is not None:
+            return [composed.changed(job, changes) for changes in tuning.runs(values["output_dir"])]
+    return []
 
 
 def combinations(overrides: Iterable[Override]) -> Iterable[tuple[str, ...]]:

@@ -47,12 +47,14 @@ def ran(cfg: DictConfig) -> float | None:
                 say(result, path)
                 return float(result["test_accuracy"])
 
-            from budgetrun.config import experiment
-            from budgetrun.launch.compose import choices_of
+            from budgetrun.config import experiment, plain
+            from budgetrun.launch.compose import changed, choices_of
+            from budgetrun.launch.tuning import experiment_of
             from budgetrun.train import run
             from budgetrun.training.machine import own_gpu
 
-            checked = experiment(cfg, choices_of(hydra))
+            choices = choices_of(hydra)
+            checked = experiment_of(plain(cfg), choices, lambda changes: experiment(changed(cfg, changes), choices))
             if in_sweep:
                 check_alone()
             if not in_sweep and hydra.run.dir != ".":

@@ -6,6 +6,7 @@ Hydra's launchers launch the jobs. A launcher that breaks because a worker was k
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import signal
@@ -33,12 +34,13 @@ from budgetrun.folder.plan import waiting, write_plan
 from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, STATES, WAITING, RunFolder, State
 from budgetrun.folder.scorefile import NotThere
 from budgetrun.identity import expect, made_files, real
-from budgetrun.launch.compose import Composed
+from budgetrun.launch.compose import Composed, typed_as
 from budgetrun.launch.explain import explain
 from budgetrun.launch.grid import jobs_of
 from budgetrun.launch.preflight import Preflight
 from budgetrun.launch.preview import preview
 from budgetrun.launch.slurm import SlurmLauncher
+from budgetrun.launch.tuning import experiment_of
 from budgetrun.launch.workers import check_alone
 from budgetrun.training.machine import count_gpus, find_device
 from budgetrun.training.progress import duration
@@ -59,12 +61,17 @@ class Job:
         self.place = real(str(self.folder.path))
         self.reads = made_files(experiment.resolved)  # files in other runs' folders
         self.after: set[Path] = set()  # the folders of other jobs of the sweep whose files it reads
+        self.tuning: set[Path] = set()  # and of those by which its value is chosen
 
     def is_wanted(self) -> bool:
         """Whether the sweep should run it. Not if another process is running it, nor if it failed, unless asked."""
         settings = self.experiment.settings
         again = {FINISHED: settings.force, FAILED: settings.force or settings.retry_failed}
         return again.get(self.found, self.found in (MISSING, WAITING, INTERRUPTED))
+
+    def is_unsure(self) -> bool:
+        """Whether its id depends on other runs."""
+        return bool(self.reads or self.experiment.tuning)
 
     def makes(self) -> list[Path]:
         """The files that other runs may read once it is finished."""
@@ -111,7 +118,11 @@ def sweep(
     states = ", ".join(counted(job.found for job in jobs))
     print(f"{len(jobs)} runs: {states}{expected(finished, wanted, preflight)}", flush=True)
     preflight = None  # and its copy of the data: each run has its own
-    write_plan({job.folder.path: job.overrides for job in jobs}, {job.folder.path: job.after for job in jobs})
+    write_plan(
+        {job.folder.path: job.overrides for job in jobs},
+        {job.folder.path: job.after for job in jobs},
+        {job.folder.path: job.tuning for job in jobs},
+    )
     errors: Errors = {}
     if cluster is not None:
         running = [str(job.folder.path) for job in jobs if job.found == RUNNING]
@@ -119,7 +130,7 @@ def sweep(
             cluster.queue({str(job.folder.path): by_itself(job, whole) for job in ready}, running)
             if not cluster.wait:
                 if left:
-                    print(f"  {len(left)} runs wait for files of these; the same command submits them then")
+                    print(f"  {len(left)} runs wait for others; the same command submits them then")
                 return
     else:
         with stopping(wanted):
@@ -129,14 +140,17 @@ def sweep(
 
 
 def rounds(jobs: list[Job], wanted: list[Job]) -> Iterator[tuple[list[Job], list[Job]]]:
-    """The wanted jobs whose files are there, and those that still wait, round by round until no more can start."""
+    """The wanted jobs that need not wait, and those that still do, round by round until no more can start."""
     left, begun = wanted, False
     while left or not begun:
         pending = {job.place for job in left}
-        read = {place for job in left for place in job.after} - pending
-        pending |= {job.place for job in jobs if job.place in read and job.folder.state().word != FINISHED}
-        ready = [job for job in left if not job.after & pending]
-        left = [job for job in left if job.after & pending]
+        needed = {place for job in left for place in job.after | job.tuning} - pending
+        states = {job.place: job.folder.state() for job in jobs if job.place in needed}
+        no_file = pending | {place for place, state in states.items() if state.word != FINISHED}
+        no_accuracy = pending | {place for place, state in states.items() if not state.has_tuned}
+        waits = {job.place for job in left if job.after & no_file or job.tuning & no_accuracy}
+        ready = [job for job in left if job.place not in waits]
+        left = [job for job in left if job.place in waits]
         if not ready and begun:
             return
         yield ready, left
@@ -180,8 +194,7 @@ def by_itself(job: Job, whole: DictConfig) -> list[str]:
     of_the_sweep = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.mode")
     rest = [o for o in whole.hydra.overrides.hydra if not o.lstrip("+~").startswith(of_the_sweep)]
     # the folder that the sweep expects, since ${now:...} gives a different time in the job
-    place = job.experiment.settings.output_dir.replace("'", r"\'")
-    return [*flags, *rest, *job.overrides, f"output_dir='{place}'"]
+    return [*flags, *rest, *job.overrides, f"output_dir={typed_as(job.experiment.settings.output_dir)}"]
 
 
 def checked(
@@ -189,18 +202,29 @@ def checked(
 ) -> tuple[list[Job], list[tuple[list[str], str]]]:
     """The jobs, one per run, and the overrides of those that cannot run, each with the sentence that says why.
 
-    A job may read files that another job makes: then its id depends on the other's. Such jobs are built again until
-    all ids are known.
+    A job may read files that another job makes, or have tuning runs: then its id depends on the other's. Such jobs are
+    built again until all ids are known.
     """
     overrides = list(jobs)
     built: dict[int, Job] = {}
+
+    @functools.cache
+    def untuned(typed: tuple[str, ...]) -> Experiment:
+        return experiment(*composed(typed))
+
+    def build(typed: list[str]) -> Job:
+        return Job(
+            typed,
+            experiment_of(*composed(typed), lambda changes: untuned(tuple(composed.changed(typed, changes)))),
+        )
+
     # why a job cannot run; those that only lack a file come last: whoever would make it may be the one to blame
     wrong: dict[int, tuple[bool, str]] = {}
 
     def attempt(number: int, check: bool) -> None:
         try:
             if not check:
-                built[number] = Job(overrides[number], experiment(*composed(overrides[number])))
+                built[number] = build(overrides[number])
             elif preflight is not None and built[number].is_wanted():
                 preflight(built[number].experiment)
             wrong.pop(number, None)
@@ -216,7 +240,8 @@ def checked(
         for _ in range(DEEPEST):
             for number in unsure:
                 attempt(number, check=False)
-            unsure = [number for number in unsure if number in wrong or built[number].reads]
+            untuned.cache_clear()
+            unsure = [number for number in unsure if number in wrong or built[number].is_unsure()]
             unmade = [job for job in built.values() if job.is_wanted() or job.found != FINISHED]
             before, expected = expected, {file for job in unmade for file in job.makes()}
             if expected == before or not unsure:
@@ -238,7 +263,8 @@ def checked(
         found.setdefault(built[number].place, built[number])
     for job in found.values():
         job.after = {path.parent for path in job.reads} & found.keys()
-        job.found = waiting(State(job.found), job.after).word
+        job.tuning = {real(str(path)) for path in job.experiment.tuning} & found.keys()
+        job.found = waiting(State(job.found), job.after, job.tuning).word
     return list(found.values()), [
         (overrides[number], wrong[number][1]) for number in sorted(wrong, key=lambda number: (wrong[number][0], number))
     ]
@@ -352,11 +378,16 @@ def report(jobs: list[Job], errors: Errors) -> None:
     ended = {
         job.folder: State(FINISHED)
         if job.found == FINISHED and not job.is_wanted()
-        else waiting(job.folder.state(), job.after)
+        else waiting(job.folder.state(), job.after, job.tuning)
         for job in jobs
     }
     left = {folder: state for folder, state in ended.items() if state.word != FINISHED}
     print(f"{len(jobs) - len(left)} of {len(jobs)} runs are finished")
+    of_tuning = {place for job in jobs for place in job.tuning}
+    for job in jobs:
+        if job.place in of_tuning and (state := ended[job.folder]).diverged_after is not None:
+            print(f"  {state.word}: {job.folder.path}: {state.detail}; its value is not chosen")
+            del left[job.folder]
     reasons = []
     for folder, state in left.items():
         error = errors.get(folder.path)

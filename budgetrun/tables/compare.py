@@ -29,8 +29,8 @@ class Baseline:
 
     Partners agree in every setting except those that the baseline fixes and, for an option, the option's own values:
     with `sampler=uniform`, all but sampler, sampler.pool, select and the like. Where a run is stored, and what machine
-    and code it ran on, are not settings. Raises UserError for a name that is no setting, and if no run or every run
-    matches.
+    and code it ran on, are not settings. A value that was tuned for each cell, as lr with tune=lr, need not agree.
+    Raises UserError for a name that is no setting, and if no run or every run matches.
     """
 
     def __init__(self, runs: list[Run], settings: Collection[str], typed: str) -> None:
@@ -45,6 +45,7 @@ class Baseline:
                 raise UserError(f"--baseline {typed}: {name} is not a setting of the training that methods differ in")
         if len(self.runs) == len(runs):
             raise UserError(f"--baseline {typed} matches all {len(runs)} runs; there is none to compare with it")
+        self.tuned = {run["tune.key"] for run in runs if "tune.key" in run}
         shared = [name for name in settings if name == "seed" or not (name in apart or self.fixes(name))]
         self.shared = varying(runs, shared)
         self.own = {id(run) for run in self.runs}
@@ -55,6 +56,8 @@ class Baseline:
     def fixes(self, name: str) -> bool:
         """Whether the baseline fixes a setting, or the option that the setting is a value of or belongs to."""
         owner = OWNER.get(name.partition(".")[0])
+        if name in self.tuned and "tune" in self.fixed:  # it is a matter of tune then
+            return True
         return owner in self.fixed or any(name == fixed or name.startswith(f"{fixed}.") for fixed in self.fixed)
 
     def holds(self, run: Run) -> bool:
@@ -63,7 +66,7 @@ class Baseline:
 
     def key(self, run: Run) -> Key:
         """What a run and its partners agree on."""
-        return words(run, self.shared)
+        return agreed(run, self.shared)
 
     def partners(self, run: Run) -> list[Run]:
         """The baseline's runs that this one is compared with; for a run of the baseline, itself and those like it."""
@@ -76,6 +79,11 @@ class Baseline:
             ([name for name, a, b in zip(self.shared, mine, key, strict=True) if a != b] for key in self.by_key),
             key=len,
         )
+
+
+def agreed(run: Run, names: Iterable[str]) -> Key:
+    """The values on which a pair must agree. What was tuned, a pair agrees on if both were tuned."""
+    return words({**run, run["tune.key"]: "tuned"} if "tune.key" in run else run, names)
 
 
 @dataclass
@@ -164,7 +172,7 @@ def compare(
         for run in runs:
             if run.get(table.metric) is None:
                 continue
-            cell, rest = (words(run, table.rows), words(run, table.columns)), words(run, free)
+            cell, rest = (words(run, table.rows), words(run, table.columns)), agreed(run, free)
             rivals.setdefault(rest, set()).add(cell)
             of = bases.setdefault(rest, {}) if baseline.holds(run) else methods.setdefault(cell, {})
             of.setdefault(baseline.key(run), []).append(run)

@@ -96,6 +96,8 @@ def read(places: Iterable[str | Path]) -> Runs:
             run.setdefault(key, NEUTRAL[key])
     for run in found.runs:
         run.setdefault("processes", 1)  # there was only one
+        if "tune" in settings:
+            run.setdefault("tune", "none")  # a result names no way to tune if there was none
     return found
 
 

@@ -12,7 +12,9 @@ from budgetrun.contracts import UserError
 
 
 class Diverged(UserError):
-    """The loss or the weights became infinite or not a number."""
+    """The loss or the weights became infinite or not a number. flops: what the run had spent when that was noticed."""
+
+    flops = 0
 
 
 class Record:

@@ -232,11 +232,26 @@ def test_a_job_that_reads_the_file_of_another_is_submitted_when_that_is_finished
     first = sweep("hydra.launcher.wait=false grid=chain", cwd)
     assert first.code == 0, first.err
     assert "4 runs: 3 waiting, 1 missing" in first.out
-    assert "3 runs wait for files of these; the same command submits them then" in first.out
+    assert "3 runs wait for others; the same command submits them then" in first.out
     done = sweep("grid=chain", cwd)  # waits for the first job too, and submits two rounds
     assert done.code == 0, done.err
     assert done.out.count("submitted ") == 2
     assert "4 of 4 runs are finished" in done.out
+
+
+def test_runs_whose_value_is_tuned_are_submitted_after_their_tuning_runs(cwd: Path) -> None:
+    line = "epochs=0.2 evaluations=1 tune=lr tune.values=[1e30,0.1] tune.seeds=[7] seed=0,1"
+    first = sweep(f"hydra.launcher.wait=false {line}", cwd)
+    assert first.code == 0, first.err
+    assert "4 runs: 2 waiting, 2 missing" in first.out
+    assert "2 runs wait for others; the same command submits them then" in first.out
+    done = sweep(line, cwd)  # waits for the first two
+    assert done.code == 0, done.err
+    assert done.out.count("submitted ") == 1
+    assert "3 of 4 runs are finished" in done.out
+    assert "; its value is not chosen" in done.out
+    tuned = [json.loads(path.read_text()) for path in cwd.glob("outputs/*/result.json")]
+    assert [result["config"]["lr"] for result in tuned] == [0.1, 0.1]
 
 
 def test_ctrl_c_while_a_sweep_waits_leaves_the_jobs_alone_and_says_how_to_cancel_them(cwd: Path) -> None:
