@@ -431,7 +431,7 @@ def write_scores(
 
 
 def write_selected(diagnostics: Diagnostics, data: Data, folder: RunFolder) -> None:
-    """Write the most and the least selected examples, with small images of them."""
+    """Write how often each example was trained on, and the most and least selected ones with small images of them."""
     index = diagnostics.extremes(selected.COUNT)
     images = data.images[index].float()
     if images.shape[1] not in (1, 3):
@@ -447,7 +447,8 @@ def write_selected(diagnostics: Diagnostics, data: Data, folder: RunFolder) -> N
         "corrupted": torch.zeros_like(index, dtype=torch.bool) if data.corrupted is None else data.corrupted[index],
         "image": images.round().to(torch.uint8),
     }
-    selected.write(folder.selected_path, {name: values.cpu().numpy() for name, values in columns.items()})
+    host = {name: values.cpu().numpy() for name, values in columns.items()}
+    selected.write(folder.selected_path, diagnostics.visits.cpu().numpy(), host)
 
 
 def write_features(

@@ -18,12 +18,14 @@ from scipy import optimize
 from tables import aggregate, refused, write
 
 from budgetrun.errors import UserError
+from budgetrun.folder import selected
 from budgetrun.tables.analysis import Analysis, Question, analyse
 from budgetrun.tables.answers import sentences
 from budgetrun.tables.compare import Effect, Finding, equivalence, finding
 from budgetrun.tables.pareto import Front
 from budgetrun.tables.power import detectable, pairs_needed, power
 from budgetrun.tables.scaling import Law, fitted, laws
+from budgetrun.tables.selections import agreements
 from budgetrun.tables.sensitivity import sensitivities
 from budgetrun.tables.tasks import over_tasks
 from budgetrun.tables.worth import Worth, isotonic
@@ -355,6 +357,38 @@ def test_a_law_needs_five_budgets() -> None:
     assert rising.bounded, "an error that grows with the budget has no law"
 
 
+# ---- selections
+
+
+def test_overlaps_are_the_visits_that_two_runs_have_in_common(tmp_path: Path) -> None:
+    """Of 8 visits each: `is` shares 4 between its seeds; with uniform sampling 4 of seed 0, 6 of seed 1."""
+    visits = {
+        ("uniform", 0): [2, 2, 2, 2],
+        ("uniform", 1): [2, 2, 2, 2],
+        ("is", 0): [4, 4, 0, 0],
+        ("is", 1): [4, 2, 2, 0],
+    }
+    runs = []
+    for (sampler, seed), its in visits.items():
+        folder = tmp_path / f"{sampler}{seed}"
+        folder.mkdir()
+        selected.write(folder / "selected.npz", np.float32(its), dict.fromkeys(selected.KINDS, np.zeros(0)))
+        more = {"selected_corrupted": 0.1 * seed, "path": str(folder / "result.json"), "dataset_fingerprint": "abc"}
+        runs.append(run(sampler, 0.1, seed, 0.5, **more))
+    analysis = analysed(runs)
+    found = {row[0]: one for (row, _), one in agreements(runs, analysis.tables[0], analysis.baseline).items()}
+    assert (found["uniform"].between_seeds, found["uniform"].with_baseline) == (1, None)
+    assert (found["is"].between_seeds, found["is"].with_baseline) == pytest.approx((0.75, (0.5 + 0.75) / 2))
+    assert (found["is"].runs, found["is"].corrupted, found["is"].classes) == (2, pytest.approx(0.05), None)
+    runs[2]["dataset_fingerprint"] = "other"
+    alone = agreements(runs, analysis.tables[0], None)
+    assert alone[("is",), ("0.1",)].between_seeds is None, "they number their examples otherwise"
+    (tmp_path / "is0" / "selected.npz").write_bytes(b"x")
+    assert agreements(runs, analysis.tables[0], None)[("is",), ("0.1",)].runs == 1
+    with pytest.raises(UserError, match="no run has selected"):
+        agreements([run("is", 0.1, 0, 0.5)], analysis.tables[0], None)
+
+
 # ---- sensitivity and area
 
 
@@ -449,7 +483,8 @@ def test_every_answer_is_a_table_in_every_format(folder: Path) -> None:
     columns = ("--rows", "sampler,sampler.pool", "--baseline", "sampler=uniform", "--ask", "all")
     done = aggregate(folder, *columns)
     assert done.code == 0
-    (left_out,) = [line for line in done.err.splitlines() if line.startswith("not answered")]
+    left_out, without = [line for line in done.err.splitlines() if line.startswith("not answered")]
+    assert without.startswith("not answered: selections: no run has selected.npz beside its result")
     assert left_out.startswith(
         "not answered: tasks: ranks need two methods (rows) in two tasks (columns) at least; 3 of 3"
     )

@@ -522,7 +522,7 @@ def write_selected(path: Path, numbers: tuple[int, int] = (1, 2), corrupted: boo
         "corrupted": np.array([corrupted, False]),
         "image": image,
     }
-    selected.write(path / "selected.npz", arrays)
+    selected.write(path / "selected.npz", np.array([12.5, 0], np.float32), arrays)
 
 
 def test_the_most_and_least_selected_examples_are_those_of_one_run_for_each_method(tmp_path: Path) -> None:

@@ -35,6 +35,18 @@ def test_a_run_writes_its_extremes_as_they_are_in_the_data_set(tmp_path: Path) -
     assert {one.corrupted for one in found} == {True, False}
 
 
+def test_the_visits_of_all_examples_are_those_of_the_run(tmp_path: Path) -> None:
+    """By their entropy and their sum, which the result has."""
+    done = here("sampler=sb epochs=2 validation=0.2", tmp_path)
+    visits = selected.visits(done.folder / "selected.npz")
+    assert len(visits) == done.result["n_training"]
+    assert visits.sum() == pytest.approx(done.result["examples_backward"])
+    share = visits[visits > 0] / visits.sum()
+    assert -(share * np.log(share)).sum() == pytest.approx(done.result["visits_entropy"], abs=1e-6)
+    mine = selected.read(done.folder / "selected.npz")
+    assert {one.visits for one in mine[: selected.COUNT]} <= set(np.sort(visits)[-selected.COUNT :].tolist())
+
+
 def file_of(images: torch.Tensor, folder: Path) -> list[selected.Example]:
     """What is written and read of two images, of which the second was selected."""
     labels = torch.tensor([3, 4])

@@ -15,6 +15,7 @@ from budgetrun.report.blocks import Block, Charts, Examples, Note, Part, Row, Se
 from budgetrun.report.chart import timeline
 from budgetrun.report.layout import Panel
 from budgetrun.report.study import Study, numbers, repeats
+from budgetrun.tables.answers import ANSWERS, answered
 from budgetrun.tables.curves import mean_looking
 from budgetrun.tables.runs import CURVE, Run
 from budgetrun.tables.table import MISSING, Key, Sheet, entry, order, tabulate, words
@@ -42,6 +43,7 @@ MEANINGS = {
     "selection seconds, selection flops": "the shares of time and FLOPs that went into choosing.",
 }
 GATE = "sampler.threshold"  # the setting that samplers with a gate have
+FEW = 300  # runs of a panel whose visits are compared; each has a file to read
 MOST = 12  # runs whose examples are on a page: 16 small colour images take 50 kB
 
 
@@ -56,6 +58,8 @@ def selection(study: Study) -> Section:
                 f"over runs and bands of one standard deviation (ddof=1); {repeats(panel, answer)}"
             )
             blocks.append(Charts(galleries, caption))
+        if len(panel.runs) <= FEW and (sheet := answered(ANSWERS["selections"], answer)) is not None:
+            blocks.append(Tabular(sheet))
         blocks += [*gate(study, panel), *examples(study, panel, left)]
         left -= sum(len(block.rows) for block in blocks if isinstance(block, Examples))
         parts.append(Part(panel.title, blocks))

@@ -100,8 +100,8 @@ def question(options: argparse.Namespace, baseline: str | None) -> Question:
 class Analysis:
     """tables: one per metric, of `runs`. measured: those that have the first one. compared: the tables in `comparison`.
 
-    settings: the names of all. problems: what these runs cannot answer, by the option that asked. remarks: notes, in
-    sentences.
+    baseline: what they are compared with. settings: the names of all. problems: what these runs cannot answer, by the
+    option that asked. remarks: notes, in sentences.
     """
 
     asked: Question
@@ -110,6 +110,7 @@ class Analysis:
     tables: list[Table]
     measured: list[Run] = field(default_factory=list)
     compared: list[Table] = field(default_factory=list)
+    baseline: Baseline | None = None
     comparison: Comparison | None = None
     published: Mapping[Place, Sequence[Number]] = field(default_factory=dict)
     problems: dict[str, UserError] = field(default_factory=dict)
@@ -179,6 +180,7 @@ def answer(runs: list[Run], settings: Sequence[str], rows: list[str], columns: l
         remarks += [remark for remark in with_metric(runs, metric, why)[1] if remark.startswith("note")]
     tables = [tabulate(runs, rows, columns, metric, note(metric, runs, ways)) for metric in asked.metrics]
     result = Analysis(asked, runs, settings, tables, measured=measured, problems=problems, remarks=remarks)
+    result.baseline = baseline
     result.remarks += mixed(measured or runs, settings, [*rows, *columns])
     result.compared = [table for table in tables if table.metric not in RATIOS]  # those are comparisons already
     if baseline is not None and result.compared:

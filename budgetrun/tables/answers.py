@@ -11,6 +11,7 @@ from budgetrun.tables.conclusions import cheapest_best, conclusions
 from budgetrun.tables.pareto import fronts
 from budgetrun.tables.power import powers
 from budgetrun.tables.scaling import laws, scaling
+from budgetrun.tables.selections import agreeing, agreements
 from budgetrun.tables.sensitivity import sensitive, sensitivities
 from budgetrun.tables.table import Sheet
 from budgetrun.tables.tasks import over_tasks, ranking
@@ -26,6 +27,9 @@ ANSWERS: Mapping[str, Callable[[Analysis], Sheet]] = {
     "power": lambda of: powers(of.against("power"), of.compared),
     "tasks": lambda of: ranking(over_tasks([of]), of.tables[0]),
     "scaling": lambda of: scaling(laws(of.runs, of.tables[0]), of.tables[0]),
+    "selections": lambda of: agreeing(
+        agreements(of.runs, of.tables[0], of.baseline), of.tables[0], of.asked.baseline if of.baseline else None
+    ),
     "sensitivity": lambda of: sensitive(sensitivities(of.runs, of.tables[0], of.settings), of.tables[0]),
 }
 

@@ -1,0 +1,115 @@
+"""Whether seeds and methods agree on what to train on, from the numbers of visits that runs write at their end."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from budgetrun.errors import UserError
+from budgetrun.folder.run import RunFolder, why_not
+from budgetrun.tables.compare import Baseline
+from budgetrun.tables.runs import CURVE, Run, finite
+from budgetrun.tables.table import MISSING, Key, Sheet, Table, order, words
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Visits = NDArray[np.float64]  # of each training example, as shares of all
+
+Cell = tuple[Key, Key]
+SAME = ("dataset_fingerprint", "train_on")  # with these, runs number their training examples alike
+
+
+@dataclass
+class Agreement:
+    """Overlaps of visits: the share of them that two runs have in common; 1 if both visit every example alike.
+
+    between_seeds: the mean over all pairs of the cell's runs; None for one run. with_baseline: over the pairs with the
+    baseline's runs of the same seed; None without any. corrupted, classes: the mean share of corrupted examples in the
+    visits, and entropy of the classes visited over its maximum; None if unknown. runs: how many have such a file.
+    """
+
+    runs: int
+    between_seeds: float | None
+    with_baseline: float | None
+    corrupted: float | None
+    classes: float | None
+
+
+def agreements(runs: Sequence[Run], table: Table, baseline: Baseline | None) -> dict[Cell, Agreement]:
+    """The agreement of every cell that has runs with visits. Raises UserError if none has, with a reason."""
+    visits: dict[str, Visits] = {}
+    why = ""
+    for run in runs:
+        try:
+            visits[run["path"]] = visits_of(run)
+        except (OSError, ValueError) as error:
+            why = why or f"; {run['path']}: {why_not(error)}"
+    if not visits:
+        raise UserError(f"selections: no run has selected.npz beside its result, which names the visits{why}")
+    cells: dict[Cell, list[Run]] = {}
+    for run in runs:
+        if run["path"] in visits:
+            cells.setdefault((words(run, table.rows), words(run, table.columns)), []).append(run)
+    return {cell: agreement(its, visits, baseline) for cell, its in cells.items()}
+
+
+def visits_of(run: Run) -> Visits:
+    """The visits of a run, as shares; raises OSError or ValueError if they are not there."""
+    from budgetrun.folder import selected  # NumPy, which a table does not need
+
+    if CURVE[0] in run:
+        raise ValueError("a run in a CSV has no folder here")
+    folder = Path(str(run["path"])).parent
+    found = selected.visits(RunFolder(str(folder.parent), folder.name).selected_path)
+    return found / found.sum()
+
+
+def agreement(runs: list[Run], visits: Mapping[str, Visits], baseline: Baseline | None) -> Agreement:
+    """The agreement of a cell's runs, with each other and with the baseline's."""
+    pairs = itertools.combinations(runs, 2)
+    among = [overlap(visits[a["path"]], visits[b["path"]]) for a, b in pairs if words(a, SAME) == words(b, SAME)]
+    partners = [] if baseline is None else [(run, it) for run in runs for it in baseline.partners(run) if it is not run]
+    beside = [
+        overlap(visits[run["path"]], visits[it["path"]])
+        for run, it in partners
+        if it["path"] in visits and words(run, SAME) == words(it, SAME)
+    ]
+    shares = [[run[name] for run in finite(runs, name)] for name in ("selected_corrupted", "selected_class_entropy")]
+    values = [statistics.fmean(found) if found else None for found in (among, beside, *shares)]
+    return Agreement(len(runs), *values)
+
+
+def overlap(a: Visits, b: Visits) -> float:
+    """`sum_i min(a_i, b_i)`: of two sets of k examples each, visited evenly, the number that both have over k."""
+    import numpy as np
+
+    return float(np.minimum(a, b).sum())
+
+
+# ---- as it is shown
+
+
+def agreeing(found: Mapping[Cell, Agreement], table: Table, typed: str | None) -> Sheet:
+    """One line per cell."""
+    names = [*table.rows, *table.columns]
+    lines = []
+    for cell in sorted(found, key=lambda cell: (order(cell[0]), order(cell[1]))):
+        one = found[cell]
+        shares = [one.between_seeds, *([] if typed is None else [one.with_baseline]), one.classes]
+        line = [*(w or MISSING for w in (*cell[0], *cell[1])), str(one.runs)]
+        line += [MISSING if share is None else f"{share:.3f}" for share in shares]
+        lines.append([*line, MISSING if one.corrupted is None else f"{100 * one.corrupted:.2f}"])
+    head = ["n", "between seeds", *([] if typed is None else [f"with {typed}"]), "class entropy", "corrupted, %"]
+    said = (
+        "selections: overlap of visits, the share that two runs have in common, sum of min(a, b) over the examples, a "
+        "and b their shares of all visits: the mean over pairs of seeds, and over pairs of the same seed; 1: both "
+        "visit all examples alike; class entropy: of the classes visited, over its maximum; corrupted: their share of "
+        "the visits"
+    )
+    return Sheet([*names, *head], lines, said, len(names))
