@@ -54,6 +54,10 @@ class Plot:
     views: Mapping[str, Mapping[str, Series]]
     beside: Mapping[str, Series] = field(default_factory=dict)
 
+    def names(self) -> set[str]:
+        """The lines that have points."""
+        return {name for lines in self.views.values() for name, one in lines.items() if any(one.points)}
+
 
 @dataclass
 class Gallery:
@@ -82,22 +86,22 @@ class Figures:
         own = [name for name in layout.rows if head(name) == main != name or OWNER.get(head(name)) == main]
         self.layout, self.curves, self.naming = layout, curves, [main, *own]
         methods = {words(run, self.naming): run for run in runs}
-        names = {key: self.name(key) for key in sorted(methods, key=order)}
+        self.names: dict[Key, str] = {}
+        for key in sorted(methods, key=order):
+            name = ", ".join([key[0] or MISSING, *(f"{n}={v}" for n, v in zip(own, key[1:], strict=True) if v)])
+            while name in self.names.values():  # a value may look like several
+                name += "\N{PRIME}"
+            self.names[key] = name
         fixed = [(name, value) for name, value in baseline if name in self.naming]
         bases = [key for key, run in methods.items() if fixed and all(same(run.get(name), v) for name, v in fixed)]
-        self.baseline = names[bases[0]] if len(bases) == 1 else None
-        self.looks = looks(list(names.values()), self.baseline)
-
-    def name(self, key: Key) -> str:
-        """The name of a line: the first value, and what else it has."""
-        (main, *own) = zip(self.naming, key, strict=True)
-        return ", ".join([main[1] or MISSING, *(f"{name}={value}" for name, value in own if value)])
+        self.baseline = self.names[bases[0]] if len(bases) == 1 else None
+        self.looks = looks(list(self.names.values()), self.baseline)
 
     def against(self, part: Panel, metric: str) -> list[Gallery]:
         """A metric against what was actually spent, one chart for each unit. Each point is a cell of the table."""
         plots = [
             Plot(title, metric, {unit: {name: ended(cells, unit, metric) for name, cells in lines.items()}})
-            for title, lines in self.lines(part, along="budget").items()
+            for title, lines in self.lines(part, along="budget")
             for unit in UNITS
         ]
         return self.galleries(plots, len(UNITS))
@@ -107,7 +111,7 @@ class Figures:
         curves = [self.curves[run["path"]] for run in part.runs if run["path"] in self.curves]
         there = [metric for metric in metrics if any(metric in curve for curve in curves)]
         plots = []
-        for metric, (title, lines) in itertools.product(there, self.lines(part).items()):
+        for metric, (title, lines) in itertools.product(there, self.lines(part)):
             views = {unit: {name: self.curve(cell, unit, metric) for name, (cell,) in lines.items()} for unit in UNITS}
             every = [run for (cell,) in lines.values() for run in cell] if metric in BESIDE else []
             beside = {unit: self.curve(every, unit, BESIDE[metric]) for unit in UNITS if every}
@@ -122,8 +126,8 @@ class Figures:
         places = [f"{100 * due / last:.3g}% of the budget" for due in points]
         return Series([*points.values()], places, max(FEW, sum(due > LATE * last for due in points)))
 
-    def lines(self, part: Panel, along: str | None = None) -> dict[str, dict[str, list[Cell]]]:
-        """The cells of each line of each chart, by the charts' titles and the lines' names.
+    def lines(self, part: Panel, along: str | None = None) -> list[tuple[str, dict[str, list[Cell]]]]:
+        """The title of each chart, and the cells of its lines by their names.
 
         along: the column setting that changes from cell to cell along a line. A cell without runs is empty.
         """
@@ -136,22 +140,29 @@ class Figures:
             lines = found.setdefault(words(run, titling), {})
             cells = lines.setdefault(words(run, self.naming), {place: [] for place in places})
             cells[words(run, moving)].append(run)
-        return {
-            ", ".join(f"{name}={value or MISSING}" for name, value in zip(titling, title, strict=True)): {
-                self.name(key): list(found[title][key].values()) for key in sorted(found[title], key=order)
-            }
+        return [
+            (
+                ", ".join(f"{name}={value or MISSING}" for name, value in zip(titling, title, strict=True)),
+                {self.names[key]: list(found[title][key].values()) for key in sorted(found[title], key=order)},
+            )
             for title in sorted(found, key=order)
-        }
+        ]
 
     def galleries(self, plots: list[Plot], across: int) -> list[Gallery]:
         """The plots that have points, with the lines spread over several charts if there are many."""
-        plots = [plot for plot in plots if any(any(s.points) for lines in plot.views.values() for s in lines.values())]
-        there = {name for plot in plots for lines in plot.views.values() for name in lines}
+        there = {name for plot in plots for name in plot.names()}
         names = [name for name in self.looks if name in there and name != self.baseline]
         first = [self.baseline] if self.baseline in there else []
         parts = -(-len(names) // TOGETHER) or len(first)
         split = [names[part * len(names) // parts : (part + 1) * len(names) // parts] for part in range(parts)]
-        return [Gallery(plots, {name: self.looks[name] for name in [*first, *few]}, across) for few in split]
+        return [
+            Gallery(
+                [plot for plot in plots if plot.names() & set(few or first)],
+                {name: self.looks[name] for name in [*first, *few]},
+                across,
+            )
+            for few in split
+        ]
 
 
 def ended(cells: Sequence[Cell], unit: str, metric: str) -> Series:
