@@ -16,7 +16,7 @@ from budgetrun.tables.compare import OWNER
 from budgetrun.tables.curves import Curve, Point, mean_curve, mean_point
 from budgetrun.tables.plot import label, scale
 from budgetrun.tables.runs import Run, same
-from budgetrun.tables.table import MISSING, Key, Table, entry, order, word, words
+from budgetrun.tables.table import MISSING, Key, Table, entry, order, words
 
 # per unit of the budget: the number of a run that counts it, and its name at an axis
 UNITS = {
@@ -75,20 +75,23 @@ class Gallery:
 class Figures:
     """The charts of a report. A method looks the same in all of them.
 
-    Of the settings in the rows, the one with the most values names the lines and sets their looks, together with its
-    own values, such as sampler.pool of sampler. Every combination of the others has its own chart. baseline: settings
-    and their values.
+    Of the settings in the rows, one names the lines and sets their looks, together with its own values, such as
+    sampler.pool of sampler: the one with which they are most. Every combination of the others has its own chart.
+    baseline: settings and their values.
     """
 
     def __init__(self, layout: Layout, curves: dict[str, Curve], baseline: Sequence[tuple[str, str]]) -> None:
         runs = [run for part in layout.panels for run in part.runs]
-        main = max(layout.rows, key=lambda name: len({word(run.get(name, "")) for run in runs}))
-        own = [name for name in layout.rows if head(name) == main != name or OWNER.get(head(name)) == main]
-        self.layout, self.curves, self.naming = layout, curves, [main, *own]
+        groups = [[name, *(other for other in layout.rows if owner(other) == name)] for name in layout.rows]
+        free = [group for group in groups if owner(group[0]) not in layout.rows]
+        self.layout, self.curves = layout, curves
+        self.naming = max(free, key=lambda group: len({words(run, group) for run in runs}))
         methods = {words(run, self.naming): run for run in runs}
         self.names: dict[Key, str] = {}
         for key in sorted(methods, key=order):
-            name = ", ".join([key[0] or MISSING, *(f"{n}={v}" for n, v in zip(own, key[1:], strict=True) if v)])
+            name = ", ".join(
+                [key[0] or MISSING, *(f"{n}={v}" for n, v in zip(self.naming[1:], key[1:], strict=True) if v)]
+            )
             while name in self.names.values():  # a value may look like several
                 name += "\N{PRIME}"
             self.names[key] = name
@@ -163,6 +166,12 @@ class Figures:
             )
             for few in split
         ]
+
+
+def owner(name: str) -> str:
+    """The setting of which another is a value: sampler of sampler.pool and of select; "" if there is none."""
+    group = head(name)
+    return OWNER.get(group, group if group != name else "")
 
 
 def ended(cells: Sequence[Cell], unit: str, metric: str) -> Series:
