@@ -30,7 +30,7 @@ from test_papers import write_hu
 
 from budgetrun.folder import selected
 from budgetrun.folder.plan import write_plan
-from budgetrun.report import figures, sections, selection
+from budgetrun.report import figures, selection, study
 from budgetrun.report.chart import REFERENCE, View, chart
 from budgetrun.report.layout import laid_out, missing
 from budgetrun.report.page import main
@@ -708,7 +708,7 @@ def test_charts_that_are_too_many_for_a_page_are_left_out_and_counted(
     for lr in (1, 2, 3):
         for sampler in ("is", "sb", "vr", "osgd"):
             write(tmp_path, sampler=sampler, lr=lr)
-    monkeypatch.setattr(sections, "MOST", 5)
+    monkeypatch.setattr(study, "MOST", 5)
     page = page_of(tmp_path)
     assert len(page.section("against").all("svg", role="img")) == 5
     assert page.section("against").one("div", role="note").text == (
