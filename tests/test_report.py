@@ -30,7 +30,7 @@ from test_papers import write_hu
 
 from budgetrun.folder import selected
 from budgetrun.folder.plan import write_plan
-from budgetrun.report import figures, sections, selection
+from budgetrun.report import figures, selection, study
 from budgetrun.report.chart import REFERENCE, View, chart
 from budgetrun.report.layout import laid_out, missing
 from budgetrun.report.page import main
@@ -717,13 +717,33 @@ def test_a_setting_of_the_method_is_in_its_name_so_that_it_is_beside_the_baselin
     assert len(page.section("learning").all("svg", role="img")) == 2
 
 
+def test_lines_whose_names_would_be_the_same_stay_apart(tmp_path: Path, charts: list[Drawn]) -> None:
+    for pool in (2, 3):
+        write(tmp_path, sampler="is", **{"sampler.pool": pool}, test_accuracy=pool / 8)
+    write(tmp_path, sampler="is, sampler.pool=2", test_accuracy=0.5)
+    names = [item.text for item in page_of(tmp_path).section("against").all("li")]
+    assert names == ["is, sampler.pool=2", "is, sampler.pool=3", "is, sampler.pool=2\N{PRIME}"]
+    assert [points[0].y for points in charts[0].points("updates").values()] == [0.25, 0.375, 0.5]
+
+
+def test_a_chart_without_any_of_a_gallery_s_methods_is_not_in_it(tmp_path: Path) -> None:
+    for number in range(7):
+        write(tmp_path, sampler=f"m{number}", aug="none")
+    write(tmp_path, sampler="m0", aug="ricap")
+    titles = [
+        [title.text for title in gallery.all("p", **{"class": "title"})]
+        for gallery in page_of(tmp_path).section("learning").all("div", **{"class": "gallery"})
+    ]
+    assert titles == [["aug=none, budget=0.3", "aug=ricap, budget=0.3"] * 2, ["aug=none, budget=0.3"] * 2]
+
+
 def test_charts_that_are_too_many_for_a_page_are_left_out_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, charts: list[Drawn]
 ) -> None:
     for lr in (1, 2, 3):
         for sampler in ("is", "sb", "vr", "osgd"):
             write(tmp_path, sampler=sampler, lr=lr)
-    monkeypatch.setattr(sections, "MOST", 5)
+    monkeypatch.setattr(study, "MOST", 5)
     page = page_of(tmp_path)
     assert len(page.section("against").all("svg", role="img")) == 5
     assert page.section("against").one("div", role="note").text == (
@@ -771,7 +791,7 @@ def test_runs_without_evaluations_are_named_and_keep_their_numbers(tmp_path: Pat
     assert page.root.one("header").one("div", role="note").text.count("it has no learning curve") == 5
     assert cells(page.section("results").one("table"))[2][1] == "50.00 ± 0.00 (n=5)"
     for drawn in charts[6:]:  # after four of what was spent and two fronts
-        assert [len(points) for points in drawn.points("updates").values()] == [2, 0]
+        assert [len(points) for points in drawn.points("updates").values()] == [2]
 
 
 def test_results_of_other_versions_have_a_page_of_what_they_hold(tmp_path: Path) -> None:

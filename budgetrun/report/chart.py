@@ -42,7 +42,7 @@ class Look:
     dash: str = ""
 
 
-REFERENCE = Look("reference", None, dash="8 6")  # what lines are compared with
+REFERENCE = Look("reference", None)  # what lines are compared with
 
 
 def looks(names: Sequence[str], baseline: str | None) -> dict[str, Look]:
@@ -148,9 +148,8 @@ def chart(
     for view in views:
         xs = [point.x for line in view.lines for point in line.points if point and math.isfinite(point.x)]
         exponent = thousands(xs)
-        x = Scale(
-            *with_margin(min(xs, default=math.inf) / 10**exponent, max(xs, default=-math.inf) / 10**exponent), WIDTH
-        )
+        ends = min(xs, default=math.inf), max(xs, default=-math.inf)
+        x = Scale(*with_margin(*(end / 10**exponent for end in ends)), WIDTH)
         same.setdefault((drawn(view.lines, x, exponent, scale, factor), told(view.lines)), []).append(view.name)
         axes += f'<g class="view {view.name}">{vertical(x)}</g>'
         below += f'<p class="axis x view {view.name}">{escape(view.x + power(exponent))}</p>'
@@ -205,14 +204,11 @@ def has_deviation(point: Point) -> bool:
 
 def told(lines: Iterable[Line]) -> str:
     """What is said about the points, for scripts: by the looks of lines, and the places at first if all share them."""
-    said = [
-        [
-            line.look.name,
-            *(escape("|".join(itertools.compress(of, line.finite()))) for of in (line.values, line.places)),
-        ]
-        for line in lines
-        if line.values
-    ]
+
+    def joined(line: Line, words: Sequence[str]) -> str:
+        return escape("|".join(itertools.compress(words, line.finite())))
+
+    said = [(line.look.name, joined(line, line.values), joined(line, line.places)) for line in lines if line.values]
     shared = said[0][2] if len({places for *_, places in said}) == 1 else None
     text = "" if shared is None else f'<metadata data-places="{shared}"></metadata>'
     for name, values, places in said:

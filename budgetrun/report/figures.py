@@ -17,7 +17,7 @@ from budgetrun.tables.curves import Curve, Point, mean_curve, mean_point
 from budgetrun.tables.pareto import Front, task_of
 from budgetrun.tables.plot import label, scale
 from budgetrun.tables.runs import Run, same
-from budgetrun.tables.table import MISSING, Key, Table, entry, order, word, words
+from budgetrun.tables.table import MISSING, Key, Table, entry, order, words
 
 # per unit of the budget: the number of a run that counts it, and its name at an axis
 UNITS = {
@@ -56,6 +56,10 @@ class Plot:
     views: Mapping[str, Mapping[str, Series]]
     beside: Mapping[str, Series] = field(default_factory=dict)
 
+    def names(self) -> set[str]:
+        """The lines that have points."""
+        return {name for lines in self.views.values() for name, one in lines.items() if any(one.points)}
+
 
 @dataclass
 class Gallery:
@@ -73,33 +77,36 @@ class Gallery:
 class Figures:
     """The charts of a report. A method looks the same in all of them.
 
-    Of the settings in the rows, the one with the most values names the lines and sets their looks, together with its
-    own values, such as sampler.pool of sampler. Every combination of the others has its own chart. baseline: settings
-    and their values.
+    Of the settings in the rows, one names the lines and sets their looks, together with its own values, such as
+    sampler.pool of sampler: the one with which they are most. Every combination of the others has its own chart.
+    baseline: settings and their values.
     """
 
     def __init__(self, layout: Layout, curves: dict[str, Curve], baseline: Sequence[tuple[str, str]]) -> None:
         runs = [run for part in layout.panels for run in part.runs]
-        main = max(layout.rows, key=lambda name: len({word(run.get(name, "")) for run in runs}))
-        own = [name for name in layout.rows if head(name) == main != name or OWNER.get(head(name)) == main]
-        self.layout, self.curves, self.naming = layout, curves, [main, *own]
+        groups = [[name, *(other for other in layout.rows if owner(other) == name)] for name in layout.rows]
+        free = [group for group in groups if owner(group[0]) not in layout.rows]
+        self.layout, self.curves = layout, curves
+        self.naming = max(free, key=lambda group: len({words(run, group) for run in runs}))
         methods = {words(run, self.naming): run for run in runs}
-        names = {key: self.name(key) for key in sorted(methods, key=order)}
+        self.names: dict[Key, str] = {}
+        for key in sorted(methods, key=order):
+            name = ", ".join(
+                [key[0] or MISSING, *(f"{n}={v}" for n, v in zip(self.naming[1:], key[1:], strict=True) if v)]
+            )
+            while name in self.names.values():  # a value may look like several
+                name += "\N{PRIME}"
+            self.names[key] = name
         fixed = [(name, value) for name, value in baseline if name in self.naming]
         bases = [key for key, run in methods.items() if fixed and all(same(run.get(name), v) for name, v in fixed)]
-        self.baseline = names[bases[0]] if len(bases) == 1 else None
-        self.looks = looks(list(names.values()), self.baseline)
-
-    def name(self, key: Key) -> str:
-        """The name of a line: the first value, and what else it has."""
-        (main, *own) = zip(self.naming, key, strict=True)
-        return ", ".join([main[1] or MISSING, *(f"{name}={value}" for name, value in own if value)])
+        self.baseline = self.names[bases[0]] if len(bases) == 1 else None
+        self.looks = looks(list(self.names.values()), self.baseline)
 
     def against(self, part: Panel, metric: str) -> list[Gallery]:
         """A metric against what was actually spent, one chart for each unit. Each point is a cell of the table."""
         plots = [
             Plot(title, metric, {unit: {name: ended(cells, unit, metric) for name, cells in lines.items()}})
-            for title, lines in self.lines(part, along="budget").items()
+            for title, lines in self.lines(part, along="budget")
             for unit in UNITS
         ]
         return self.galleries(plots, len(UNITS))
@@ -112,7 +119,7 @@ class Figures:
         for one in found:
             lines: dict[str, Series] = {}
             for cell, cost in sorted(one.costs.items(), key=lambda item: item[1]):
-                line = lines.setdefault(self.name(tuple(cell[0][place] for place in places)), Series([], [], 0))
+                line = lines.setdefault(self.names[tuple(cell[0][place] for place in places)], Series([], [], 0))
                 shown = table.cells[cell]
                 values = ", ".join(f"{name}={w}" for name, w in zip(names, (*cell[0], *cell[1]), strict=True) if w)
                 line.points += [Point(cost, shown.mean, shown.std, shown.n), None]  # no line joins it to the next
@@ -126,7 +133,7 @@ class Figures:
         curves = [self.curves[run["path"]] for run in part.runs if run["path"] in self.curves]
         there = [metric for metric in metrics if any(metric in curve for curve in curves)]
         plots = []
-        for metric, (title, lines) in itertools.product(there, self.lines(part).items()):
+        for metric, (title, lines) in itertools.product(there, self.lines(part)):
             views = {unit: {name: self.curve(cell, unit, metric) for name, (cell,) in lines.items()} for unit in UNITS}
             every = [run for (cell,) in lines.values() for run in cell] if metric in BESIDE else []
             beside = {unit: self.curve(every, unit, BESIDE[metric]) for unit in UNITS if every}
@@ -141,8 +148,8 @@ class Figures:
         places = [f"{100 * due / last:.3g}% of the budget" for due in points]
         return Series([*points.values()], places, max(FEW, sum(due > LATE * last for due in points)))
 
-    def lines(self, part: Panel, along: str | None = None) -> dict[str, dict[str, list[Cell]]]:
-        """The cells of each line of each chart, by the charts' titles and the lines' names.
+    def lines(self, part: Panel, along: str | None = None) -> list[tuple[str, dict[str, list[Cell]]]]:
+        """The title of each chart, and the cells of its lines by their names.
 
         along: the column setting that changes from cell to cell along a line. A cell without runs is empty.
         """
@@ -155,22 +162,35 @@ class Figures:
             lines = found.setdefault(words(run, titling), {})
             cells = lines.setdefault(words(run, self.naming), {place: [] for place in places})
             cells[words(run, moving)].append(run)
-        return {
-            ", ".join(f"{name}={value or MISSING}" for name, value in zip(titling, title, strict=True)): {
-                self.name(key): list(found[title][key].values()) for key in sorted(found[title], key=order)
-            }
+        return [
+            (
+                ", ".join(f"{name}={value or MISSING}" for name, value in zip(titling, title, strict=True)),
+                {self.names[key]: list(found[title][key].values()) for key in sorted(found[title], key=order)},
+            )
             for title in sorted(found, key=order)
-        }
+        ]
 
     def galleries(self, plots: list[Plot], across: int) -> list[Gallery]:
         """The plots that have points, with the lines spread over several charts if there are many."""
-        plots = [plot for plot in plots if any(any(s.points) for lines in plot.views.values() for s in lines.values())]
-        there = {name for plot in plots for lines in plot.views.values() for name in lines}
+        there = {name for plot in plots for name in plot.names()}
         names = [name for name in self.looks if name in there and name != self.baseline]
         first = [self.baseline] if self.baseline in there else []
         parts = -(-len(names) // TOGETHER) or len(first)
         split = [names[part * len(names) // parts : (part + 1) * len(names) // parts] for part in range(parts)]
-        return [Gallery(plots, {name: self.looks[name] for name in [*first, *few]}, across) for few in split]
+        return [
+            Gallery(
+                [plot for plot in plots if plot.names() & set(few or first)],
+                {name: self.looks[name] for name in [*first, *few]},
+                across,
+            )
+            for few in split
+        ]
+
+
+def owner(name: str) -> str:
+    """The setting of which another is a value: sampler of sampler.pool and of select; "" if there is none."""
+    group = head(name)
+    return OWNER.get(group, group if group != name else "")
 
 
 def ended(cells: Sequence[Cell], unit: str, metric: str) -> Series:

@@ -152,13 +152,13 @@ function about(line, what) {
 }
 
 function tell(line, i, place) {
-  const name = line.closest(".gallery").querySelector(`.legend .${line.classList[1]} span`)?.textContent ?? "all examples";
+  const name = line.closest(".gallery").querySelector(`.legend .${line.classList[1]} span`).textContent;
   told.textContent = `${name}: ${about(line, "values")[i] ?? ""}, ${about(line, "places")[i] ?? ""}`;
   told.style.left = `${Math.max(0, Math.min(place.x + 12, innerWidth - told.offsetWidth - 4))}px`;
   told.style.top = `${Math.max(0, place.y - told.offsetHeight - 8)}px`;
 }
 
-const drawn = root => all(".view .line", root).filter(line => line.getClientRects().length);
+const drawn = root => all(".view .line:not(.reference)", root).filter(line => line.getClientRects().length);
 
 document.addEventListener("pointermove", event => {
   const chart = event.target.closest?.(".charts svg[role=img]");

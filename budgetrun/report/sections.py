@@ -14,7 +14,7 @@ from budgetrun.report.chart import Interval, Strips, forest
 from budgetrun.report.figures import UNITS
 from budgetrun.report.layout import head
 from budgetrun.report.selection import selection
-from budgetrun.report.study import Study, numbers, repeats, values
+from budgetrun.report.study import Study, few, numbers, repeats, values
 from budgetrun.tables.answers import ANSWERS, answered, sentences
 from budgetrun.tables.compare import Comparison
 from budgetrun.tables.plot import label
@@ -23,7 +23,6 @@ from budgetrun.tables.tasks import over_tasks, ranking
 
 SPENT = ("updates", "examples_backward", "examples_forward", "flops", "flops_before", "seconds", "seconds_total")
 ENVIRONMENT = ("device", "threads", "versions", "commit", "dirty", "dataset_fingerprint")
-MOST = 480  # charts in a section; ten thousand runs of a thousand cells make 400
 
 
 def conclusions(study: Study) -> Section:
@@ -142,21 +141,6 @@ def learning(study: Study) -> Section:
     first = units.pop() if len(units) == 1 else ""
     choice = Choice({unit: name for unit, (_, name) in UNITS.items()}, first if first in UNITS else "updates")
     return Section("learning", "Learning curves", [Part("", [Text(about), choice]), *few(parts)])
-
-
-def few(parts: list[Part]) -> list[Part]:
-    """The same, without the last charts if they are too many for a page, and with a sentence that says so."""
-    galleries = [
-        gallery for part in parts for block in part.blocks if isinstance(block, Charts) for gallery in block.galleries
-    ]
-    count, left = sum(len(gallery.plots) for gallery in galleries), MOST
-    for gallery in galleries:
-        gallery.plots = gallery.plots[:left]
-        left -= len(gallery.plots)
-    if count <= MOST:
-        return parts
-    said = f"These are {MOST} of {count} charts. --where chooses some of the runs, --rows and --cols other lines."
-    return [Part("", [Note([said])]), *parts]
 
 
 def spent(study: Study) -> Section:

@@ -14,7 +14,7 @@ from budgetrun.folder.run import RunFolder, why_not
 from budgetrun.report.blocks import Block, Charts, Examples, Note, Part, Row, Section, Tabular, Terms
 from budgetrun.report.chart import timeline
 from budgetrun.report.layout import Panel
-from budgetrun.report.study import Study, numbers, repeats
+from budgetrun.report.study import Study, few, numbers, repeats
 from budgetrun.tables.answers import ANSWERS, answered
 from budgetrun.tables.curves import mean_looking
 from budgetrun.tables.runs import CURVE, Run
@@ -49,7 +49,7 @@ MOST = 12  # runs whose examples are on a page: 16 small colour images take 50 k
 
 def selection(study: Study) -> Section:
     """What was selected, when, and which examples most and least."""
-    parts, left = [Part("", [Terms("What the columns mean", MEANINGS)])], MOST
+    parts, left = list[Part](), MOST
     for panel, answer in study.panels():
         blocks: list[Block] = [Tabular(numbers(panel, study.layout.shown, DIAGNOSTICS, even_if_0=True))]
         if galleries := study.figures.learning(panel, ["selected_corrupted_lately"]):
@@ -63,7 +63,8 @@ def selection(study: Study) -> Section:
         blocks += [*gate(study, panel), *examples(study, panel, left)]
         left -= sum(len(block.rows) for block in blocks if isinstance(block, Examples))
         parts.append(Part(panel.title, blocks))
-    return Section("selection", "What was selected", parts)
+    terms = Part("", [Terms("What the columns mean", MEANINGS)])
+    return Section("selection", "What was selected", [terms, *few(parts)])
 
 
 def gate(study: Study, panel: Panel) -> list[Block]:
@@ -94,22 +95,11 @@ def examples(study: Study, panel: Panel, left: int) -> list[Block]:
     for run in panel.runs:
         if CURVE[0] not in run:  # a run in a CSV has no folder here
             cells.setdefault(words(run, layout.rows), {}).setdefault(words(run, layout.columns), []).append(run)
-    rows, problems = [], []
+    rows, problems = [], list[str]()
     for method in sorted(cells, key=order):
-        for run in sorted(cells[method][max(cells[method], key=order)], key=lambda run: order(words(run, ["seed"]))):
-            folder = Path(str(run["path"])).parent
-            path = RunFolder(str(folder.parent), folder.name).selected_path
-            try:
-                found = selected.read(path)
-            except FileNotFoundError:  # of an earlier version
-                continue
-            except (OSError, ValueError) as error:
-                problems.append(f"{path}: {why_not(error)}")
-                continue
-            names = [*layout.shown, "seed"]
-            title = ", ".join(f"{name}={w or MISSING}" for name, w in zip(names, words(run, names), strict=True))
-            rows.append(Row(title, found[: len(found) // 2], found[len(found) // 2 :]))
-            break
+        last = cells[method][max(cells[method], key=order)]
+        if found := first_row(sorted(last, key=lambda run: order(words(run, ["seed"]))), layout.shown, problems):
+            rows.append(found)
     blocks: list[Block] = [Note(problems)] if problems else []
     if len(rows) > left:
         blocks.append(
@@ -121,6 +111,24 @@ def examples(study: Study, panel: Panel, left: int) -> list[Block]:
         "and crossed: corrupted. Labels are those trained on"
     )
     return [*([Examples(rows[:left], caption)] if rows[:left] else []), *blocks]
+
+
+def first_row(runs: list[Run], names: list[str], problems: list[str]) -> Row | None:
+    """The examples of the first run that has some; files that cannot be used are named in `problems`."""
+    for run in runs:
+        folder = Path(str(run["path"])).parent
+        path = RunFolder(str(folder.parent), folder.name).selected_path
+        try:
+            found = selected.read(path)
+        except FileNotFoundError:  # of an earlier version
+            continue
+        except (OSError, ValueError) as error:
+            problems.append(f"{path}: {why_not(error)}")
+            continue
+        what = [*names, "seed"]
+        title = ", ".join(f"{name}={w or MISSING}" for name, w in zip(what, words(run, what), strict=True))
+        return Row(title, found[: len(found) // 2], found[len(found) // 2 :])
+    return None
 
 
 def address(image: NDArray[np.uint8]) -> str:

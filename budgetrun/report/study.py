@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from budgetrun.report.blocks import Charts, Note, Part
 from budgetrun.report.figures import Figures
 from budgetrun.report.layout import Layout, Panel
 from budgetrun.tables.analysis import Analysis, Question
@@ -16,6 +17,8 @@ from budgetrun.tables.derived import Options, note
 from budgetrun.tables.plot import label, power, thousands
 from budgetrun.tables.runs import Run
 from budgetrun.tables.table import MISSING, Sheet, entry, order, tabulate, word, words
+
+MOST = 480  # charts in a section; ten thousand runs of a thousand cells make 400
 
 
 @dataclass
@@ -82,3 +85,18 @@ def numbers(panel: Panel, names: list[str], metrics: Sequence[str], even_if_0: b
     ]
     said = dict.fromkeys(text for table in tables for text in (table.statistic(), table.note) if text)
     return Sheet([*names, "n", *head], lines, "; ".join(said), len(names))
+
+
+def few(parts: list[Part]) -> list[Part]:
+    """The same, without the last charts if they are too many for a page, and with a sentence that says so."""
+    galleries = [
+        gallery for part in parts for block in part.blocks if isinstance(block, Charts) for gallery in block.galleries
+    ]
+    count, left = sum(len(gallery.plots) for gallery in galleries), MOST
+    for gallery in galleries:
+        gallery.plots = gallery.plots[:left]
+        left -= len(gallery.plots)
+    if count <= MOST:
+        return parts
+    said = f"These are {MOST} of {count} charts. --where chooses some of the runs, --rows and --cols other lines."
+    return [Part("", [Note([said])]), *parts]
