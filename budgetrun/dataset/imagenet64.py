@@ -104,7 +104,8 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         with path.open("rb") as file:
             content: Any = np.load(file) if path.suffix == ".npz" else OnlyArrays(file, encoding="latin1").load()
-            pixels, labels = np.asarray(content["data"]), np.asarray(content["labels"]).astype(np.int64) - 1
+            pixels: np.ndarray = np.asarray(content["data"])
+            labels: np.ndarray = np.asarray(content["labels"]).astype(np.int64) - 1
         if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3 * SIDE**2):
             raise ValueError(f"its data are {pixels.dtype} {list(pixels.shape)}, of {len(labels)} labels")
         if not (len(labels) and labels.min() >= 0 and labels.max() < CLASSES):

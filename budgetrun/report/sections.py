@@ -17,11 +17,16 @@ from budgetrun.report.selection import selection
 from budgetrun.report.study import Study, few, numbers, repeats, values
 from budgetrun.tables.answers import ANSWERS, answered, sentences
 from budgetrun.tables.compare import Comparison
+from budgetrun.tables.derived import RATIOS, Options, derive
 from budgetrun.tables.plot import label
 from budgetrun.tables.table import MISSING, Sheet, Table, word
 from budgetrun.tables.tasks import over_tasks, ranking
 
-SPENT = ("updates", "examples_backward", "examples_forward", "flops", "flops_before", "seconds", "seconds_total")
+SPENT = (
+    *("updates", "examples_backward", "examples_forward"),
+    *("flops", "flops_before", "flops_tuning", "seconds", "seconds_total"),
+)
+AMORTISED = ("flops_total", "pays_after")  # where files were read
 ENVIRONMENT = ("device", "threads", "versions", "commit", "dirty", "dataset_fingerprint")
 
 
@@ -144,13 +149,16 @@ def learning(study: Study) -> Section:
 
 
 def spent(study: Study) -> Section:
-    """What was spent, in all units."""
+    """What was spent, in all units; and where files were read, their cost as shared by trainings."""
     parts = []
-    for panel, _ in study.panels():
-        sheet = numbers(panel, study.layout.shown, SPENT, even_if_0=False)
+    for panel, answer in study.panels():
+        if any(run.get("flops_before") for run in panel.runs):
+            shared = [name for name in AMORTISED if answer.baseline is not None or name not in RATIOS]
+            derive(panel.runs, shared, Options(answer.baseline, trainings=study.asked.trainings))
+        sheet = numbers(panel, study.layout.shown, (*SPENT, *AMORTISED), even_if_0=False)
         sheet.caption += (
             "; FLOPs and seconds: looks and choosing included, evaluation in seconds total alone; FLOPs before: of the "
-            "runs that made files which these read"
+            "runs that made files which these read; FLOPs tuning: of the runs by which a value was chosen"
         )
         parts.append(Part(panel.title, [Tabular(sheet)]))
     return Section("spent", "What was spent", parts)
