@@ -57,12 +57,9 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def tables_of(options: argparse.Namespace) -> str:
-    """The text that a command line prints; remarks go to stderr."""
-    if options.plot is not None:
-        format_of(options.plot)
+def analysed(options: argparse.Namespace) -> Analysis:
+    """The runs that a command line names, analysed; remarks on those that were skipped go to stderr."""
     rows, columns, asked = named(options, "rows"), named(options, "cols"), question(options, options.baseline)
-    wanted = chosen_answers(options.ask, options.format)
     runs = read(options.folders)
     say(f"skipped {reason}" for reason in runs.skipped)
     if not runs.runs:
@@ -74,14 +71,23 @@ def tables_of(options: argparse.Namespace) -> str:
     (answer,) = analyse([chosen], runs.settings, rows, columns, asked)
     for problem in answer.problems.values():
         raise problem
+    return answer
+
+
+def tables_of(options: argparse.Namespace) -> str:
+    """The text that a command line prints; remarks go to stderr."""
+    if options.plot is not None:
+        format_of(options.plot)
+    wanted = chosen_answers(options.ask, options.format)
+    answer = analysed(options)
     answers = list(in_full(wanted, answer, options.format))
     say(answer.remarks)
     if options.plot is not None:
         draw(answer.tables[0], options.plot)
     if options.format == "runs":
-        return every_run(answer.measured, runs.settings)
+        return every_run(answer.measured, answer.settings)
     if options.format == "csv":
-        return every_cell(answer)
+        return comma_separated(*every_cell(answer))
     style = STYLES[options.format]
     sheets = [answer.table(), answer.differences(), answer.beside()]
     return "\n\n".join([*(style(sheet) for sheet in sheets if sheet is not None), *answers])
@@ -119,8 +125,11 @@ def say(remarks: Iterable[str]) -> None:
         print(shown(remark), file=sys.stderr)
 
 
-def every_cell(answer: Analysis) -> str:
-    """One line per cell, missing ones included, and per metric. Numbers at full precision, accuracies in [0, 1]."""
+def every_cell(answer: Analysis) -> tuple[list[str], list[dict[str, Any]]]:
+    """The columns, and one line per cell, missing ones included, and per metric.
+
+    Numbers are at full precision, accuracies in [0, 1].
+    """
     tables, comparison, published = answer.tables, answer.comparison, answer.published
     first, lines = tables[0], []
     for row, column, table in itertools.product(first.row_keys, first.column_keys, tables):
@@ -136,7 +145,7 @@ def every_cell(answer: Analysis) -> str:
         lines.append(line)
     names = [*first.rows, *first.columns, *(["metric"] if len(tables) > 1 else []), "mean", "std", "n"]
     names += [*(EFFECT if comparison is not None else ()), *(["paper"] if published else [])]
-    return comma_separated(names, lines)
+    return names, lines
 
 
 def every_run(runs: Sequence[dict[str, Any]], settings: Sequence[str]) -> str:

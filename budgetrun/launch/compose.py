@@ -18,8 +18,9 @@ from hydra.core.utils import env_override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from budgetrun.config import GROUPS, plain, unknown
+from budgetrun.config import GROUPS, Experiment, experiment, plain, unknown
 from budgetrun.errors import UserError
+from budgetrun.launch.tuning import experiment_of
 
 NAMED = r"\$\{([a-z_]\w*(?:\.[a-z_]\w*)*)\}"  # an interpolation that names a value
 MORE = r"\$\{|\\|^\?\?\?$"  # strings that are not literal: interpolations, escapes, missing values
@@ -124,6 +125,11 @@ def changed(cfg: DictConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
         except OmegaConfBaseException as error:
             raise UserError(unknown(key, [])) from error
     return plain(other)
+
+
+def experiment_in(cfg: DictConfig, choices: Mapping[str, Any]) -> Experiment:
+    """The checked experiment of a composed job. choices: the option or options chosen in each group."""
+    return experiment_of(plain(cfg), choices, lambda changes: experiment(changed(cfg, changes), choices))
 
 
 def typed_as(value: Any) -> str:

@@ -47,14 +47,11 @@ def ran(cfg: DictConfig) -> float | None:
                 say(result, path)
                 return float(result["test_accuracy"])
 
-            from budgetrun.config import experiment, plain
-            from budgetrun.launch.compose import changed, choices_of
-            from budgetrun.launch.tuning import experiment_of
+            from budgetrun.launch.compose import choices_of, experiment_in
             from budgetrun.train import run
             from budgetrun.training.machine import own_gpu
 
-            choices = choices_of(hydra)
-            checked = experiment_of(plain(cfg), choices, lambda changes: experiment(changed(cfg, changes), choices))
+            checked = experiment_in(cfg, choices_of(hydra))
             if in_sweep:
                 check_alone()
             if not in_sweep and hydra.run.dir != ".":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.config_store import ConfigStore
@@ -46,10 +47,11 @@ class BudgetSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.of_hydra = config, hydra_context, task_function
 
-    def sweep(self, arguments: list[str]) -> None:
+    def sweep(self, arguments: list[str]) -> list[Path]:
+        """Run the sweep; returns the folders of its runs."""
         from budgetrun.launch.sweep import sweep  # imports torch
 
-        sweep([*self.params, *arguments], *self.of_hydra, self.max_batch_size)
+        return sweep([*self.params, *arguments], *self.of_hydra, self.max_batch_size)
 
 
 class SlurmQueue(Launcher):

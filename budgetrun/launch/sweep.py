@@ -11,7 +11,6 @@ import math
 import os
 import signal
 import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -92,8 +91,8 @@ class Job:
 
 def sweep(
     words: Sequence[str], whole: DictConfig, context: HydraContext, task: TaskFunction, batch_size: int | None
-) -> None:
-    """Check all jobs that the typed words describe, launch those that are wanted, and report.
+) -> list[Path]:
+    """Check all jobs that the typed words describe, launch those that are wanted, and report; returns their folders.
 
     whole: the configuration of the sweep. batch_size: how many jobs a launcher gets at a time, None for all. Raises
     UserError if a job cannot run, before any is started, and if not all runs are finished at the end.
@@ -102,11 +101,12 @@ def sweep(
     check_asked(whole)
     composed = Composed(context.config_loader, whole)
     preflight = Preflight() if whole.hydra.launcher._target_.endswith(LOCAL) else None
-    jobs, wrong = checked(jobs_of(words, composed), composed, preflight)
+    typed = [*flags(whole), *words]
+    jobs, wrong = checked(jobs_of(words, composed), composed, preflight, typed)
     if whole.get("dry_run") or any(job.experiment.settings.dry_run for job in jobs):
         runs = [(job.experiment, job.found, job.is_wanted()) for job in jobs]
         preview(runs, [(" ".join(overrides), why) for overrides, why in wrong], preflight)
-        return
+        return []
     if wrong:
         (job, sentence), more = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise UserError(f"no job was started, because this one cannot run: {' '.join(job)}: {sentence}{more}")
@@ -131,12 +131,13 @@ def sweep(
             if not cluster.wait:
                 if left:
                     print(f"  {len(left)} runs wait for others; the same command submits them then")
-                return
+                return [job.folder.path for job in jobs]
     else:
         with stopping(wanted):
             for ready, _ in rounds(jobs, wanted):
                 errors |= launched(ready, whole, context, task, batch_size or len(ready))
-    report(jobs, errors)
+    report(jobs, errors, typed)
+    return [job.folder.path for job in jobs]
 
 
 def rounds(jobs: list[Job], wanted: list[Job]) -> Iterator[tuple[list[Job], list[Job]]]:
@@ -185,38 +186,38 @@ def slurm_launcher(whole: DictConfig) -> SlurmLauncher | None:
     return launcher
 
 
+def flags(whole: DictConfig) -> list[str]:
+    """The flags of a command line that name the configuration of the sweep."""
+    sources = {source.provider: source.path for source in whole.hydra.runtime.config_sources}
+    named = ["--config-path", sources["main"], "--config-name", whole.hydra.job.config_name]
+    return [*named, "--config-dir", sources["command-line"]] if "command-line" in sources else named
+
+
 def by_itself(job: Job, whole: DictConfig) -> list[str]:
     """The command line that runs a job of the sweep by itself."""
-    sources = {source.provider: source.path for source in whole.hydra.runtime.config_sources}
-    flags = ["--config-path", sources["main"], "--config-name", whole.hydra.job.config_name]
-    if "command-line" in sources:
-        flags += ["--config-dir", sources["command-line"]]
     of_the_sweep = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.mode")
     rest = [o for o in whole.hydra.overrides.hydra if not o.lstrip("+~").startswith(of_the_sweep)]
     # the folder that the sweep expects, since ${now:...} gives a different time in the job
-    return [*flags, *rest, *job.overrides, f"output_dir={typed_as(job.experiment.settings.output_dir)}"]
+    return [*flags(whole), *rest, *job.overrides, f"output_dir={typed_as(job.experiment.settings.output_dir)}"]
 
 
 def checked(
-    jobs: Iterable[list[str]], composed: Composed, preflight: Preflight | None
+    jobs: Iterable[list[str]], composed: Composed, preflight: Preflight | None, typed: Sequence[str]
 ) -> tuple[list[Job], list[tuple[list[str], str]]]:
     """The jobs, one per run, and the overrides of those that cannot run, each with the sentence that says why.
 
-    A job may read files that another job makes, or have tuning runs: then its id depends on the other's. Such jobs are
-    built again until all ids are known.
+    typed: the command line of the sweep. A job may read files that another job makes, or have tuning runs: then its id
+    depends on the other's. Such jobs are built again until all ids are known.
     """
     overrides = list(jobs)
     built: dict[int, Job] = {}
 
     @functools.cache
-    def untuned(typed: tuple[str, ...]) -> Experiment:
-        return experiment(*composed(typed))
+    def untuned(job: tuple[str, ...]) -> Experiment:
+        return experiment(*composed(job))
 
-    def build(typed: list[str]) -> Job:
-        return Job(
-            typed,
-            experiment_of(*composed(typed), lambda changes: untuned(tuple(composed.changed(typed, changes)))),
-        )
+    def build(job: list[str]) -> Job:
+        return Job(job, experiment_of(*composed(job), lambda changes: untuned(tuple(composed.changed(job, changes)))))
 
     # why a job cannot run; those that only lack a file come last: whoever would make it may be the one to blame
     wrong: dict[int, tuple[bool, str]] = {}
@@ -230,7 +231,7 @@ def checked(
             wrong.pop(number, None)
         except Exception as error:
             built.pop(number, None)
-            if (sentence := explain(error, [*sys.argv[1:], *overrides[number]])) is None:
+            if (sentence := explain(error, [*typed, *overrides[number]])) is None:
                 raise
             wrong[number] = isinstance(error, NotThere), sentence
 
@@ -373,8 +374,11 @@ def stopping(jobs: list[Job]) -> Iterator[None]:
         yield
 
 
-def report(jobs: list[Job], errors: Errors) -> None:
-    """Say what became of the runs; raises UserError if one is not finished, or its own error if that is a bug."""
+def report(jobs: list[Job], errors: Errors, typed: Sequence[str]) -> None:
+    """Say what became of the runs; raises UserError if one is not finished, or its own error if that is a bug.
+
+    typed: the command line of the sweep.
+    """
     ended = {
         job.folder: State(FINISHED)
         if job.found == FINISHED and not job.is_wanted()
@@ -391,12 +395,12 @@ def report(jobs: list[Job], errors: Errors) -> None:
     reasons = []
     for folder, state in left.items():
         error = errors.get(folder.path)
-        reason = (error and explain(error, sys.argv[1:])) or state.detail
+        reason = (error and explain(error, [*typed])) or state.detail
         log = f" (see {folder.log_path})" if folder.log_path.exists() else ""
         print(f"  {state.word}: {folder.path}{reason and ': '}{reason}{log}")
         reasons.append((state.word == WAITING, reason or state.word))
     for error in errors.values():
-        if explain(error, sys.argv[1:]) is None:
+        if explain(error, [*typed]) is None:
             raise error
     if left:
         first = min(reasons, key=lambda reason: reason[0])[1]  # what waits is not to blame
