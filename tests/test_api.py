@@ -85,8 +85,8 @@ def test_a_sweep_that_cannot_run_starts_nothing_and_hydra_is_as_before(cwd: Path
     before = HydraConfig.instance().cfg, GlobalHydra.instance().hydra
     with pytest.raises(budgetrun.UserError, match="no job was started, because this one cannot run: budget=7"):
         budgetrun.sweep("budget=0.1,7", *LINE[2:])
+    write(cwd / "runs")
     with pytest.raises(budgetrun.UserError, match="leaves no run"):
-        write(cwd / "runs")
         budgetrun.compare("runs", baseline="sampler=foo")
     assert (HydraConfig.instance().cfg, GlobalHydra.instance().hydra) == before
 
