@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,33 +20,30 @@ from torch import Tensor
 from budgetrun import memory
 from budgetrun.config import Experiment
 from budgetrun.contracts import (
-    Additive,
     Batch,
     ChangesSize,
     Context,
     Data,
     Model,
-    OfKind,
-    OfPart,
     Random,
     Sampler,
-    Scorer,
     Selects,
+    Settings,
     Stateful,
-    TakesLong,
     UserError,
 )
 from budgetrun.errors import STOPPING, Abandoned, Interrupted, heard
-from budgetrun.folder import features, scorefile, selected
+from budgetrun.folder import scorefile
 from budgetrun.folder.run import FINISHED, RunFolder
-from budgetrun.identity import made_files
 from budgetrun.training import machine
 from budgetrun.training.budget import Budget, full_updates
 from budgetrun.training.checkpoint import Checkpoint, Unloadable, begin_with
 from budgetrun.training.checks import check_parts, check_views, outline
-from budgetrun.training.data import context_of, digest, prepare, trained_shape
+from budgetrun.training.data import context_of, prepare, trained_shape
 from budgetrun.training.diagnostics import Diagnostics
+from budgetrun.training.draws import Draws
 from budgetrun.training.earlier import Earlier
+from budgetrun.training.files import Files
 from budgetrun.training.looks import Looks, SecondNetwork, check_features
 from budgetrun.training.network import Network
 from budgetrun.training.progress import shown
@@ -57,8 +53,8 @@ from budgetrun.training.views import Views
 from budgetrun.training.world import World, met
 
 log = logging.getLogger("budgetrun")
+STREAMS = ("sampler", "aug", "scores")  # of random numbers
 READ_EVERY = 200  # updates: the most until a loss that is not a number is noticed
-LONG = 0.5  # seconds: after a draw that took longer, later draws can be abandoned
 
 
 def run(experiment: Experiment) -> dict[str, Any]:
@@ -113,9 +109,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
 
     # ---- randomness: one stream per purpose, so that no method changes another's draws
     torch.manual_seed(settings.seed)  # initial weights and dropout
-    random, aug_random, scores_random = (
-        Random.seeded(settings.seed, of, device) for of in ("sampler", "aug", "scores")
-    )
+    random, aug_random, scores_random = (Random.seeded(settings.seed, of, device) for of in STREAMS)
     view = Views(data, experiment.aug, aug_random)
 
     # ---- network and budget
@@ -151,26 +145,18 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
     elif result := folder.finished():  # meanwhile, by another process
         return result
     record = Record()
-    parts: dict[str, Stateful] = {
-        "sampler": sampler,
-        "budget": budget,
-        "record": record,
-        "diagnostics": diagnostics,
-        "random": random,
-        "aug_random": aug_random,
-        "scores_random": scores_random,
-        "global_random": world.random(machine.GlobalRandom(device), settings.seed),
-        **({} if scorer is None else {"scores": scorer}),
-    }
-    here = {"run": experiment.run_id, "dataset fingerprint": fingerprint, "device type": device.type}
-    if "tuned" in experiment.tuned:  # its tuning runs may have been made again
-        here["tuned value"] = str(experiment.tuned["tuned"]["value"])
-    checkpoint = Checkpoint(folder, network, parts, here, began)
+    parts: dict[str, Stateful] = {"sampler": sampler, "budget": budget, "record": record, "diagnostics": diagnostics}
+    parts |= {"random": random, "aug_random": aug_random, "scores_random": scores_random}
+    parts["global_random"] = world.random(machine.GlobalRandom(device), settings.seed)
+    if scorer is not None:
+        parts["scores"] = scorer
+    checkpoint = Checkpoint(folder, network, parts, must_agree(experiment, fingerprint, device), began)
     if checkpoint.restore():
         log.info("%s goes on from update %d", folder.path, budget.updates)
     folder.write_config(experiment.resolved)
+    files = Files(experiment, folder, data, fingerprint, budget, network, checkpoint.source)
     if isinstance(sampler, Selects):
-        write_kept(experiment, sampler, folder, data, fingerprint, budget, checkpoint.source, world)
+        files.kept(sampler)
     folder.write_metrics(record.metrics)
 
     def save() -> None:
@@ -190,8 +176,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
             progress.evaluated(line)
 
     # ---- the loop
-    slow = those_that_may_take_long(sampler, scorer)
-    longest = math.inf  # seconds of a draw in this process; unknown before the first
+    draws = Draws(sampler, scorer)
     with heard(STOPPING, interruption), network.as_compiled(), telling(budget), shown(budget) as progress:
         budget.start()
         try:
@@ -211,15 +196,12 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
                     break
 
                 network.lr = experiment.schedule(settings.lr, budget.progress)
-                if world.size == 1 and (longest > LONG or any(method.takes_long for method in slow)):
+                if world.size == 1 and draws.may_take_long:
                     with budget.paused():
                         checkpoint.keep()
                     interruption.begin_long()
-                drawing = time.thread_time()  # CPU time: other processes must not make a draw seem long
-                with diagnostics.drawing():
+                with draws.timed(), diagnostics.drawing():
                     batch = sampler.draw()  # plan, look, choose, augment
-                drawn = time.thread_time() - drawing
-                longest = drawn if longest == math.inf else max(longest, drawn)
                 record.add(network.update(batch, observe), network.lr)
                 checkpoint.forget()
                 budget.charge_update(len(batch))
@@ -228,20 +210,32 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
                     save()
         except Abandoned:
             save()
-            again = ", without force=true," if settings.force else ""
-            how = f"saved at update {budget.updates}; run the same command again{again} to go on"
-            raise Interrupted(how, interruption.signum or 0) from None
+            raise interrupted(settings, budget.updates, interruption.signum or 0) from None
         save()
 
     # ---- the result
     if scorer is not None:
-        write_scores(experiment, scorer, folder, data, fingerprint, budget, network, checkpoint.source)
-    world.of_first(lambda: write_selected(diagnostics, data, folder))
+        files.scores(scorer)
+    files.selected(diagnostics)
     if settings.save_features:
-        write_features(experiment, context, folder, fingerprint, budget, checkpoint.source, world)
+        files.features(context)
     result = result_of(experiment, data, fingerprint, record, budget, earlier, network, checkpoint)
     folder.finish(result)
     return result
+
+
+def must_agree(experiment: Experiment, fingerprint: str, device: torch.device) -> dict[str, str]:
+    """What a checkpoint must have in common with the run that goes on from it."""
+    found = {"run": experiment.run_id, "dataset fingerprint": fingerprint, "device type": device.type}
+    if "tuned" in experiment.tuned:  # its tuning runs may have been made again
+        found["tuned value"] = str(experiment.tuned["tuned"]["value"])
+    return found
+
+
+def interrupted(settings: Settings, updates: int, signum: int) -> Interrupted:
+    """What a run that was asked to stop and has saved says."""
+    again = ", without force=true," if settings.force else ""
+    return Interrupted(f"saved at update {updates}; run the same command again{again} to go on", signum)
 
 
 @contextlib.contextmanager
@@ -341,11 +335,6 @@ def context_in(
     )
 
 
-def those_that_may_take_long(*methods: object) -> list[TakesLong]:
-    """The methods that say whether their next call takes long. Finding them takes 16 us, too much for each update."""
-    return [method for method in methods if isinstance(method, TakesLong)]
-
-
 def sizes_of(sampler: Sampler, usual: int) -> set[int]:
     """The sizes of the batches that are trained on or looked at."""
     return {usual, *(sampler.sizes(usual) if isinstance(sampler, ChangesSize) else ())}
@@ -358,110 +347,3 @@ def evaluations(network: Network, data: Data) -> dict[str, float]:
     if data.val_images is not None and data.val_labels is not None:
         values["val_accuracy"], values["val_loss"] = network.evaluate(data.val_images, data.val_labels)
     return values
-
-
-def origin(
-    experiment: Experiment, group: str, fingerprint: str, labels: Tensor, runs: dict[str, int], commit: str | None
-) -> dict[str, Any]:
-    """What the first line of a file for other runs says: which examples it is about, what made it, and the cost."""
-    return {
-        "dataset_fingerprint": fingerprint,
-        "labels_fingerprint": digest(labels),
-        "method": experiment.names[group],
-        "run_id": experiment.run_id,
-        "flops": sum(runs.values()),
-        "runs": runs,
-        "commit": commit,
-    }
-
-
-def write_kept(
-    experiment: Experiment,
-    sampler: Selects,
-    folder: RunFolder,
-    data: Data,
-    fingerprint: str,
-    budget: Budget,
-    commit: str | None,
-    world: World,
-) -> None:
-    """Write the examples that the run trains on, and the runs that led to them."""
-    about = {
-        "kind": "kept",
-        **origin(experiment, "sampler", fingerprint, data.labels, budget.before, commit),
-        "parents": [f"{path.parent.name}/{path.name}" for path in made_files(experiment.resolved)],
-        "of": len(data.labels),
-    }
-    columns = {"index": sampler.selection().sort().values}
-    world.of_first(lambda: scorefile.write(folder.kept_path, columns, about))
-
-
-def write_scores(
-    experiment: Experiment,
-    scorer: Scorer,
-    folder: RunFolder,
-    data: Data,
-    fingerprint: str,
-    budget: Budget,
-    network: Network,
-    commit: str | None,
-) -> None:
-    """Write the scorer's file, with what its scores are about, and the recall of each example's class if known."""
-    with network.as_compiled():
-        columns, labels = scorer.scores(), data.labels
-    if data.val_images is not None and data.val_labels is not None:
-        if isinstance(scorer, OfPart) and scorer.of == "validation":
-            labels = data.val_labels
-        else:
-            recalls = network.recalls(data.val_images, data.val_labels, data.classes)[labels]
-            columns = {**columns, "recall": recalls[columns["index"]] if "index" in columns else recalls}
-    runs = {**budget.before, experiment.run_id: budget.flops}
-    about = origin(experiment, "scores", fingerprint, labels, runs, commit)
-    if isinstance(scorer, OfKind):
-        about["kind"] = scorer.kind
-
-    def write() -> None:
-        more = {}
-        if isinstance(scorer, Additive):
-            scorer.sums.replace(folder.sums_path)
-            more = scorefile.additive(folder.sums_path, scorer.taken, scorer.acquisition)
-        scorefile.write(folder.scores_path, columns, {**about, **more})
-
-    network.world.of_first(write)
-
-
-def write_selected(diagnostics: Diagnostics, data: Data, folder: RunFolder) -> None:
-    """Write how often each example was trained on, and the most and least selected ones with small images of them."""
-    index = diagnostics.extremes(selected.COUNT)
-    images = data.images[index].float()
-    if images.shape[1] not in (1, 3):
-        images = images.mean(1, keepdim=True)
-    height, width = images.shape[2:]
-    if max(height, width) > selected.LARGEST:
-        smaller = [max(1, round(side * selected.LARGEST / max(height, width))) for side in (height, width)]
-        images = torch.nn.functional.interpolate(images, smaller, mode="area")
-    columns = {
-        "index": index if data.position is None else data.position[index],
-        "visits": diagnostics.visits[index],
-        "label": data.labels[index],
-        "corrupted": torch.zeros_like(index, dtype=torch.bool) if data.corrupted is None else data.corrupted[index],
-        "image": images.round().to(torch.uint8),
-    }
-    host = {name: values.cpu().numpy() for name, values in columns.items()}
-    selected.write(folder.selected_path, diagnostics.visits.cpu().numpy(), host)
-
-
-def write_features(
-    experiment: Experiment,
-    context: Context,
-    folder: RunFolder,
-    fingerprint: str,
-    budget: Budget,
-    commit: str | None,
-    world: World,
-) -> None:
-    """Write the input of the last layer of the final network for every training example, un-augmented."""
-    parts = [context.embed(batch)[0].cpu() for batch in context.everything()]  # all of them may not fit on the device
-    runs = {**budget.before, experiment.run_id: budget.flops}
-    about = origin(experiment, "model", fingerprint, context.labels, runs, commit)
-    world.of_first(lambda: features.write(folder.features_path, parts, about))

@@ -16,7 +16,8 @@ from budgetrun.contracts import Data
 from budgetrun.dataset.digits import Digits
 from budgetrun.folder import selected
 from budgetrun.folder.run import RunFolder
-from budgetrun.train import write_selected
+from budgetrun.training.files import Files
+from budgetrun.training.world import World
 
 
 def test_a_run_writes_its_extremes_as_they_are_in_the_data_set(tmp_path: Path) -> None:
@@ -52,7 +53,9 @@ def file_of(images: torch.Tensor, folder: Path) -> list[selected.Example]:
     labels = torch.tensor([3, 4])
     data = Data(images, labels, images, labels, [0.5], [0.5], flip=False, padding=0, classes=5)
     counted: Any = SimpleNamespace(visits=torch.tensor([0.0, 1.5]), extremes=lambda count: torch.tensor([1, 0]))
-    write_selected(counted, data, RunFolder(str(folder), ""))
+    unused: Any = None
+    network: Any = SimpleNamespace(world=World())
+    Files(unused, RunFolder(str(folder), ""), data, "", unused, network, None).selected(counted)
     return selected.read(folder / "selected.npz")
 
 
