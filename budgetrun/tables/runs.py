@@ -372,6 +372,8 @@ def of_any_seed(run: Run) -> Run:
 
     So the runs of a method have one path, and are repetitions of each other.
     """
+    if "seed" not in run:  # a CSV from which the column was removed
+        return run
     seed = f"-s{word(run['seed'])}-"
     paths = {
         name: value.replace(seed, "-s*-")

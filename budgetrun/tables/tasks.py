@@ -75,7 +75,8 @@ def over_tasks(parts: Sequence[Analysis]) -> Standings:
             f"tasks: ranks need two methods (rows) in two tasks (columns) at least; {len(kept)} of {len(methods)} rows "
             f"have a run in each of the {len(tasks)} columns with more than half of the rows"
         )
-    left_out = [f"{len(means) - len(tasks)} columns with half of the rows or fewer"] if len(tasks) < len(means) else []
+    few = len(means) - len(tasks)
+    left_out = [f"{few} of {len(means)} columns (half of the rows or fewer)"] if few else []
     left_out += [f"{shown(method)} (it lacks a column)" for method in methods if method not in kept]
 
     import numpy as np
@@ -109,7 +110,7 @@ def wins(method: Key, parts: Sequence[Analysis], tasks: Sequence[Task], sign: in
     for place, column in tasks:
         comparison = parts[place].comparison
         effect = comparison.effects.get((parts[place].tables[0].metric, method, column)) if comparison else None
-        if effect is not None:
+        if effect is not None and effect.pairs >= FEWEST:
             counts[1 if not effect.supported else 0 if sign * effect.difference > 0 else 2] += 1
     return (counts[0], counts[1], counts[2]) if any(counts) else None
 
