@@ -71,7 +71,9 @@ def unknown(effects: Collection[Effect], share: str, table: Table, comparison: C
         who = "it" if len(effects) == 1 else "half of them" if len(least) == len(effects) else "half of those that vary"
         median = points(table.metric, statistics.median(least))
         could = f"; {who} would have shown a difference of {median} with a chance of {CHANCE:.0%}"
-    return f"{said} shown for {share}{could}."
+    same = sum(not any(effect.differences) for effect in effects)  # as tuning makes them that chooses what is set
+    alike = f"; in {same} of them, every pair is exactly equal" if same else ""
+    return f"{said} shown for {share}{alike}{could}."
 
 
 def described(place: Place, table: Table, effect: Effect, worth: Worth | None) -> str:
