@@ -96,6 +96,10 @@ def test_a_cost_beyond_the_budgets_is_proportional_and_another_unit_has_the_same
     )
     assert (found.cost, found.budget) == pytest.approx((0.5, 0.1 * math.sqrt(2)))
     assert only_worth([*reference, run("is", 0.3, 0, 0.55, flops=math.nan)]).cost != found.cost
+    mixed = [*reference, *(run("uniform", b, 0, 0.9, budget_unit="flops") for b in (0.3, 0.4, 0.5))]
+    assert only_worth([*mixed, run("is", 0.3, 0, 0.55)]).unit == "flops", "the unit of most of the baseline's runs"
+    caption = ANSWERS["worth"](analysed([*mixed, run("is", 0.3, 0, 0.55)])).caption
+    assert caption.startswith("budget-equivalent: the budget (flops) of sampler=uniform that costs")
 
 
 def test_seeds_are_drawn_together_so_that_what_they_share_does_not_widen_the_interval() -> None:
@@ -457,6 +461,9 @@ def test_overlaps_are_the_visits_that_two_runs_have_in_common(tmp_path: Path) ->
     runs[2]["dataset_fingerprint"] = "other"
     alone = agreements(runs, analysis.tables[0], None)
     assert alone[("is",), ("0.1",)].between_seeds is None, "they number their examples otherwise"
+    selected.write(tmp_path / "is1" / "selected.npz", np.float32([1, 1]), dict.fromkeys(selected.KINDS, np.zeros(0)))
+    odd = agreements(runs, analysis.tables[0], analysis.baseline)[("is",), ("0.1",)]
+    assert (odd.runs, odd.between_seeds, odd.with_baseline) == (2, None, None), "of another number of examples"
     (tmp_path / "is0" / "selected.npz").write_bytes(b"x")
     assert agreements(runs, analysis.tables[0], None)[("is",), ("0.1",)].runs == 1
     with pytest.raises(UserError, match="no run has selected"):

@@ -29,12 +29,13 @@ class Worth:
     budget: what the baseline needs for the cell's mean; 0 if the baseline is better even at its least budget, infinite
     if it is worse even at its greatest. low, high: the 95% interval of that, None if a cell has fewer than 3 seeds.
     cost: the budget at which the baseline spends as many FLOPs as the cell, those of files included; nan if unknown.
-    ends: the baseline's least and greatest budget.
+    ends: the baseline's least and greatest budget. unit: of these budgets.
     """
 
     budget: float
     cost: float
     ends: tuple[float, float]
+    unit: str
     low: float | None = None
     high: float | None = None
 
@@ -46,8 +47,9 @@ class Worth:
 
 @dataclass
 class Reference:
-    """The baseline's cells, one per budget, sorted by FLOPs. values: the metric by seed, larger is better."""
+    """The baseline's cells, one per budget in this unit, sorted by FLOPs. values: the metric by seed, larger is better."""
 
+    unit: str
     budgets: list[float]
     flops: list[float]
     values: list[dict[str, float]]
@@ -113,7 +115,7 @@ def worth(runs: list[Run], tables: Sequence[Table], settings: Sequence[str], typ
     if not found:
         raise UserError(
             f"budget-equivalent: no run can be compared with {baseline.typed} at two budgets or more, with all other "
-            "settings equal"
+            "settings equal; cells that average over budgets, or have a run that is not finite, do not count"
         )
     return found
 
@@ -140,7 +142,7 @@ def reference(runs: list[Run], metric: str, sign: int) -> Reference | None:
     if len(cells) < 2 or not all(cost > 0 for cost in spent.values()):  # nan is not > 0
         return None
     budgets = sorted(cells, key=lambda budget: (spent[budget], budget))
-    return Reference(budgets, [spent[b] for b in budgets], [by_seed(cells[b], metric, sign) for b in budgets])
+    return Reference(unit, budgets, [spent[b] for b in budgets], [by_seed(cells[b], metric, sign) for b in budgets])
 
 
 def all_finite(runs: Sequence[Run], metric: str) -> bool:
@@ -171,7 +173,7 @@ def cell_worth(runs: list[Run], metric: str, sign: int, against: Reference) -> W
     point, *others = budget_at(reach(rising[whole], log_flops, goals), log_flops, log_budgets)
     spent = statistics.fmean(map(flops, runs))
     cost = budget_at(np.log([spent]), log_flops, log_budgets)[0] if spent > 0 else math.nan  # 0: not counted
-    result = Worth(float(point), float(cost), (against.budgets[0], against.budgets[-1]))
+    result = Worth(float(point), float(cost), (against.budgets[0], against.budgets[-1]), against.unit)
     if min(map(len, cells)) >= FEWEST:
         # an observed value, for a mean of infinite ones is nan
         limits = np.quantile(others, (LEVEL / 2, 1 - LEVEL / 2), method="inverted_cdf")
@@ -245,6 +247,7 @@ def equivalents(found: dict[Place, Worth], tables: Sequence[Table], typed: str) 
     first = tables[0]
     several = len(tables) > 1
     metrics = [table.metric for table in tables if any(place[0] == table.metric for place in found)]
+    units = " or ".join(sorted({one.unit for one in found.values()}))
     names = [*first.rows, *first.columns, *(["metric"] if several else [])]
     lines = []
     for metric, row, column in sorted(found, key=lambda place: (order(place[1]), order(place[2]), place[0])):
@@ -255,9 +258,8 @@ def equivalents(found: dict[Place, Worth], tables: Sequence[Table], typed: str) 
         lines.append([*shown, in_words(one.cost, one), in_words(one.budget, one), interval(one), gain])
     head = ["costs", "is worth", "95% interval", "worth / cost"]
     said = (
-        f"budget-equivalent: the budget of {at_any_budget(typed)} that costs as many FLOPs (files included), and the "
-        f"one that reaches the same mean {', '.join(metrics)}, by monotone interpolation "
-        "between its budgets in the logarithm of FLOPs, never beyond them; interval: bootstrap over seeds, "
+        f"budget-equivalent: the budget ({units}) of {at_any_budget(typed)} that costs as many FLOPs (files included), "
+        f"and the one that reaches the same mean {', '.join(metrics)}, by monotone interpolation between its budgets in the logarithm of FLOPs, never beyond them; interval: bootstrap over seeds, "
         f"{RESAMPLES} draws, which is too narrow with few seeds"
     )
     return Sheet([*names, *head], lines, said, left=len(names))
