@@ -570,7 +570,7 @@ def test_a_sentence_says_no_more_than_was_tested() -> None:
     )
     assert said_of(wild, "test_loss").startswith("No difference from sampler=uniform is shown for the only cell; it ")
     assert said_of([0.5, 0.5, math.nan]) == "Nothing is tested for the only cell: a run measured NaN or infinity."
-    assert said_of([0.5] * 3).endswith(" is shown for the only cell; in 1 of them, every pair is exactly equal.")
+    assert said_of([0.5] * 3).endswith(" is shown for the only cell; every pair is exactly equal.")
     small = said_of([0.501, 0.501, 0.501, 0.50101])
     assert " points, less than 0.5 points, at equal cost." in small
     assert " points at unknown cost." in said_of([0.6, 0.61, 0.62], flops=0)

@@ -72,7 +72,8 @@ def unknown(effects: Collection[Effect], share: str, table: Table, comparison: C
         median = points(table.metric, statistics.median(least))
         could = f"; {who} would have shown a difference of {median} with a chance of {CHANCE:.0%}"
     same = sum(not any(effect.differences) for effect in effects)  # as tuning makes them that chooses what is set
-    alike = f"; in {same} of them, every pair is exactly equal" if same else ""
+    where = "" if len(effects) == 1 else f" in {same} of them"
+    alike = f"; every pair is exactly equal{where}" if same else ""
     return f"{said} shown for {share}{alike}{could}."
 
 

@@ -47,7 +47,8 @@ class Worth:
 
 @dataclass
 class Reference:
-    """The baseline's cells, one per budget in this unit, sorted by FLOPs. values: the metric by seed, larger is better."""
+    """The baseline's cells, one per budget, sorted by FLOPs. values: the metric by seed, larger is better. unit: of the
+    budgets."""
 
     unit: str
     budgets: list[float]
@@ -259,8 +260,9 @@ def equivalents(found: dict[Place, Worth], tables: Sequence[Table], typed: str) 
     head = ["costs", "is worth", "95% interval", "worth / cost"]
     said = (
         f"budget-equivalent: the budget ({units}) of {at_any_budget(typed)} that costs as many FLOPs (files included), "
-        f"and the one that reaches the same mean {', '.join(metrics)}, by monotone interpolation between its budgets in the logarithm of FLOPs, never beyond them; interval: bootstrap over seeds, "
-        f"{RESAMPLES} draws, which is too narrow with few seeds"
+        f"and the one that reaches the same mean {', '.join(metrics)}, by monotone interpolation between its "
+        f"budgets in the logarithm of FLOPs, never beyond them; interval: bootstrap over seeds, {RESAMPLES} draws, "
+        "which is too narrow with few seeds"
     )
     return Sheet([*names, *head], lines, said, left=len(names))
 
