@@ -337,6 +337,13 @@ def test_the_critical_difference_is_that_of_demsar() -> None:
         assert sorted(one.alike) == sorted(near)
 
 
+def test_a_line_names_few_of_the_methods_that_it_is_not_told_apart_from() -> None:
+    part = analysed(over({f"m{number}": [0.5 + number / 100] * 2 for number in range(12)}), None, "noise")
+    assert [line[-1] for line in ANSWERS["tasks"](part).lines if line[0] == "m5"] == [
+        "m0; m1; m10; m11; m2; m3; m4; m6; 3 more"
+    ]
+
+
 def test_wins_and_losses_are_what_the_comparison_supports_and_tasks_of_all_parts_count() -> None:
     seeds = {"a": [0.9, 0.7, 0.8], "uniform": [0.8, 0.8, 0.8], "b": [0.8, 0.8, 0.8]}
     runs = over(seeds, seeds=6)

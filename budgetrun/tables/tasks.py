@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RESAMPLES = 2000
 WITHIN = (0.0, 0.5, 1.0, 2.0, 5.0)  # points from the best, for a performance profile
+MOST = 8  # methods that a line names; a thousand lines would name a million
 Task = tuple[int, Key]  # the place of an analysis, and a column key
 
 
@@ -171,7 +172,9 @@ def ranking(found: Standings, table: Table) -> Sheet:
             line += [MISSING] * 3 if one.wins is None else list(map(str, one.wins))
         if points:
             line += [f"{one.near[near]:.0%}" for near in WITHIN]
-        lines.append([*line, "; ".join(shown(other) for other in one.alike if other != method) or "none"])
+        others = [shown(other) for other in one.alike if other != method]
+        more = [f"{len(others) - MOST} more"] if len(others) > MOST else []
+        lines.append([*line, "; ".join([*others[:MOST], *more]) or "none"])
     head = [*table.rows, "mean rank", "95% interval", *(["wins", "ties", "losses"] if compared else [])]
     head += ["best", *(f"within {near:g}" for near in WITHIN[1:])] if points else []
     said = [f"{len(found.standings)} methods in {len(found.tasks)} tasks by mean {table.metric}; rank 1 is best"]
