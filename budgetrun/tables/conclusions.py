@@ -60,11 +60,8 @@ def sentence(
 def unknown(effects: Collection[Effect], share: str, table: Table, comparison: Comparison) -> str:
     """What the comparisons say that show nothing, and what they could have shown."""
     bounded = all(effect.margin is not None for effect in effects)
-    said = (
-        f"Neither a difference from {comparison.baseline} nor equality is"
-        if bounded
-        else (f"No difference from {comparison.baseline} is")
-    )
+    base = comparison.baseline
+    said = f"Neither a difference from {base} nor equality is" if bounded else f"No difference from {base} is"
     least = [d for effect in effects if (d := least_difference(effect, comparison.family)) is not None]
     could = ""
     if least:

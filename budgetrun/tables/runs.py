@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -331,6 +331,11 @@ def with_metric(runs: list[Run], metric: str, why: Mapping[tuple[str, str], str]
 def finite(runs: Iterable[Run], *names: str) -> list[Run]:
     """The runs that have a finite number under each of these names."""
     return [run for run in runs if all(is_number(run.get(name)) and math.isfinite(run[name]) for name in names)]
+
+
+def all_finite(runs: Sequence[Run], name: str) -> bool:
+    """Whether every run has a finite number under this name."""
+    return len(finite(runs, name)) == len(runs)
 
 
 def varying(runs: list[Run], names: Iterable[str]) -> list[str]:

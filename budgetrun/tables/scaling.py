@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from budgetrun.errors import UserError
 from budgetrun.tables.compare import FEWEST, LEVEL, flops
-from budgetrun.tables.runs import Run, finite
+from budgetrun.tables.runs import Run, all_finite, finite
 from budgetrun.tables.table import MISSING, Key, Sheet, Table, order, word, words
 from budgetrun.tables.worth import all_and_random
 
@@ -71,7 +71,7 @@ def laws(runs: list[Run], table: Table) -> dict[Key, Law]:
 
 def counts(runs: list[Run], metric: str) -> bool:
     """Whether the metric of all runs of a budget is finite, and what they spent is known."""
-    return len(finite(runs, metric)) == len(runs) and statistics.fmean(map(flops, runs)) > 0
+    return all_finite(runs, metric) and statistics.fmean(map(flops, runs)) > 0  # nan is not > 0
 
 
 def names_of(table: Table) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from budgetrun.errors import UserError
 from budgetrun.tables.compare import FEWEST, LEVEL, Baseline, agreed, flops
-from budgetrun.tables.runs import Run, conditions, finite
+from budgetrun.tables.runs import Run, all_finite, conditions, finite
 from budgetrun.tables.table import MISSING, Key, Place, Sheet, Table, better, order, word, words
 
 if TYPE_CHECKING:
@@ -144,11 +144,6 @@ def reference(runs: list[Run], metric: str, sign: int) -> Reference | None:
         return None
     budgets = sorted(cells, key=lambda budget: (spent[budget], budget))
     return Reference(unit, budgets, [spent[b] for b in budgets], [by_seed(cells[b], metric, sign) for b in budgets])
-
-
-def all_finite(runs: Sequence[Run], metric: str) -> bool:
-    """Whether the metric of every run is finite."""
-    return len(finite(runs, metric)) == len(runs)
 
 
 def by_seed(runs: list[Run], metric: str, sign: int) -> dict[str, float]:
