@@ -598,6 +598,13 @@ def test_the_cost_of_tuning_is_said_to_be_left_out() -> None:
     assert any("flops_tuning" in remark for remark in found.remarks)
 
 
+def test_seconds_are_said_to_lack_the_runs_that_made_files() -> None:
+    runs = [run("a", 0.1, 0, 0.5), run("b", 0.1, 0, 0.6)]
+    assert len(sentences(analysed(runs, None))) == 2
+    runs[1]["flops_before"] = 10
+    assert sentences(analysed(runs, None))[-1].endswith("seconds do not include theirs.")
+
+
 # ---- as a command
 
 

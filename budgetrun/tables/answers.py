@@ -42,8 +42,12 @@ def sentences(of: Analysis) -> list[str]:
         if of.comparison is None
         else conclusions(of.comparison, of.compared, answered(lambda of: of.worths, of) or {})
     )
-    for front in answered(lambda of: of.fronts, of) or []:
-        said += cheapest_best(front, of.tables[0])
+    on_fronts = [
+        one for front in answered(lambda of: of.fronts, of) or [] for one in cheapest_best(front, of.tables[0])
+    ]
+    said += on_fronts
+    if on_fronts and any(run.get("flops_before") for run in of.runs):
+        said.append("FLOPs include those of the runs that made files which others read; seconds do not include theirs.")
     if said and any(run.get("flops_tuning") for run in of.runs):
         said.append(f"Where a value was tuned, {TUNING}.")
     return said
