@@ -87,8 +87,8 @@ def fronts(found: list[Front], table: Table) -> Sheet:
         head += [one.cost, f"by {one.cost}"]
     said = (
         f"Pareto front of mean {table.metric} against mean cost, for each data set and noise; FLOPs: with those of the "
-        "runs that made the files which a cell reads; seconds: without those; a dominated cell costs no less than the cell named and is no "
-        "better; means alone decide, without a test"
+        "runs that made the files which a cell reads; seconds: without those; a dominated cell costs no "
+        "less than the cell named and is no better; means alone decide, without a test"
     )
     return Sheet([*names, *head], lines, said if several else f"{said}; one cell has no rival", len(names))
 
