@@ -111,7 +111,9 @@ def in_full(names: Sequence[str], answer: Analysis, format: str) -> Iterator[str
     for name in ASKED[:-1] if "all" in names else names:
         try:
             if name == ASKED[0]:
-                yield LISTS[format](sentences(answer))
+                if not (said := sentences(answer)):
+                    raise UserError("conclusions: there is nothing to compare; add runs, or a baseline")
+                yield LISTS[format](said)
             else:
                 yield STYLES[format](ANSWERS[name](answer))
         except UserError as error:

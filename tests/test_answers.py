@@ -20,17 +20,18 @@ from tables import aggregate, refused, write
 from budgetrun.errors import UserError
 from budgetrun.folder import selected
 from budgetrun.tables.analysis import Analysis, Question, analyse
-from budgetrun.tables.answers import sentences
+from budgetrun.tables.answers import ANSWERS, sentences
 from budgetrun.tables.compare import Effect, Finding, equivalence, finding
 from budgetrun.tables.pareto import Front
 from budgetrun.tables.power import detectable, pairs_needed, power
 from budgetrun.tables.scaling import Law, fitted, laws
 from budgetrun.tables.selections import agreements
 from budgetrun.tables.sensitivity import sensitivities
+from budgetrun.tables.table import tabulate
 from budgetrun.tables.tasks import over_tasks
-from budgetrun.tables.worth import Worth, isotonic
+from budgetrun.tables.worth import Worth, isotonic, worth
 
-SETTINGS = ["sampler", "sampler.pool", "aug", "budget", "budget_unit", "noise", "seed", "lr"]
+SETTINGS = ["sampler", "sampler.pool", "aug", "budget", "budget_unit", "noise", "seed", "lr", "tune", "tune.key"]
 Runs = list[dict[str, Any]]
 
 
@@ -95,6 +96,10 @@ def test_a_cost_beyond_the_budgets_is_proportional_and_another_unit_has_the_same
     )
     assert (found.cost, found.budget) == pytest.approx((0.5, 0.1 * math.sqrt(2)))
     assert only_worth([*reference, run("is", 0.3, 0, 0.55, flops=math.nan)]).cost != found.cost
+    mixed = [*reference, *(run("uniform", b, 0, 0.9, budget_unit="flops") for b in (0.3, 0.4, 0.5))]
+    assert only_worth([*mixed, run("is", 0.3, 0, 0.55)]).unit == "flops", "the unit of most of the baseline's runs"
+    caption = ANSWERS["worth"](analysed([*mixed, run("is", 0.3, 0, 0.55)])).caption
+    assert caption.startswith("budget-equivalent: the budget (flops) of sampler=uniform that costs")
 
 
 def test_seeds_are_drawn_together_so_that_what_they_share_does_not_widen_the_interval() -> None:
@@ -140,6 +145,39 @@ def test_a_worth_needs_two_budgets_and_a_method() -> None:
         _ = analysed(mixed).worths  # its cell averages over two references
 
 
+def test_a_run_that_is_not_finite_is_not_left_out_to_flatter_its_cell() -> None:
+    reference = uniform({0.1: 0.5, 0.2: 0.6, 0.4: 0.7}, (0, 1))
+    assert only_worth([*reference, run("is", 0.2, 0, 0.65), run("is", 0.2, 1, 0.65)]).ends == (0.1, 0.4)
+    with pytest.raises(UserError, match="no run can be compared"):
+        only_worth([*reference, run("is", 0.2, 0, 0.65), run("is", 0.2, 1, math.nan)])
+    reference[-1]["test_accuracy"] = math.nan
+    assert only_worth([*reference, run("is", 0.2, 0, 0.65)]).ends == (0.1, 0.2)
+
+
+def test_what_was_tuned_for_each_budget_is_one_reference() -> None:
+    """Each budget has another learning rate, but 0.1 and 0.2 have the one of the cell."""
+    of_tuning = {"tune": "lr", "tune.key": "lr"}
+    chosen = {0.1: 0.3, 0.2: 0.3, 0.4: 0.1}
+    runs = [{**one, **of_tuning, "lr": chosen[one["budget"]]} for one in uniform({0.1: 0.5, 0.2: 0.6, 0.4: 0.7})]
+    found = only_worth([*runs, run("is", 0.2, 0, 0.65, lr=0.3, **of_tuning)])
+    assert (found.budget, found.ends) == (pytest.approx(math.sqrt(0.2 * 0.4)), (0.1, 0.4))
+    runs = [run("is", 0.1, seed, a, lr=lr, **of_tuning, **{"sampler.pool": pool}) for pool, lr, a in
+            [(2, 0.1, 0.5), (3, 0.3, 0.7)] for seed in (0, 1)]  # fmt: skip
+    ((_, sensitive),) = sensitivities(runs, analysed(runs, None).tables[0], SETTINGS)
+    assert (sensitive.parameter, sensitive.means) == ("sampler.pool", {"2": 0.5, "3": 0.7})
+
+
+def test_a_cell_of_several_budgets_has_no_worth_and_one_of_no_flops_has_no_cost() -> None:
+    reference = uniform({0.1: 0.5, 0.2: 0.6, 0.4: 0.7})
+    assert math.isnan(only_worth([*reference, run("is", 0.2, 0, 0.65, flops=0)]).cost)
+    runs = [*reference, run("is", 0.1, 0, 0.55), run("is", 0.4, 0, 0.75)]
+    assert len(analysed(runs).worths) == 2
+    with pytest.raises(UserError, match="no run can be compared"):
+        _ = analysed(runs, columns="aug").worths
+    with pytest.raises(UserError, match="neither more nor less of visits_entropy is better"):
+        worth(runs, [tabulate(runs, ["sampler"], ["budget"], "visits_entropy")], SETTINGS, "sampler=uniform")
+
+
 # ---- Pareto front
 
 
@@ -180,6 +218,35 @@ def test_the_front_is_what_no_other_cell_dominates(cells: list[tuple[int, int]])
         rival = found.beaten.get(((f"m{j}",), ("0.1",)))
         assert (rival is not None) == any(dominates(i, j) for i in range(len(cells)))
         assert rival is None or dominates(int(rival[0][0][1:]), j)
+
+
+def test_cells_whose_cost_is_not_known_are_on_no_front_and_counted() -> None:
+    runs = [run("a", 0.1, 0, 0.5, flops=0), run("b", 0.1, 0, 0.6), run("c", 0.1, 0, math.nan)]
+    by_flops, by_seconds = sentences(analysed(runs, None))
+    assert "1 of 1 cells with a finite mean and a known cost, of 3 in all, from the cheapest: b (60.00%)" in by_flops
+    assert "1 of 2 cells with a finite mean and a known cost, of 3 in all, from the cheapest: b (60.00%)" in by_seconds
+    (line,) = [line for line in ANSWERS["pareto"](analysed(runs, None)).lines if line[0] == "a"]
+    assert line[3:] == ["—", "—", "0.1", "dominated by sampler=b"]
+    for one in runs:
+        one["flops"] = None
+    assert [one.cost for one in analysed(runs, None).fronts] == ["seconds"]
+    for one in runs:
+        one["seconds"] = None
+    with pytest.raises(UserError, match="no cell has a finite mean test_accuracy and a known cost"):
+        _ = analysed(runs, None).fronts
+    assert sentences(analysed(runs, None)) == []
+
+
+def test_the_fronts_of_two_tasks_are_two_sentences() -> None:
+    runs = [run(m, 0.1, 0, a, noise=n) for m, n, a in [("a", "none", 0.9), ("b", "none", 0.8), ("a", "x", 0.5),
+                                                       ("b", "x", 0.6), ("a", "y", 0.1)]]  # fmt: skip
+    said = [one for one in sentences(analysed(runs, None, "noise")) if "FLOPs" in one]
+    assert [one.split(". Means")[0] for one in said] == [
+        "On the Pareto front of mean test_accuracy against FLOPs with noise=none, 1 of 2 cells, from the cheapest: a, "
+        "noise=none (90.00%)",
+        "On the Pareto front of mean test_accuracy against FLOPs with noise=x, 1 of 2 cells, from the cheapest: b, "
+        "noise=x (60.00%)",
+    ]
 
 
 # ---- power and equivalence
@@ -270,6 +337,13 @@ def test_the_critical_difference_is_that_of_demsar() -> None:
         assert sorted(one.alike) == sorted(near)
 
 
+def test_a_line_names_few_of_the_methods_that_it_is_not_told_apart_from() -> None:
+    part = analysed(over({f"m{number}": [0.5 + number / 100] * 2 for number in range(12)}), None, "noise")
+    assert [line[-1] for line in ANSWERS["tasks"](part).lines if line[0] == "m5"] == [
+        "m0; m1; m10; m11; m2; m3; m4; m6; 3 more"
+    ]
+
+
 def test_wins_and_losses_are_what_the_comparison_supports_and_tasks_of_all_parts_count() -> None:
     seeds = {"a": [0.9, 0.7, 0.8], "uniform": [0.8, 0.8, 0.8], "b": [0.8, 0.8, 0.8]}
     runs = over(seeds, seeds=6)
@@ -283,6 +357,8 @@ def test_wins_and_losses_are_what_the_comparison_supports_and_tasks_of_all_parts
     assert found.standings["a",].wins == (1, 1, 1)
     assert found.standings["b",].wins == (0, 3, 0)
     assert found.standings["uniform",].wins is None
+    few = over_tasks(analyse([[one for one in runs if one["seed"] < 2]], SETTINGS, ["sampler"], ["noise"], asked))
+    assert few.standings["a",].wins is None, "two pairs say nothing, not even that no difference is shown"
 
 
 def test_rank_intervals_move_with_seeds_and_not_with_what_all_share() -> None:
@@ -301,7 +377,7 @@ def test_tasks_that_few_share_and_methods_that_lack_one_are_left_out_and_named()
     runs = over({"a": [0.9, 0.8, 0.7], "b": [0.8, 0.7], "c": [0.7, 0.6], "d": [0.5]})
     found = over_tasks([analysed(runs, None, "noise")])
     assert [method for (method,) in found.standings] == ["a", "b", "c"]
-    assert found.left_out == ["1 columns with half of the rows or fewer", "d (it lacks a column)"]
+    assert found.left_out == ["1 of 3 columns (half of the rows or fewer)", "d (it lacks a column)"]
     with pytest.raises(UserError, match="ranks need two methods"):
         over_tasks([analysed(runs, None, "budget")])
 
@@ -357,6 +433,15 @@ def test_a_law_needs_five_budgets() -> None:
     assert rising.bounded, "an error that grows with the budget has no law"
 
 
+def test_a_budget_of_unknown_cost_or_with_a_run_that_is_not_finite_has_no_place_in_a_law() -> None:
+    runs = curve(0.05, 0.1, 0.6, [0.05, 0.1, 0.2, 0.4, 0.8, 1.0])
+    runs[-1]["test_accuracy"] = math.nan
+    assert len(only_law(runs).residuals) == 5
+    runs[0]["flops"] = None
+    with pytest.raises(UserError, match="no method has more than 4"):
+        only_law(runs)
+
+
 # ---- selections
 
 
@@ -383,6 +468,9 @@ def test_overlaps_are_the_visits_that_two_runs_have_in_common(tmp_path: Path) ->
     runs[2]["dataset_fingerprint"] = "other"
     alone = agreements(runs, analysis.tables[0], None)
     assert alone[("is",), ("0.1",)].between_seeds is None, "they number their examples otherwise"
+    selected.write(tmp_path / "is1" / "selected.npz", np.float32([1, 1]), dict.fromkeys(selected.KINDS, np.zeros(0)))
+    odd = agreements(runs, analysis.tables[0], analysis.baseline)[("is",), ("0.1",)]
+    assert (odd.runs, odd.between_seeds, odd.with_baseline) == (2, None, None), "of another number of examples"
     (tmp_path / "is0" / "selected.npz").write_bytes(b"x")
     assert agreements(runs, analysis.tables[0], None)[("is",), ("0.1",)].runs == 1
     with pytest.raises(UserError, match="no run has selected"):
@@ -406,6 +494,16 @@ def test_a_parameter_that_varies_together_with_another_says_nothing() -> None:
     runs = [run("is", 0.1, 0, 0.5, lr=0.1, noise="none"), run("is", 0.1, 0, 0.7, lr=0.3, noise="symmetric")]
     with pytest.raises(UserError, match="no parameter of a method varies with all else equal"):
         sensitivities(runs, analysed(runs, None).tables[0], SETTINGS)
+
+
+def test_a_value_with_which_a_run_diverged_is_not_the_best_and_no_value_is_of_what_has_no_better() -> None:
+    runs = [run("is", 0.1, seed, a, visits_entropy=8 + a, **{"sampler.pool": pool}) for pool, seed, a in
+            [(2, 0, 0.5), (2, 1, 0.6), (3, 0, 0.9), (3, 1, math.nan)]]  # fmt: skip
+    (line,) = ANSWERS["sensitivity"](analysed(runs, None)).lines
+    assert line[3:] == ["2: 55.00, 3: nan", "2", "nan points", "2"]
+    asked = Question(["visits_entropy"])
+    (found,) = analyse([runs[:3]], SETTINGS, ["sampler"], ["budget"], asked)
+    assert ANSWERS["sensitivity"](found).lines[0][3:] == ["2: 8.5, 3: 8.9", "—", "0.4", "1"]
 
 
 def test_the_area_under_accuracy_against_flops_by_hand(tmp_path: Path) -> None:
@@ -440,9 +538,11 @@ def test_conclusions_name_what_is_supported_and_what_is_not() -> None:
     assert better.endswith("points at equal cost, budget-equivalent 0.142 (0.141 to 0.142).")
     assert "bad, budget=0.1: -9.99 (" in worse
     assert worse.endswith("points for x1.50 the FLOPs, budget-equivalent < 0.1.")
-    assert equal.startswith("Equal to sampler=uniform within 0.5 points in 1 of 5 cells (p, Holm, at most 0.05): same,")
+    assert equal.startswith(
+        "Equal to sampler=uniform within 0.5 points in 1 of 5 cells (p of equivalence, Holm, at most 0.05): same, "
+    )
     assert unknown.startswith(
-        "Neither a difference from sampler=uniform nor equality is shown for 1 of 5 cells; half of"
+        "Neither a difference from sampler=uniform nor equality is shown for 1 of 5 cells; it would have shown"
     )
     assert few == "Too few pairs of runs to say anything about 1 of 5 cells: 3 seeds are the least."
     assert front.startswith(
@@ -462,7 +562,73 @@ def test_a_difference_that_is_shown_and_small_is_said_to_be_both(tmp_path: Path)
     )
 
 
+def said_of(accuracies: list[float], metric: str = "test_accuracy", **more: Any) -> str:
+    """The first sentence about `is`, one run per seed, against uniform sampling, which has 0.5."""
+    runs = [run("uniform", 0.1, seed, 0.5, test_loss=0.5) for seed in range(len(accuracies))]
+    runs += [run("is", 0.1, seed, a, test_loss=a, **more) for seed, a in enumerate(accuracies)]
+    (found,) = analyse([runs], SETTINGS, ["sampler"], ["budget"], Question([metric], "sampler=uniform"))
+    return sentences(found)[0]
+
+
+def test_a_sentence_says_no_more_than_was_tested() -> None:
+    wild = [0.4, 0.5, 0.6, 0.5]
+    assert said_of(wild).startswith(
+        "Neither a difference from sampler=uniform nor equality is shown for the only cell; it would have shown a "
+    )
+    assert said_of(wild, "test_loss").startswith("No difference from sampler=uniform is shown for the only cell; it ")
+    assert said_of([0.5, 0.5, math.nan]) == "Nothing is tested for the only cell: a run measured NaN or infinity."
+    assert said_of([0.5] * 3).endswith(" is shown for the only cell; every pair is exactly equal.")
+    small = said_of([0.501, 0.501, 0.501, 0.50101])
+    assert " points, less than 0.5 points, at equal cost." in small
+    assert " points at unknown cost." in said_of([0.6, 0.61, 0.62], flops=0)
+
+
+def test_numbers_in_a_row_have_names_in_sentences() -> None:
+    runs = [run("a", budget, 0, budget) for budget in (0.1, 0.2)]
+    (found,) = analyse([runs], SETTINGS, ["sampler", "budget"], ["aug"], Question(["test_accuracy"]))
+    assert "from the cheapest: a, budget=0.1 (10.00%); a, budget=0.2 (20.00%)." in sentences(found)[0]
+
+
+def test_the_cost_of_tuning_is_said_to_be_left_out() -> None:
+    runs = [run(sampler, 0.1, seed, 0.5) for sampler in ("is", "uniform") for seed in range(3)]
+    assert not any("tuning" in one for one in sentences(analysed(runs)))
+    runs[0]["flops_tuning"] = 10**9
+    found = analysed(runs)
+    assert sentences(found)[-1].startswith("Where a value was tuned, what the tuning runs spent (flops_tuning) is in")
+    assert any("flops_tuning" in remark for remark in found.remarks)
+
+
+def test_seconds_are_said_to_lack_the_runs_that_made_files() -> None:
+    runs = [run("a", 0.1, 0, 0.5), run("b", 0.1, 0, 0.6)]
+    assert len(sentences(analysed(runs, None))) == 2
+    runs[1]["flops_before"] = 10
+    assert sentences(analysed(runs, None))[-1].endswith("seconds do not include theirs.")
+
+
 # ---- as a command
+
+
+def test_a_csv_without_seeds_or_with_an_odd_way_to_tune_has_no_traceback(tmp_path: Path) -> None:
+    for sampler in ("uniform", "is"):
+        write(tmp_path / "runs", sampler=sampler, **{"sampler.file": f"{sampler}-s0-1/scores.csv"})
+    lines = list(csv.DictReader(io.StringIO(aggregate(tmp_path / "runs", "--format", "runs").out)))
+    for one in lines:
+        del one["seed"]
+    changed = io.StringIO()
+    writer = csv.DictWriter(changed, ["tune", "tune.key", *lines[0]], restval="[1]")
+    writer.writeheader()
+    writer.writerows(lines)
+    (tmp_path / "runs.csv").write_text(changed.getvalue())
+    done = aggregate(tmp_path / "runs.csv", "--baseline", "sampler=uniform", "--ask", "conclusions")
+    assert (done.code, "Too few pairs of runs" in done.out) == (0, True)
+
+
+def test_conclusions_of_nothing_are_no_empty_list(tmp_path: Path) -> None:
+    write(tmp_path)
+    refused(
+        aggregate(tmp_path, "--ask", "conclusions", "--format", "latex"), "conclusions: there is nothing to compare"
+    )
+    assert "itemize" not in aggregate(tmp_path, "--ask", "all", "--format", "latex").out
 
 
 @pytest.fixture(scope="module")

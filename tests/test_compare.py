@@ -354,8 +354,17 @@ def test_a_cost_that_is_not_known_is_not_equal(spent: Any, tmp_path: Path) -> No
         write(tmp_path, sampler="uniform", seed=seed, test_accuracy=0.5, flops=spent if seed == 1 else 10)
         write(tmp_path, sampler="is", seed=seed, test_accuracy=0.7 + seed / 1000)
     out = aggregate(tmp_path, *UNIFORM).out
-    assert second(out)[0][1][-2:] == ["unknown", "better, not at equal cost"]
+    assert second(out)[0][1][-2:] == ["unknown", "better, at unknown cost"]
     assert "**" not in out
+
+
+@pytest.mark.parametrize("accuracies", itertools.permutations([0.5, 0.5, math.nan]))
+def test_a_difference_that_is_not_finite_is_no_difference_of_0(accuracies: tuple[float, ...]) -> None:
+    runs = [run(sampler, seed, 0.5) for sampler in ("uniform", "is") for seed in range(3)]
+    for one, accuracy in zip(runs[3:], accuracies, strict=True):
+        one["test_accuracy"] = accuracy
+    found = only(compared(runs))
+    assert (math.isnan(found.difference), found.p, found.p_holm) == (True, None, None)
 
 
 # ---- what may be said, and what is bold

@@ -827,6 +827,13 @@ def test_dirty_code_several_commits_and_machines_are_reported_plainly(tmp_path: 
     assert ["versions.torch", "2.15.0", "3"] in lines
 
 
+def test_what_is_folded_says_what_it_is(tmp_path: Path) -> None:
+    for seed in range(9):
+        write(tmp_path, [{"test_accuracy": "high"}], seed=seed)
+    assert report(tmp_path).code == 0
+    assert "<details><summary>9 remarks</summary>" in (tmp_path / "report.html").read_text()
+
+
 def test_clean_code_of_one_commit_needs_no_remark(tmp_path: Path) -> None:
     write(tmp_path)
     assert not page_of(tmp_path).root.one("header").all("div", role="note")

@@ -123,8 +123,11 @@ class Analysis:
 
     @functools.cached_property
     def fronts(self) -> list[Front]:
-        """The Pareto fronts of the first metric, by each cost; raises UserError if it has none."""
-        return [front(self.runs, self.tables[0], cost) for cost in COSTS]
+        """The Pareto fronts of the first metric, one for each cost that is known; raises UserError if there is none."""
+        found = [front(self.runs, self.tables[0], cost) for cost in COSTS]
+        if not any(one.costs for one in found):
+            raise UserError(f"pareto: no cell has a finite mean {self.tables[0].metric} and a known cost above 0")
+        return [one for one in found if one.costs]
 
     def against(self, what: str) -> Comparison:
         """The comparison; raises UserError if there is none, which says what needs it."""

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from budgetrun.errors import UserError
 from budgetrun.tables.analysis import Analysis
+from budgetrun.tables.compare import TUNING
 from budgetrun.tables.conclusions import cheapest_best, conclusions
 from budgetrun.tables.pareto import fronts
 from budgetrun.tables.power import powers
@@ -41,8 +42,15 @@ def sentences(of: Analysis) -> list[str]:
         if of.comparison is None
         else conclusions(of.comparison, of.compared, answered(lambda of: of.worths, of) or {})
     )
-    several = len(of.tables[0].cells) > 1
-    return said + [cheapest_best(one, of.tables[0]) for one in answered(lambda of: of.fronts, of) or [] if several]
+    on_fronts = [
+        one for front in answered(lambda of: of.fronts, of) or [] for one in cheapest_best(front, of.tables[0])
+    ]
+    said += on_fronts
+    if on_fronts and any(run.get("flops_before") for run in of.runs):
+        said.append("FLOPs include those of the runs that made files which others read; seconds do not include theirs.")
+    if said and any(run.get("flops_tuning") for run in of.runs):
+        said.append(f"Where a value was tuned, {TUNING}.")
+    return said
 
 
 def answered(question: Callable[[Analysis], Answer], of: Analysis) -> Answer | None:

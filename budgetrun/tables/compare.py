@@ -20,6 +20,7 @@ BOLD = (
     f"(p, Holm, at most {LEVEL}) at no higher cost"
 )
 OWNER = {"select": "sampler"}  # a rule of selection is there for one sampler; others have none
+TUNING = "what the tuning runs spent (flops_tuning) is in none of these costs"
 NO_MARGINS: Mapping[str, float] = {}
 EXACT = 14  # pairs up to which all 2^n sign flips are made; beyond that, as many at random
 
@@ -45,7 +46,7 @@ class Baseline:
                 raise UserError(f"--baseline {typed}: {name} is not a setting of the training that methods differ in")
         if len(self.runs) == len(runs):
             raise UserError(f"--baseline {typed} matches all {len(runs)} runs; there is none to compare with it")
-        self.tuned = {run["tune.key"] for run in runs if "tune.key" in run}
+        self.tuned = {word(run["tune.key"]) for run in runs if "tune.key" in run}
         shared = [name for name in settings if name == "seed" or not (name in apart or self.fixes(name))]
         self.shared = varying(runs, shared)
         self.own = {id(run) for run in self.runs}
@@ -83,7 +84,7 @@ class Baseline:
 
 def agreed(run: Run, names: Iterable[str]) -> Key:
     """The values on which a pair must agree. What was tuned, a pair agrees on if both were tuned."""
-    return words({**run, run["tune.key"]: "tuned"} if "tune.key" in run else run, names)
+    return words({**run, word(run["tune.key"]): "tuned"} if "tune.key" in run else run, names)
 
 
 @dataclass
@@ -197,7 +198,7 @@ def effect(pairs: Sequence[tuple[list[Run], list[Run]]], metric: str, possible: 
     differences = [mine - its for mine, its in values]
     # rounding alone may separate equal differences by this much
     rounding = 1e-12 * max(abs(value) for pair in values for value in pair)
-    if max(differences) - min(differences) <= rounding:
+    if all(map(math.isfinite, differences)) and max(differences) - min(differences) <= rounding:  # max skips some nan
         differences = [0.0 if abs(differences[0]) <= rounding else differences[0]] * len(differences)
     costs = [[statistics.fmean(map(flops, side)) for side in pair] for pair in pairs]
     known = all(cost > 0 for pair in costs for cost in pair)  # nan is not > 0
@@ -307,6 +308,8 @@ def remarks(baseline: Baseline, pairs: Sequence[tuple[list[Run], list[Run]]], al
             f"note: {runs} no partner with {baseline.typed} and no place in any difference; the baseline's run nearest "
             f"to {alone[0]['path']} differs in {why}"
         )
+    if any(run.get("flops_tuning") for pair in pairs for side in pair for run in side):
+        said.append(f"note: {TUNING}")
     if any(len(side) > 1 for pair in pairs for side in pair):
         said.append("note: several runs with the same settings and seed are averaged into one of a pair")
     for name in CIRCUMSTANCES:
@@ -361,10 +364,13 @@ class Finding(enum.Enum):
     EQUAL = "equal"  # within the margin
     UNKNOWN = "no difference shown"
     FEW = "too few pairs to say anything"
+    DIVERGED = "not finite, so nothing is tested"  # a run measured NaN or infinity
 
 
 def finding(metric: str, effect: Effect) -> Finding:
     """What an effect shows. A difference that is shown counts, however small; see `negligible` for its size."""
+    if not math.isfinite(effect.difference):
+        return Finding.DIVERGED
     if effect.pairs < FEWEST:
         return Finding.FEW
     if effect.supported:
@@ -379,12 +385,16 @@ def verdict(metric: str, effect: Effect) -> str:
     said = found.value
     if effect.negligible:
         said += f"{' by less than' if effect.supported else ' within'} {points(metric, effect.margin or 0)}"
-    return said if found is Finding.FEW or effect.equal_cost else f"{said}, not at equal cost"
+    if effect.equal_cost or found in (Finding.FEW, Finding.DIVERGED):
+        return said
+    return f"{said}, {'at unknown cost' if math.isnan(effect.cheapest) else 'not at equal cost'}"
 
 
 def signed(metric: str, difference: float) -> str:
     """A difference of a metric with its sign, in the unit in which it is shown, without that unit."""
     factor, unit = unit_of(metric)
+    if math.isnan(difference):
+        return "nan"
     return f"{round(difference * factor, 12):{'+z.2f' if unit else '+z.4g'}}"  # z: no -0.00
 
 

@@ -61,22 +61,23 @@ def front(runs: list[Run], table: Table, cost: str) -> Front:
 
 
 def task_of(cell: Cell, table: Table) -> Key:
-    """What a cell was to learn: nobody chooses data or noise for being cheap."""
+    """What a cell was to learn, as settings: nobody chooses data or noise for being cheap."""
     values = zip((*table.rows, *table.columns), (*cell[0], *cell[1]), strict=True)
-    return tuple(word for name, word in values if name.partition(".")[0] in ("dataset", "noise"))
+    return tuple(f"{name}={word}" for name, word in values if word and name.partition(".")[0] in ("dataset", "noise"))
 
 
 # ---- as it is shown
 
 
 def fronts(found: list[Front], table: Table) -> Sheet:
-    """One line per cell, cheapest first by the first cost: what it costs, and what beats it."""
+    """One line per cell that has a cost, cheapest first by the first one: what it costs, and what beats it."""
     names = [*table.rows, *table.columns]
     scale, unit = table.scale()
     digits = ".2f" if unit else ".4g"
     several = len(table.row_keys) * len(table.column_keys) > 1
     lines = []
-    for cell in sorted(found[0].costs, key=lambda cell: (found[0].costs[cell], order(cell[0]), order(cell[1]))):
+    cells = dict.fromkeys(cell for one in found for cell in one.costs)
+    for cell in sorted(cells, key=lambda cell: (found[0].costs.get(cell, math.inf), order(cell[0]), order(cell[1]))):
         line = [*(w or MISSING for w in (*cell[0], *cell[1])), f"{table.cells[cell].mean * scale:{digits}}"]
         for one in found:
             line += [f"{one.costs[cell]:.3g}" if cell in one.costs else MISSING, standing(one, cell, names)]
@@ -86,8 +87,8 @@ def fronts(found: list[Front], table: Table) -> Sheet:
         head += [one.cost, f"by {one.cost}"]
     said = (
         f"Pareto front of mean {table.metric} against mean cost, for each data set and noise; FLOPs: with those of the "
-        "runs that made the files which a cell reads; a dominated cell costs no less than the cell named and is no "
-        "better; means alone decide, without a test"
+        "runs that made the files which a cell reads; seconds: without those; a dominated cell costs no "
+        "less than the cell named and is no better; means alone decide, without a test"
     )
     return Sheet([*names, *head], lines, said if several else f"{said}; one cell has no rival", len(names))
 

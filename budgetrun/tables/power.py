@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from budgetrun.tables.compare import LEVEL, Comparison, Effect, points
+from budgetrun.tables.compare import FEWEST, LEVEL, Comparison, Effect, points
 from budgetrun.tables.table import MISSING, Sheet, Table, unit_of
 
 CHANCE = 0.8  # with which a difference is to be found
@@ -56,10 +56,11 @@ def pairs_needed(effect: float, level: float) -> int | None:
 def least_difference(effect: Effect, family: int) -> float | None:
     """The difference that these pairs would have shown with a chance of 80%, given how much theirs vary.
 
-    The level is that of the strictest step of Holm's correction, 5% over the number of comparisons.
+    The level is that of the strictest step of Holm's correction, 5% over the number of comparisons. None for fewer than
+    3 pairs, of which nothing is said.
     """
     spread = standard_deviation(effect)
-    return None if spread is None else spread * detectable(effect.pairs, LEVEL / family)
+    return None if spread is None or effect.pairs < FEWEST else spread * detectable(effect.pairs, LEVEL / family)
 
 
 def standard_deviation(effect: Effect) -> float | None:
@@ -78,6 +79,9 @@ def powers(comparison: Comparison, tables: Sequence[Table]) -> Sheet:
     several = len(tables) > 1
     names = [*first.rows, *first.columns, *(["metric"] if several else [])]
     shares = any(unit_of(table.metric)[1] for table in tables)
+    margins = dict.fromkeys(
+        points(place[0], e.margin) for place, e in comparison.effects.items() if e.margin is not None
+    )
     lines = []
     for table in tables:
         factor, unit = unit_of(table.metric)
@@ -93,18 +97,21 @@ def powers(comparison: Comparison, tables: Sequence[Table]) -> Sheet:
                 line.append(str(effect.pairs))
                 for goal in DIFFERENCES if shares else ():
                     line.append(seeds(spread, goal / factor, comparison.family) if unit else MISSING)
-                lines.append([*line, MISSING if effect.p_equal is None else f"{effect.p_equal:.2g}"])
+                if margins:
+                    line.append(MISSING if effect.p_equal is None else f"{effect.p_equal:.2g}")
+                lines.append(line)
     goals = [f"n for {goal:g}" for goal in DIFFERENCES] if shares else []
-    head = ["sd of differences", "could show", "n", *goals, "p, equal"]
-    margins = dict.fromkeys(
-        points(place[0], e.margin) for place, e in comparison.effects.items() if e.margin is not None
-    )
+    head = ["sd of differences", "could show", "n", *goals, *(["p, equal"] if margins else [])]
     said = [
         f"could show: the difference that n pairs with this standard deviation find with a chance of {CHANCE:.0%}, by "
         f"a paired t-test at {LEVEL:g} / {comparison.family}, the strictest step of Holm's correction for this many "
         "comparisons",
         *(["n for 0.2, 0.5 and 1: the pairs that find so many points"] if shares else []),
-        f"p, equal: two one-sided t-tests against a margin of {' / '.join(margins) or 'none'}, corrected by Holm",
+        *(
+            [f"p, equal: two one-sided t-tests against a margin of {' / '.join(margins)}, corrected by Holm"]
+            if margins
+            else []
+        ),
         "a standard deviation of few pairs is itself uncertain",
     ]
     return Sheet([*names, *head], lines, "; ".join(said), len(names))

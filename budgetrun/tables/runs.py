@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -333,6 +333,11 @@ def finite(runs: Iterable[Run], *names: str) -> list[Run]:
     return [run for run in runs if all(is_number(run.get(name)) and math.isfinite(run[name]) for name in names)]
 
 
+def all_finite(runs: Sequence[Run], name: str) -> bool:
+    """Whether every run has a finite number under this name."""
+    return len(finite(runs, name)) == len(runs)
+
+
 def varying(runs: list[Run], names: Iterable[str]) -> list[str]:
     """The names whose values are not the same in all runs."""
 
@@ -372,6 +377,8 @@ def of_any_seed(run: Run) -> Run:
 
     So the runs of a method have one path, and are repetitions of each other.
     """
+    if "seed" not in run:  # a CSV from which the column was removed
+        return run
     seed = f"-s{word(run['seed'])}-"
     paths = {
         name: value.replace(seed, "-s*-")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from budgetrun.errors import UserError
 from budgetrun.tables.compare import FEWEST, LEVEL, flops
-from budgetrun.tables.runs import Run, finite
+from budgetrun.tables.runs import Run, all_finite, finite
 from budgetrun.tables.table import MISSING, Key, Sheet, Table, order, word, words
 from budgetrun.tables.worth import all_and_random
 
@@ -46,7 +46,8 @@ class Law:
 def laws(runs: list[Run], table: Table) -> dict[Key, Law]:
     """The law of every row of a table whose columns are budgets, with 5 different ones or more.
 
-    Columns besides the budget are part of the key. Raises UserError if the metric is no accuracy or error, no column
+    Columns besides the budget are part of the key. A budget does not count if the metric of one of its runs is not
+    finite, or its FLOPs are not known. Raises UserError if the metric is no accuracy or error, no column
     is the budget, or no row has five budgets.
     """
     if not table.metric.endswith(("accuracy", "error")):
@@ -55,15 +56,22 @@ def laws(runs: list[Run], table: Table) -> dict[Key, Law]:
         raise UserError("scaling: the budget is neither a row nor a column; add it, as in --cols budget")
     names = names_of(table)
     cells: dict[Key, dict[float, list[Run]]] = {}
-    for run in finite(runs, table.metric, "budget"):
-        cells.setdefault(words(run, names), {}).setdefault(float(run["budget"]), []).append(run)
-    enough = {key: its for key, its in cells.items() if len(its) >= BUDGETS}
+    for run in finite(runs, "budget"):
+        if run.get(table.metric) is not None:
+            cells.setdefault(words(run, names), {}).setdefault(float(run["budget"]), []).append(run)
+    known = {key: [of for of in its.values() if counts(of, table.metric)] for key, its in cells.items()}
+    enough = {key: its for key, its in known.items() if len(its) >= BUDGETS}
     if not enough:
-        most = max(map(len, cells.values()), default=0)
+        most = max(map(len, known.values()), default=0)
         raise UserError(
             f"scaling: error against budget is fitted to {BUDGETS} budgets or more; no method has more than {most}"
         )
-    return {key: law(list(enough[key].values()), table.metric) for key in sorted(enough, key=order)}
+    return {key: law(enough[key], table.metric) for key in sorted(enough, key=order)}
+
+
+def counts(runs: list[Run], metric: str) -> bool:
+    """Whether the metric of all runs of a budget is finite, and what they spent is known."""
+    return all_finite(runs, metric) and statistics.fmean(map(flops, runs)) > 0  # nan is not > 0
 
 
 def names_of(table: Table) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     Visits = NDArray[np.float64]  # of each training example, as shares of all
 
 Cell = tuple[Key, Key]
+KEPT = 64  # runs of the baseline whose visits stay in memory: half a gigabyte with a million examples
 SAME = ("dataset_fingerprint", "train_on")  # with these, runs number their training examples alike
 
 
@@ -43,20 +45,28 @@ class Agreement:
 
 def agreements(runs: Sequence[Run], table: Table, baseline: Baseline | None) -> dict[Cell, Agreement]:
     """The agreement of every cell that has runs with visits. Raises UserError if none has, with a reason."""
-    visits: dict[str, Visits] = {}
-    why = ""
+    cells: dict[Cell, dict[str, Run]] = {}
     for run in runs:
+        cells.setdefault((words(run, table.rows), words(run, table.columns)), {})[run["path"]] = run
+    partners = {run["path"]: run for run in baseline.runs} if baseline else {}
+    why: list[str] = []
+
+    def read(run: Run) -> Visits | None:
         try:
-            visits[run["path"]] = visits_of(run)
+            return visits_of(run)
         except (OSError, ValueError) as error:
-            why = why or f"; {run['path']}: {why_not(error)}"
-    if not visits:
-        raise UserError(f"selections: no run has selected.npz beside its result, which names the visits{why}")
-    cells: dict[Cell, list[Run]] = {}
-    for run in runs:
-        if run["path"] in visits:
-            cells.setdefault((words(run, table.rows), words(run, table.columns)), []).append(run)
-    return {cell: agreement(its, visits, baseline) for cell, its in cells.items()}
+            why.append(f"{run['path']}: {why_not(error)}")
+            return None
+
+    again = functools.lru_cache(KEPT)(lambda path: read(partners[path]))
+    found = {}
+    for cell in sorted(cells, key=lambda cell: order(cell[1])):  # cells of one column share the baseline's runs
+        here = {path: its for path, run in cells[cell].items() if (its := read(run)) is not None}
+        if here:
+            found[cell] = agreement([cells[cell][path] for path in here], here, again, baseline)
+    if not found:
+        raise UserError(f"selections: no run has selected.npz beside its result, which names the visits; {why[0]}")
+    return found
 
 
 def visits_of(run: Run) -> Visits:
@@ -70,18 +80,20 @@ def visits_of(run: Run) -> Visits:
     return found / found.sum()
 
 
-def agreement(runs: list[Run], visits: Mapping[str, Visits], baseline: Baseline | None) -> Agreement:
-    """The agreement of a cell's runs, with each other and with the baseline's."""
+def agreement(
+    runs: list[Run], visits: Mapping[str, Visits], other: Callable[[str], Visits | None], baseline: Baseline | None
+) -> Agreement:
+    """The agreement of a cell's runs, with each other and with the baseline's, whose visits `other` gives by path."""
     pairs = itertools.combinations(runs, 2)
-    among = [overlap(visits[a["path"]], visits[b["path"]]) for a, b in pairs if words(a, SAME) == words(b, SAME)]
     partners = [] if baseline is None else [(run, it) for run in runs for it in baseline.partners(run) if it is not run]
-    beside = [
-        overlap(visits[run["path"]], visits[it["path"]])
-        for run, it in partners
-        if it["path"] in visits and words(run, SAME) == words(it, SAME)
-    ]
+    among = [(visits[a["path"]], visits[b["path"]]) for a, b in pairs if words(a, SAME) == words(b, SAME)]
+    beside = ((visits[run["path"]], other(it["path"])) for run, it in partners if words(run, SAME) == words(it, SAME))
     shares = [[run[name] for run in finite(runs, name)] for name in ("selected_corrupted", "selected_class_entropy")]
-    values = [statistics.fmean(found) if found else None for found in (among, beside, *shares)]
+    overlaps = [
+        [overlap(a, b) for a, b in its if b is not None and len(a) == len(b)]  # a damaged file may have another length
+        for its in (among, beside)
+    ]
+    values = [statistics.fmean(found) if found else None for found in (*overlaps, *shares)]
     return Agreement(len(runs), *values)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from budgetrun.errors import UserError
 from budgetrun.identity import PATHS
-from budgetrun.tables.compare import points
-from budgetrun.tables.runs import CIRCUMSTANCES, REPEATS, Run, finite, varying
+from budgetrun.tables.compare import agreed, points
+from budgetrun.tables.runs import CIRCUMSTANCES, REPEATS, Run, varying
 from budgetrun.tables.table import MISSING, Key, Sheet, Table, better, order, unit_of, word, words
 
 # the components whose values are parameters of a method; those of data, model and noise are the task
@@ -27,8 +28,9 @@ class Sensitivity:
 
     @property
     def range(self) -> float:
-        """The greatest mean minus the least."""
-        return max(self.means.values()) - min(self.means.values())
+        """The greatest mean minus the least; nan if one is not finite."""
+        values = self.means.values()
+        return max(values) - min(values) if all(map(math.isfinite, values)) else math.nan
 
 
 def sensitivities(runs: list[Run], table: Table, settings: Sequence[str]) -> list[tuple[Key, Sensitivity]]:
@@ -37,7 +39,7 @@ def sensitivities(runs: list[Run], table: Table, settings: Sequence[str]) -> lis
     Raises UserError if none varies.
     """
     apart = {*REPEATS, *CIRCUMSTANCES}
-    measured = finite(runs, table.metric)
+    measured = [run for run in runs if run.get(table.metric) is not None]
     every = varying(measured, [name for name in settings if name not in apart]) if measured else []
     names = [*table.rows, *table.columns]
     parameters = list(filter(is_parameter, every))
@@ -47,8 +49,8 @@ def sensitivities(runs: list[Run], table: Table, settings: Sequence[str]) -> lis
         others = [name for name in every if name not in (parameter, *shown)]
         groups: dict[tuple[Key, Key], dict[str, list[Run]]] = {}
         for run in measured:
-            if parameter in run:
-                its = groups.setdefault((words(run, shown), words(run, others)), {})
+            if parameter in run and parameter != word(run.get("tune.key", "")):  # what is tuned is no choice of ours
+                its = groups.setdefault((words(run, shown), agreed(run, others)), {})
                 its.setdefault(word(run[parameter]), []).append(run)
         for (key, _), values in sorted(groups.items(), key=lambda item: (order(item[0][0]), order(item[0][1]))):
             if (one := sensitivity(parameter, values, table.metric)) is not None:
@@ -88,11 +90,12 @@ def sensitive(found: list[tuple[Key, Sensitivity]], table: Table) -> Sheet:
     """One line per parameter and cell: the mean at each of its values, and how far they are apart."""
     factor, unit = unit_of(table.metric)
     digits = ".2f" if unit else ".4g"
-    sign = better(table.metric) or 1
+    sign = better(table.metric)
     names = [*table.rows, *table.columns]
     lines = []
     for key, one in found:
-        best = max(one.means, key=lambda value: sign * one.means[value])
+        finite = [value for value, mean in one.means.items() if math.isfinite(mean)]
+        best = max(finite, key=lambda value: sign * one.means[value]) if sign and finite else MISSING
         means = ", ".join(f"{value}: {mean * factor:{digits}}" for value, mean in one.means.items())
         line = [
             *(w or MISSING for w in key),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RESAMPLES = 2000
 WITHIN = (0.0, 0.5, 1.0, 2.0, 5.0)  # points from the best, for a performance profile
+MOST = 8  # methods that a line names; a thousand lines would name a million
 Task = tuple[int, Key]  # the place of an analysis, and a column key
 
 
@@ -75,7 +76,8 @@ def over_tasks(parts: Sequence[Analysis]) -> Standings:
             f"tasks: ranks need two methods (rows) in two tasks (columns) at least; {len(kept)} of {len(methods)} rows "
             f"have a run in each of the {len(tasks)} columns with more than half of the rows"
         )
-    left_out = [f"{len(means) - len(tasks)} columns with half of the rows or fewer"] if len(tasks) < len(means) else []
+    few = len(means) - len(tasks)
+    left_out = [f"{few} of {len(means)} columns (half of the rows or fewer)"] if few else []
     left_out += [f"{shown(method)} (it lacks a column)" for method in methods if method not in kept]
 
     import numpy as np
@@ -109,7 +111,7 @@ def wins(method: Key, parts: Sequence[Analysis], tasks: Sequence[Task], sign: in
     for place, column in tasks:
         comparison = parts[place].comparison
         effect = comparison.effects.get((parts[place].tables[0].metric, method, column)) if comparison else None
-        if effect is not None:
+        if effect is not None and effect.pairs >= FEWEST:
             counts[1 if not effect.supported else 0 if sign * effect.difference > 0 else 2] += 1
     return (counts[0], counts[1], counts[2]) if any(counts) else None
 
@@ -170,7 +172,9 @@ def ranking(found: Standings, table: Table) -> Sheet:
             line += [MISSING] * 3 if one.wins is None else list(map(str, one.wins))
         if points:
             line += [f"{one.near[near]:.0%}" for near in WITHIN]
-        lines.append([*line, "; ".join(shown(other) for other in one.alike if other != method) or "none"])
+        others = [shown(other) for other in one.alike if other != method]
+        more = [f"{len(others) - MOST} more"] if len(others) > MOST else []
+        lines.append([*line, "; ".join([*others[:MOST], *more]) or "none"])
     head = [*table.rows, "mean rank", "95% interval", *(["wins", "ties", "losses"] if compared else [])]
     head += ["best", *(f"within {near:g}" for near in WITHIN[1:])] if points else []
     said = [f"{len(found.standings)} methods in {len(found.tasks)} tasks by mean {table.metric}; rank 1 is best"]

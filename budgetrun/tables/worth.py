@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from budgetrun.errors import UserError
-from budgetrun.tables.compare import FEWEST, LEVEL, Baseline, flops
-from budgetrun.tables.runs import Run, conditions, finite
+from budgetrun.tables.compare import FEWEST, LEVEL, Baseline, agreed, flops
+from budgetrun.tables.runs import Run, all_finite, conditions, finite
 from budgetrun.tables.table import MISSING, Key, Place, Sheet, Table, better, order, word, words
 
 if TYPE_CHECKING:
@@ -29,12 +29,13 @@ class Worth:
     budget: what the baseline needs for the cell's mean; 0 if the baseline is better even at its least budget, infinite
     if it is worse even at its greatest. low, high: the 95% interval of that, None if a cell has fewer than 3 seeds.
     cost: the budget at which the baseline spends as many FLOPs as the cell, those of files included; nan if unknown.
-    ends: the baseline's least and greatest budget.
+    ends: the baseline's least and greatest budget. unit: of these budgets.
     """
 
     budget: float
     cost: float
     ends: tuple[float, float]
+    unit: str
     low: float | None = None
     high: float | None = None
 
@@ -46,8 +47,10 @@ class Worth:
 
 @dataclass
 class Reference:
-    """The baseline's cells, one per budget, sorted by FLOPs. values: the metric by seed, larger is better."""
+    """The baseline's cells, one per budget, sorted by FLOPs. values: the metric by seed, larger is better. unit: of the
+    budgets."""
 
+    unit: str
     budgets: list[float]
     flops: list[float]
     values: list[dict[str, float]]
@@ -82,34 +85,38 @@ def worth(runs: list[Run], tables: Sequence[Table], settings: Sequence[str], typ
     """The worth of every cell of the tables that is not the baseline's; see docs/tables.md for the definition.
 
     typed: the baseline's settings; its budget, if it names one, is left open, for the baseline's runs at all budgets
-    are the reference. Raises UserError if no cell has a reference of two budgets.
+    are the reference. Cells that average over budgets, or have a run whose metric is not finite, have no worth. Raises
+    UserError if no cell has a reference of two budgets.
     """
     if not (method := at_any_budget(typed)):
         raise UserError(f"budget-equivalent: --baseline {typed} names a budget alone, and no method to compare with")
     baseline = Baseline(runs, settings, method)
     shared = [name for name in baseline.shared if name not in (*SPENT, "seed")]
     found: dict[Place, Worth] = {}
-    for table in tables:
-        if not (sign := better(table.metric)):
-            continue
-        measured = finite(runs, table.metric, "budget")
+    directed = [(table, sign) for table in tables if (sign := better(table.metric))]
+    if not directed:
+        names = ", ".join(table.metric for table in tables)
+        raise UserError(f"budget-equivalent: neither more nor less of {names} is better, so no budget is worth another")
+    for table, sign in directed:
+        measured = [run for run in runs if run.get(table.metric) is not None]
         groups: dict[Key, list[Run]] = {}
         for run in filter(baseline.holds, measured):
-            groups.setdefault(words(run, shared), []).append(run)
+            groups.setdefault(agreed(run, shared), []).append(run)
         references = {key: reference(group, table.metric, sign) for key, group in groups.items()}
         cells: dict[tuple[Key, Key], list[Run]] = {}
         for run in measured:
             if not baseline.holds(run):
                 cells.setdefault((words(run, table.rows), words(run, table.columns)), []).append(run)
         for cell, its in cells.items():
-            keys = {words(run, shared) for run in its}
+            keys = {agreed(run, shared) for run in its}
             against = references.get(min(keys)) if len(keys) == 1 else None
-            if against is not None:
+            one_budget = len({words(run, SPENT) for run in its}) == 1
+            if against is not None and one_budget and all_finite(its, table.metric):
                 found[table.metric, *cell] = cell_worth(its, table.metric, sign, against)
     if not found:
         raise UserError(
             f"budget-equivalent: no run can be compared with {baseline.typed} at two budgets or more, with all other "
-            "settings equal"
+            "settings equal; cells that average over budgets, or have a run that is not finite, do not count"
         )
     return found
 
@@ -120,18 +127,23 @@ def at_any_budget(typed: str) -> str:
 
 
 def reference(runs: list[Run], metric: str, sign: int) -> Reference | None:
-    """The baseline's cells, of the unit of the budget that most of its runs have; None if they are fewer than two."""
+    """The baseline's cells, of the unit of the budget that most of its runs have; None if they are fewer than two.
+
+    A budget at which the metric of some run is not finite does not count: leaving that run out would flatter.
+    """
+    runs = finite(runs, "budget")
     units = [word(run.get("budget_unit", "updates")) for run in runs]
-    unit = max(sorted(set(units), reverse=True), key=units.count)
+    unit = max(sorted(set(units), reverse=True), key=units.count, default="")
     cells: dict[float, list[Run]] = {}
     for run, its in zip(runs, units, strict=True):
         if its == unit:
             cells.setdefault(float(run["budget"]), []).append(run)
+    cells = {budget: its for budget, its in cells.items() if budget > 0 and all_finite(its, metric)}
     spent = {budget: statistics.fmean(map(flops, its)) for budget, its in cells.items()}
     if len(cells) < 2 or not all(cost > 0 for cost in spent.values()):  # nan is not > 0
         return None
     budgets = sorted(cells, key=lambda budget: (spent[budget], budget))
-    return Reference(budgets, [spent[b] for b in budgets], [by_seed(cells[b], metric, sign) for b in budgets])
+    return Reference(unit, budgets, [spent[b] for b in budgets], [by_seed(cells[b], metric, sign) for b in budgets])
 
 
 def by_seed(runs: list[Run], metric: str, sign: int) -> dict[str, float]:
@@ -155,9 +167,9 @@ def cell_worth(runs: list[Run], metric: str, sign: int, against: Reference) -> W
     whole = (weights > 0) & np.isfinite(rising[:, 0])  # a draw in which a cell has no run says nothing
     goals = sums[whole] / weights[whole]
     point, *others = budget_at(reach(rising[whole], log_flops, goals), log_flops, log_budgets)
-    spent = np.log([statistics.fmean(map(flops, runs))])
-    ends = against.budgets[0], against.budgets[-1]
-    result = Worth(float(point), float(budget_at(spent, log_flops, log_budgets)[0]), ends)
+    spent = statistics.fmean(map(flops, runs))
+    cost = budget_at(np.log([spent]), log_flops, log_budgets)[0] if spent > 0 else math.nan  # 0: not counted
+    result = Worth(float(point), float(cost), (against.budgets[0], against.budgets[-1]), against.unit)
     if min(map(len, cells)) >= FEWEST:
         # an observed value, for a mean of infinite ones is nan
         limits = np.quantile(others, (LEVEL / 2, 1 - LEVEL / 2), method="inverted_cdf")
@@ -230,6 +242,8 @@ def equivalents(found: dict[Place, Worth], tables: Sequence[Table], typed: str) 
     """One line per cell: what it costs and what it is worth, in budgets of the baseline."""
     first = tables[0]
     several = len(tables) > 1
+    metrics = [table.metric for table in tables if any(place[0] == table.metric for place in found)]
+    units = " or ".join(sorted({one.unit for one in found.values()}))
     names = [*first.rows, *first.columns, *(["metric"] if several else [])]
     lines = []
     for metric, row, column in sorted(found, key=lambda place: (order(place[1]), order(place[2]), place[0])):
@@ -240,10 +254,10 @@ def equivalents(found: dict[Place, Worth], tables: Sequence[Table], typed: str) 
         lines.append([*shown, in_words(one.cost, one), in_words(one.budget, one), interval(one), gain])
     head = ["costs", "is worth", "95% interval", "worth / cost"]
     said = (
-        f"budget-equivalent: the budget of {at_any_budget(typed)} that costs as many FLOPs (files included), and the "
-        f"one that reaches the same mean {', '.join(table.metric for table in tables)}, by monotone interpolation "
-        "between its budgets in the logarithm of FLOPs, never beyond them; interval: bootstrap over seeds, "
-        f"{RESAMPLES} draws, which is too narrow with few seeds"
+        f"budget-equivalent: the budget ({units}) of {at_any_budget(typed)} that costs as many FLOPs (files included), "
+        f"and the one that reaches the same mean {', '.join(metrics)}, by monotone interpolation between its "
+        f"budgets in the logarithm of FLOPs, never beyond them; interval: bootstrap over seeds, {RESAMPLES} draws, "
+        "which is too narrow with few seeds"
     )
     return Sheet([*names, *head], lines, said, left=len(names))
 
