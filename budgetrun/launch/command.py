@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
+from hydra.types import TaskFunction
 from omegaconf import DictConfig
 
 from budgetrun.errors import UserError
@@ -34,6 +36,13 @@ def at_home(argument: str) -> str:
     """Expand ~/ in the values of a key=value. A shell does so only for some keys, and Hydra does not expand ~."""
     key, equals, values = argument.partition("=")
     return key + equals + re.sub(r"(?:^|(?<=,))~(?=/|,|$)", str(Path.home()), values) if equals else argument
+
+
+def multirun(overrides: list[str], task: TaskFunction) -> Any:
+    """What the sweeper returns for these overrides, as with -m. Hydra's global state is left as that of the sweep."""
+    GlobalHydra.instance().clear()
+    hydra = Hydra.create_main_hydra2("budgetrun", create_config_search_path(str(CONF)))
+    return hydra.multirun("config", task, overrides)
 
 
 def composed(arguments: list[str], overrides: list[str]) -> DictConfig:

@@ -6,15 +6,13 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 from budgetrun.config import Experiment
 from budgetrun.errors import UserError
 from budgetrun.launch import plugins
-from budgetrun.launch.command import CONF, at_home, composed
+from budgetrun.launch.command import at_home, composed, multirun
 from budgetrun.launch.compose import choices_of, experiment_in, task_part
 from budgetrun.launch.explain import explain
 from budgetrun.launch.job import task
@@ -35,9 +33,7 @@ def swept(overrides: Sequence[str], config_dir: str | Path | None) -> list[Path]
     with typed(overrides, config_dir) as (_, words):
         if config_dir is not None:
             words.append(f"hydra.searchpath=[file://{Path(config_dir).resolve()}]")
-        GlobalHydra.instance().clear()
-        hydra = Hydra.create_main_hydra2("budgetrun", create_config_search_path(str(CONF)))
-        folders: list[Path] = hydra.multirun("config", task, words)
+        folders: list[Path] = multirun(words, task)
         return folders
 
 

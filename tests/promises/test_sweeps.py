@@ -61,7 +61,7 @@ def test_a_grid_has_as_many_runs_as_its_head_says_and_they_are_experiments(
         assert len(jobs) == int(re.findall(r"^# (\d+) runs?\b", text(grid), flags=re.M)[0])
         waits = "sampler.file=" in text(grid) or "tune=" in text(grid)  # then a job's id depends on other jobs
         some = jobs if waits or len(jobs) < 200 else jobs[::19]
-        runs, wrong = checked(some, composed, None)
+        runs, wrong = checked(some, composed, None, [])
         assert not wrong
         assert len({run.place for run in runs}) == len(some)
         places = {run.experiment.settings.output_dir for run in runs}
