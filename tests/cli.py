@@ -67,6 +67,7 @@ def here(line: str, cwd: Path) -> Done:
         contextlib.redirect_stderr(err),
         contextlib.chdir(cwd),
         mock.patch.object(sys, "argv", ["budgetrun", *shlex.split(line)]),
+        mode_read_once(line),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("default")  # as in a separate process; the tests check what is printed
@@ -80,6 +81,19 @@ def here(line: str, cwd: Path) -> Done:
             traceback.print_exc()
             code = 1
     return Done(code, out.getvalue(), err.getvalue(), cwd)
+
+
+def mode_read_once(line: str) -> contextlib.AbstractContextManager[Any]:
+    """Hydra composes the whole configuration twice, in 0.18 s each, first to read hydra.mode alone.
+
+    Only a grid, an override or a configuration of one's own sets it; for other lines it is null. Commands in processes
+    of their own, and lines that may set it, go Hydra's whole way.
+    """
+    if re.search(r"grid|hydra\.mode|(^| )(-c[ndpj]|--con)", line):
+        return contextlib.nullcontext()
+    from hydra._internal.hydra import Hydra
+
+    return mock.patch.object(Hydra, "get_mode", lambda *_, **__: None)
 
 
 @contextlib.contextmanager
