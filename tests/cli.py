@@ -93,7 +93,7 @@ def mode_read_once(line: str) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     from hydra._internal.hydra import Hydra
 
-    return mock.patch.object(Hydra, "get_mode", lambda *_, **__: None)
+    return mock.patch.object(Hydra, "get_mode", return_value=None)
 
 
 @contextlib.contextmanager
