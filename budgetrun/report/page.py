@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import datetime
+import gc
 import hashlib
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,13 +57,26 @@ def main(arguments: list[str] | None = None) -> int:
             serve_live(options, command)
         else:
             out = options.out or Path(options.folders[0]) / "report.html"
-            report = report_of(options, command, read(options.folders))
-            write_text(out, page(report, live=False))
+            with without_collection():
+                report = report_of(options, command, read(options.folders))
+                write_text(out, page(report, live=False))
             tell(shown(f"{out}: {report.title}"))
     except UserError as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Within the block, Python does not look for garbage among the runs, which took 12% of the time of 10,000."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def parser() -> argparse.ArgumentParser:

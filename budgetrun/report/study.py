@@ -63,14 +63,15 @@ def numbers(panel: Panel, names: list[str], metrics: Sequence[str], even_if_0: b
     names: the settings that tell cells apart. even_if_0: whether a metric that is 0 in all runs has a column.
     """
     head, tables = [], []
+    cells = [{name: run[name] for name in names if name in run} for run in panel.runs]
     measured = {metric: [run[metric] for run in panel.runs if run.get(metric) is not None] for metric in metrics}
     for metric in metrics:
         if any(measured[metric]) or (measured[metric] and even_if_0):
             kind = metric.partition("_")[0]  # examples_forward and examples_backward share a divisor
             by = thousands(chain(*(found for other, found in measured.items() if other.startswith(kind))))
             divided = [
-                {**run, metric: run[metric] / 10**by} if by and run.get(metric) is not None else run
-                for run in panel.runs
+                cell if run.get(metric) is None else {**cell, metric: run[metric] / 10**by if by else run[metric]}
+                for cell, run in zip(cells, panel.runs, strict=True)
             ]
             tables.append(tabulate(divided, names, [], metric, note(metric, panel.runs, Options())))
             head.append(label(metric) + power(by))
