@@ -19,7 +19,7 @@ from budgetrun.tables.answers import ANSWERS, sentences
 from budgetrun.tables.derived import DERIVED
 from budgetrun.tables.plot import draw, format_of
 from budgetrun.tables.runs import CURVE, cell_of, curve, is_harmless, need, of_any_seed, read, select
-from budgetrun.tables.table import LISTS, STYLES
+from budgetrun.tables.table import LISTS, STYLES, unit_of
 from budgetrun.terminal import any_encoding, shown, tell
 
 ASKED = ("conclusions", *ANSWERS, "all")
@@ -143,7 +143,7 @@ def every_cell(answer: Analysis) -> tuple[list[str], list[dict[str, Any]]]:
         if comparison is not None and (effect := comparison.effects.get(place)):
             line |= {name: getattr(effect, name) for name in EFFECT}
         for one in published.get(place, ())[:1]:
-            line["paper"] = None if one.value is None else one.value / table.scale()[0]
+            line["paper"] = None if one.value is None else one.value / unit_of(table.metric)[0]
         lines.append(line)
     names = [*first.rows, *first.columns, *(["metric"] if len(tables) > 1 else []), "mean", "std", "n"]
     names += [*(EFFECT if comparison is not None else ()), *(["paper"] if published else [])]

@@ -15,9 +15,9 @@ from budgetrun.tables import table
 from budgetrun.tables.compare import OWNER
 from budgetrun.tables.curves import Curve, Point, mean_curve, mean_point
 from budgetrun.tables.pareto import Front, task_of
-from budgetrun.tables.plot import label, scale
+from budgetrun.tables.plot import label
 from budgetrun.tables.runs import Run, same
-from budgetrun.tables.table import MISSING, Key, Table, entry, order, words
+from budgetrun.tables.table import MISSING, Key, Table, entry, order, unit_of, words
 
 # per unit of the budget: the number of a run that counts it, and its name at an axis
 UNITS = {
@@ -235,7 +235,7 @@ def draw(plot: Plot, shown: Mapping[str, Look]) -> Markup:
     y, over = label(plot.metric), " or ".join(view.x for view in views)
     names = ", ".join(there)
     about = f"{y} against {over} of {names}{'; ' if plot.title else ''}{plot.title}"
-    return chart(plot.title, y, views, with_margin(*fitted(fitting, rest)), scale(plot.metric), about)
+    return chart(plot.title, y, views, with_margin(*fitted(fitting, rest)), unit_of(plot.metric)[0], about)
 
 
 def values(metric: str, series: Series) -> list[str]:

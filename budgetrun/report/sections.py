@@ -19,7 +19,7 @@ from budgetrun.tables.answers import ANSWERS, answered, sentences
 from budgetrun.tables.compare import Comparison
 from budgetrun.tables.derived import RATIOS, Options, derive
 from budgetrun.tables.plot import label
-from budgetrun.tables.table import MISSING, Sheet, Table, word
+from budgetrun.tables.table import MISSING, Sheet, Table, unit_of, word
 from budgetrun.tables.tasks import over_tasks, ranking
 
 SPENT = (
@@ -55,7 +55,7 @@ def intervals(comparison: Comparison, tables: Sequence[Table]) -> Strips | None:
     """The lines of a comparison as a forest plot; None if they have no common axis."""
     if len(tables) > 1:
         return None
-    factor, unit = tables[0].scale()
+    factor, unit = unit_of(tables[0].metric)
     # in the order of the lines of `compare.differences`
     places = ((tables[0].metric, row, column) for row in tables[0].row_keys for column in tables[0].column_keys)
     effects = [comparison.effects[place] for place in places if place in comparison.effects]

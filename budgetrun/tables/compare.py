@@ -407,7 +407,7 @@ def points(metric: str, difference: float) -> str:
 def caption(comparison: Comparison, tables: Sequence[Table]) -> str:
     """What the numbers of a comparison are, and what they cannot show."""
     effects = comparison.effects.values()
-    units = " / ".join(f"{t.metric}{', points' if t.scale()[1] else ''}" for t in tables)
+    units = " / ".join(f"{t.metric}{', points' if unit_of(t.metric)[1] else ''}" for t in tables)
     here = sum(effect.p is not None for effect in effects)
     family = f"{comparison.family} comparison{'' if comparison.family == 1 else 's'}"
     if here < comparison.family:

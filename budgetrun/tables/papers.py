@@ -16,7 +16,7 @@ from pathlib import Path
 
 from budgetrun.errors import UserError
 from budgetrun.tables.runs import Run, same
-from budgetrun.tables.table import MISSING, Place, Sheet, Table, number, words
+from budgetrun.tables.table import MISSING, Place, Sheet, Table, number, unit_of, words
 
 FILE = Path(__file__).with_name("papers.csv")
 
@@ -100,7 +100,7 @@ def beside(tables: Sequence[Table], found: Mapping[Place, Sequence[Number]]) -> 
     """One line per cell and number of a paper: ours, the paper's, and the difference."""
     first, lines = tables[0], []
     for table, row, column in itertools.product(tables, first.row_keys, first.column_keys):
-        scale, unit = table.scale()
+        scale, unit = unit_of(table.metric)
         digits = ".2f" if unit or not table.metric.endswith("entropy") else ".3f"
         for one in found.get((table.metric, row, column), ()):
             cell = table.cells[row, column]

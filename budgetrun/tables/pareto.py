@@ -11,7 +11,7 @@ from budgetrun.errors import UserError
 from budgetrun.folder.reading import is_number
 from budgetrun.tables.compare import flops
 from budgetrun.tables.runs import Run
-from budgetrun.tables.table import MISSING, Key, Sheet, Table, better, order, words
+from budgetrun.tables.table import MISSING, Key, Sheet, Table, better, order, unit_of, words
 
 Cell = tuple[Key, Key]  # row key, column key
 # what a run is charged: FLOPs with those of the files that it reads; seconds of training and choosing
@@ -72,7 +72,7 @@ def task_of(cell: Cell, table: Table) -> Key:
 def fronts(found: list[Front], table: Table) -> Sheet:
     """One line per cell that has a cost, cheapest first by the first one: what it costs, and what beats it."""
     names = [*table.rows, *table.columns]
-    scale, unit = table.scale()
+    scale, unit = unit_of(table.metric)
     digits = ".2f" if unit else ".4g"
     several = len(table.row_keys) * len(table.column_keys) > 1
     lines = []

@@ -11,7 +11,7 @@ from typing import Any
 
 from budgetrun.errors import UserError
 from budgetrun.files import replacing
-from budgetrun.tables.table import MISSING, Table, number, tabulate
+from budgetrun.tables.table import MISSING, Table, number, unit_of
 
 # Okabe & Ito's colours, which colour-blind readers can tell apart; markers and dashes work without colour
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -54,7 +54,7 @@ def figure(table: Table) -> Any:
     places = sorted({place for place in at.values() if place is not None})
     if None in at.values():
         raise UserError(f"{x} is not a number, so it cannot be the axis of a plot; choose for example --cols budget")
-    factor, _ = table.scale()
+    factor, _ = unit_of(table.metric)
     picture = Figure(figsize=(7, 4.2), layout="constrained")
     axes = picture.subplots()
     pairs = ((row, key) for row in table.row_keys for key in table.column_keys if (row, key) in table.cells)
@@ -95,12 +95,7 @@ def figure(table: Table) -> Any:
 
 def label(metric: str) -> str:
     """The label of an axis: the metric in words, with its unit."""
-    return metric.replace("_", " ") + tabulate([], [], [], metric).scale()[1]
-
-
-def scale(metric: str) -> int:
-    """The factor by which a metric is multiplied when it is shown."""
-    return tabulate([], [], [], metric).scale()[0]
+    return metric.replace("_", " ") + unit_of(metric)[1]
 
 
 def printable(text: str) -> str:

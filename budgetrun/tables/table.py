@@ -64,10 +64,6 @@ class Table:
         several = f"mean ± standard deviation (ddof=1) of n = {', '.join(map(str, n))} runs"
         return "one run per cell" if n == [1] else several
 
-    def scale(self) -> tuple[int, str]:
-        """The factor by which the metric is multiplied when shown, and the unit to write after its name."""
-        return unit_of(self.metric)
-
 
 def tabulate(runs: Iterable[dict[str, Any]], rows: list[str], columns: list[str], metric: str, note: str = "") -> Table:
     """The table of runs. A run without the metric has its row and its column, but is in no cell."""
@@ -215,7 +211,7 @@ def entry(table: Table, row: tuple[str, ...], column: tuple[str, ...]) -> str:
     cell = table.cells.get((row, column))
     if cell is None:
         return MISSING
-    scale, unit = table.scale()
+    scale, unit = unit_of(table.metric)
     digits = ".2f" if unit else ".3f" if table.metric.endswith("entropy") else ".4g"
     spread = "" if cell.std is None else f" ± {cell.std * scale:{digits}}"
     return f"{cell.mean * scale:{digits}}{spread}" + (f" (n={cell.n})" if len(table.numbers()) > 1 else "")
@@ -223,7 +219,7 @@ def entry(table: Table, row: tuple[str, ...], column: tuple[str, ...]) -> str:
 
 def caption(*tables: Table) -> str:
     missing = any(len(table.cells) < len(table.row_keys) * len(table.column_keys) for table in tables)
-    metrics = " / ".join(f"{table.metric}{table.scale()[1]}" for table in tables)
+    metrics = " / ".join(f"{table.metric}{unit_of(table.metric)[1]}" for table in tables)
     statistics = " / ".join(dict.fromkeys(table.statistic() for table in tables))
     notes = list(dict.fromkeys(table.note for table in tables if table.note))
     return "; ".join([f"{metrics}: {statistics}", *([f"{MISSING} is missing"] if missing else []), *notes])
