@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from budgetrun.errors import UserError
+from budgetrun.tables.bootstrap import all_and_random, by_seed, drawn
 from budgetrun.tables.compare import FEWEST, LEVEL, flops
 from budgetrun.tables.runs import Run, all_finite, finite
-from budgetrun.tables.table import MISSING, Key, Sheet, Table, order, word, words
-from budgetrun.tables.worth import all_and_random
+from budgetrun.tables.table import MISSING, Key, Sheet, Table, order, words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,23 +88,17 @@ def law(cells: list[list[Run]], metric: str) -> Law:
 
     cells = sorted(cells, key=lambda runs: statistics.fmean(map(flops, runs)))
     spent = np.array([statistics.fmean(map(flops, runs)) for runs in cells])
-    by_seed: list[dict[str, float]] = []
-    for runs in cells:
-        seeds: dict[str, list[float]] = {}
-        for run in runs:
-            error = run[metric] if metric.endswith("error") else 1 - run[metric]
-            seeds.setdefault(word(run.get("seed", "")), []).append(error)
-        by_seed.append({seed: statistics.fmean(values) for seed, values in seeds.items()})
-    every = sorted(set().union(*by_seed))
-    values = np.array([[cell.get(seed, 0.0) for seed in every] for cell in by_seed])
-    there = np.array([[seed in cell for seed in every] for cell in by_seed], dtype=float)
+    errors = [by_seed(runs, metric, 1) for runs in cells]
+    if not metric.endswith("error"):
+        errors = [{seed: 1 - accuracy for seed, accuracy in of.items()} for of in errors]
+    every = sorted(set().union(*errors))
     x = spent / spent.max()
 
     once, draws = np.ones((1, len(every))), all_and_random(len(every))[1 : 1 + RESAMPLES]
 
     def means(draws: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The mean errors [r, cells] of the draws in which no cell is empty, and their weights."""
-        weights, sums = draws @ there.T, draws @ values.T
+        sums, weights = drawn(errors, every, draws)
         whole = (weights > 0).all(1)
         return sums[whole] / weights[whole], weights[whole]
 
@@ -116,7 +110,7 @@ def law(cells: list[list[Run]], metric: str) -> Law:
         exponents = np.geomspace(exponents[max(best - 1, 0)], exponents[min(best + 1, GRID - 1)], GRID)
     residuals = floor + scale * x**-exponent - measured
     found = Law(float(floor), float(scale), float(exponent), residuals.tolist())
-    if min(map(len, by_seed)) >= FEWEST:
+    if min(map(len, errors)) >= FEWEST:
         laws_drawn = fitted(x, *means(draws), np.append(np.geomspace(*EXPONENTS, GRID), exponent))
         limits = np.quantile(laws_drawn, (LEVEL / 2, 1 - LEVEL / 2), axis=0)
         found.intervals = dict(zip(("floor", "scale", "exponent"), map(tuple, limits.T.tolist()), strict=True))

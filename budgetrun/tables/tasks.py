@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from budgetrun.errors import UserError
 from budgetrun.tables.analysis import Analysis
+from budgetrun.tables.bootstrap import RESAMPLES, by_seed
 from budgetrun.tables.compare import FEWEST, LEVEL
-from budgetrun.tables.runs import finite
-from budgetrun.tables.table import MISSING, Key, Sheet, Table, better, order, unit_of, word, words
+from budgetrun.tables.runs import Run, finite
+from budgetrun.tables.table import MISSING, Key, Sheet, Table, better, order, unit_of, words
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-RESAMPLES = 2000
 WITHIN = (0.0, 0.5, 1.0, 2.0, 5.0)  # points from the best, for a performance profile
 MOST = 8  # methods that a line names; a thousand lines would name a million
 Task = tuple[int, Key]  # the place of an analysis, and a column key
@@ -145,11 +144,10 @@ def rank_intervals(
 def seeds_of(part: Analysis, sign: int) -> Mapping[tuple[Key, Key], Mapping[str, float]]:
     """The mean of the metric per cell and seed, larger is better."""
     table = part.tables[0]
-    values: dict[tuple[Key, Key], dict[str, list[float]]] = {}
+    cells: dict[tuple[Key, Key], list[Run]] = {}
     for run in finite(part.runs, table.metric):
-        cell = values.setdefault((words(run, table.rows), words(run, table.columns)), {})
-        cell.setdefault(word(run.get("seed", "")), []).append(sign * run[table.metric])
-    return {cell: {seed: statistics.fmean(of) for seed, of in seeds.items()} for cell, seeds in values.items()}
+        cells.setdefault((words(run, table.rows), words(run, table.columns)), []).append(run)
+    return {cell: by_seed(runs, table.metric, sign) for cell, runs in cells.items()}
 
 
 # ---- as it is shown

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import statistics
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from budgetrun.errors import UserError
+from budgetrun.tables.bootstrap import RESAMPLES, all_and_random, by_seed, drawn
 from budgetrun.tables.compare import FEWEST, LEVEL, Baseline, agreed, flops
 from budgetrun.tables.runs import Run, all_finite, conditions, finite
 from budgetrun.tables.table import MISSING, Key, Place, Sheet, Table, better, order, word, words
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-RESAMPLES = 2000
 SPENT = ("budget", "budget_unit")  # the settings that a reference's cells differ in, besides the seed
 
 
@@ -64,21 +63,11 @@ class Reference:
         import numpy as np
 
         if seeds not in self.curves:
-            sums, weights = (np.stack(of, 1) for of in zip(*(drawn(v, seeds, draws) for v in self.values), strict=True))
+            sums, weights = drawn(self.values, seeds, draws)
             whole = (weights > 0).all(1)
             self.curves[seeds] = np.full(sums.shape, np.nan)
             self.curves[seeds][whole] = isotonic(sums[whole], weights[whole])
         return self.curves[seeds]
-
-
-def drawn(
-    values: dict[str, float], seeds: Sequence[str], draws: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The sum [r] of a cell's values over the seeds drawn, and how many of these it has."""
-    import numpy as np
-
-    there = np.array([seed in values for seed in seeds], dtype=float)
-    return draws @ np.array([values.get(seed, 0.0) for seed in seeds]), draws @ there
 
 
 def worth(runs: list[Run], tables: Sequence[Table], settings: Sequence[str], typed: str) -> dict[Place, Worth]:
@@ -146,14 +135,6 @@ def reference(runs: list[Run], metric: str, sign: int) -> Reference | None:
     return Reference(unit, budgets, [spent[b] for b in budgets], [by_seed(cells[b], metric, sign) for b in budgets])
 
 
-def by_seed(runs: list[Run], metric: str, sign: int) -> dict[str, float]:
-    """The mean of a metric over the runs of each seed, larger is better."""
-    seeds: dict[str, list[float]] = {}
-    for run in runs:
-        seeds.setdefault(word(run.get("seed", "")), []).append(sign * run[metric])
-    return {seed: statistics.fmean(values) for seed, values in seeds.items()}
-
-
 def cell_worth(runs: list[Run], metric: str, sign: int, against: Reference) -> Worth:
     """The worth of a cell. The interval is a percentile bootstrap over seeds, which all cells draw together."""
     import numpy as np
@@ -163,7 +144,7 @@ def cell_worth(runs: list[Run], metric: str, sign: int, against: Reference) -> W
     seeds = tuple(sorted(set().union(*cells)))
     draws = all_and_random(len(seeds))
     log_flops, log_budgets = np.log(against.flops), np.log(against.budgets)
-    rising, (sums, weights) = against.curve(seeds, draws), drawn(mine, seeds, draws)
+    rising, ((sums,), (weights,)) = against.curve(seeds, draws), (of.T for of in drawn([mine], seeds, draws))
     whole = (weights > 0) & np.isfinite(rising[:, 0])  # a draw in which a cell has no run says nothing
     goals = sums[whole] / weights[whole]
     point, *others = budget_at(reach(rising[whole], log_flops, goals), log_flops, log_budgets)
@@ -175,15 +156,6 @@ def cell_worth(runs: list[Run], metric: str, sign: int, against: Reference) -> W
         limits = np.quantile(others, (LEVEL / 2, 1 - LEVEL / 2), method="inverted_cdf")
         result.low, result.high = map(float, limits)
     return result
-
-
-@functools.lru_cache(16)
-def all_and_random(seeds: int) -> NDArray[np.float64]:
-    """How often each seed is drawn, [1 + r, seeds]: each once, and then as many at random with replacement."""
-    import numpy as np
-
-    random = np.random.default_rng(0).multinomial(seeds, [1 / seeds] * seeds, RESAMPLES)
-    return np.concatenate([np.ones((1, seeds)), random])
 
 
 def isotonic(sums: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
