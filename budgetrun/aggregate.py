@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from budgetrun.errors import UserError
-from budgetrun.tables.analysis import Analysis, add_arguments, analyse, named, question
+from budgetrun.tables.analysis import Analysis, add_arguments, analyse, named, question, separated
 from budgetrun.tables.answers import ANSWERS, sentences
 from budgetrun.tables.derived import DERIVED
 from budgetrun.tables.plot import draw, format_of
@@ -22,7 +22,8 @@ from budgetrun.tables.runs import CURVE, cell_of, curve, is_harmless, need, of_a
 from budgetrun.tables.table import LISTS, STYLES, unit_of
 from budgetrun.terminal import any_encoding, shown, tell
 
-ASKED = ("conclusions", *ANSWERS, "all")
+CONCLUSIONS, ALL = "conclusions", "all"
+ASKED = (CONCLUSIONS, *ANSWERS, ALL)
 # the columns of a CSV that compare a cell with the baseline, see Effect
 EFFECT = ("difference", "low", "high", "pairs", "possible", "p", "p_holm", "p_signs", "p_equal", "cheapest", "dearest")
 
@@ -95,7 +96,7 @@ def tables_of(options: argparse.Namespace) -> str:
 
 def chosen_answers(typed: str, format: str) -> list[str]:
     """The names in --ask; raises UserError for an unknown one, and where they have no place."""
-    names = list(dict.fromkeys(name.strip() for name in typed.split(",") if name.strip()))
+    names = separated(typed)
     if names and format not in STYLES:
         raise UserError(
             f"--ask has no place in --format {format}, whose lines are {'cells' if format == 'csv' else 'runs'}"
@@ -108,16 +109,16 @@ def chosen_answers(typed: str, format: str) -> list[str]:
 
 def in_full(names: Sequence[str], answer: Analysis, format: str) -> Iterator[str]:
     """The text of each answer. With `all`, those that the runs do not have are only named; else UserError says why."""
-    for name in ASKED[:-1] if "all" in names else names:
+    for name in (CONCLUSIONS, *ANSWERS) if ALL in names else names:
         try:
-            if name == ASKED[0]:
+            if name == CONCLUSIONS:
                 if not (said := sentences(answer)):
                     raise UserError("conclusions: there is nothing to compare; add runs, or a baseline")
                 yield LISTS[format](said)
             else:
                 yield STYLES[format](ANSWERS[name](answer))
         except UserError as error:
-            if "all" not in names:
+            if ALL not in names:
                 raise
             say([f"not answered: {error}"])
 

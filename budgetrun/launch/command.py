@@ -38,6 +38,11 @@ def at_home(argument: str) -> str:
     return key + equals + re.sub(r"(?:^|(?<=,))~(?=/|,|$)", str(Path.home()), values) if equals else argument
 
 
+def searching(folder: str | Path | None) -> list[str]:
+    """The override by which options in a folder of the user's own are found too."""
+    return [f"hydra.searchpath=[file://{Path(folder).resolve()}]"] if folder else []
+
+
 def multirun(overrides: list[str], task: TaskFunction) -> Any:
     """What the sweeper returns for these overrides, as with -m. Hydra's global state is left as that of the sweep."""
     GlobalHydra.instance().clear()
@@ -52,7 +57,7 @@ def composed(arguments: list[str], overrides: list[str]) -> DictConfig:
     """
     typed = command(arguments)
     conf = Path(typed.config_path).resolve() if typed.config_path else CONF
-    searched = [f"hydra.searchpath=[file://{Path(typed.config_dir).resolve()}]"] if typed.config_dir else []
+    searched = searching(typed.config_dir)
     singleton = GlobalHydra.instance()
     at_work = singleton.hydra
     singleton.clear()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from budgetrun.folder import selected
-from budgetrun.folder.run import RunFolder, why_not
+from budgetrun.folder.run import why_not
 from budgetrun.report.blocks import Block, Charts, Examples, Note, Part, Row, Section, Tabular, Terms
 from budgetrun.report.chart import timeline
 from budgetrun.report.layout import Panel
@@ -18,6 +17,7 @@ from budgetrun.report.study import Study, few, numbers, repeats
 from budgetrun.tables.answers import ANSWERS, answered
 from budgetrun.tables.curves import mean_looking
 from budgetrun.tables.runs import CURVE, Run
+from budgetrun.tables.selections import selected_path
 from budgetrun.tables.table import MISSING, Key, Sheet, entry, order, tabulate, words
 
 DIAGNOSTICS = (
@@ -116,8 +116,7 @@ def examples(study: Study, panel: Panel, left: int) -> list[Block]:
 def first_row(runs: list[Run], names: list[str], problems: list[str]) -> Row | None:
     """The examples of the first run that has some; files that cannot be used are named in `problems`."""
     for run in runs:
-        folder = Path(str(run["path"])).parent
-        path = RunFolder(str(folder.parent), folder.name).selected_path
+        path = selected_path(run)
         try:
             found = selected.read(path)
         except FileNotFoundError:  # of an earlier version

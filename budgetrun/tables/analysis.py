@@ -81,9 +81,14 @@ def add_arguments(parser: argparse.ArgumentParser, baseline: str) -> None:
     add("--margin", type=float, help="a difference below this counts as none, in the unit shown (0.5 points)")
 
 
+def separated(typed: str) -> list[str]:
+    """The names in a list with commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in typed.split(",") if name.strip()))
+
+
 def named(options: argparse.Namespace, of: str) -> list[str]:
     """The names in --rows, --cols or --metric, each once."""
-    names = list(dict.fromkeys(name.strip() for name in getattr(options, of).split(",") if name.strip()))
+    names = separated(getattr(options, of))
     if not names:
         what, example = ("number", "test_accuracy") if of == "metric" else ("setting", "budget")
         raise UserError(f"--{of} names no {what}; type for example --{of} {example}")

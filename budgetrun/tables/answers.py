@@ -37,11 +37,9 @@ ANSWERS: Mapping[str, Callable[[Analysis], Sheet]] = {
 
 def sentences(of: Analysis) -> list[str]:
     """The conclusions from the comparison, if there is one, with what the runs tell of worth, and from the fronts."""
-    said = (
-        []
-        if of.comparison is None
-        else conclusions(of.comparison, of.compared, answered(lambda of: of.worths, of) or {})
-    )
+    said: list[str] = []
+    if of.comparison is not None:
+        said += conclusions(of.comparison, of.compared, answered(lambda of: of.worths, of) or {})
     on_fronts = [
         one for front in answered(lambda of: of.fronts, of) or [] for one in cheapest_best(front, of.tables[0])
     ]

@@ -69,14 +69,19 @@ def agreements(runs: Sequence[Run], table: Table, baseline: Baseline | None) -> 
     return found
 
 
+def selected_path(run: Run) -> Path:
+    """The file of a run's visits, beside its result."""
+    folder = Path(str(run["path"])).parent
+    return RunFolder(str(folder.parent), folder.name).selected_path
+
+
 def visits_of(run: Run) -> Visits:
     """The visits of a run, as shares; raises OSError or ValueError if they are not there."""
     from budgetrun.folder import selected  # NumPy, which a table does not need
 
     if CURVE[0] in run:
         raise ValueError("a run in a CSV has no folder here")
-    folder = Path(str(run["path"])).parent
-    found = selected.visits(RunFolder(str(folder.parent), folder.name).selected_path)
+    found = selected.visits(selected_path(run))
     return found / found.sum()
 
 

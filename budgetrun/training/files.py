@@ -83,17 +83,22 @@ class Files:
 
     def selected(self, diagnostics: Diagnostics) -> None:
         """Write how often each example was trained on, and the most and least selected ones with small images."""
-        data, index = self.data, diagnostics.extremes(selected.COUNT)
-        columns = {
-            "index": index if data.position is None else data.position[index],
-            "visits": diagnostics.visits[index],
-            "label": data.labels[index],
-            "corrupted": torch.zeros_like(index, dtype=torch.bool) if data.corrupted is None else data.corrupted[index],
-            "image": small(data.images[index]),
-        }
-        host = {name: values.cpu().numpy() for name, values in columns.items()}
-        visits = diagnostics.visits.cpu().numpy()
-        self.network.world.of_first(lambda: selected.write(self.folder.selected_path, visits, host))
+        data = self.data
+
+        def write() -> None:  # the images are read by the first process alone
+            index = diagnostics.extremes(selected.COUNT)
+            clean = torch.zeros_like(index, dtype=torch.bool)
+            columns = {
+                "index": index if data.position is None else data.position[index],
+                "visits": diagnostics.visits[index],
+                "label": data.labels[index],
+                "corrupted": clean if data.corrupted is None else data.corrupted[index],
+                "image": small(data.images[index]),
+            }
+            host = {name: values.cpu().numpy() for name, values in columns.items()}
+            selected.write(self.folder.selected_path, diagnostics.visits.cpu().numpy(), host)
+
+        self.network.world.of_first(write)
 
     def features(self, context: Context) -> None:
         """Write the input of the last layer of the final network for every training example, un-augmented."""
