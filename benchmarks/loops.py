@@ -95,15 +95,15 @@ class CountedSecond:
     """A second network as it is, whose passes are counted with the sampler's own."""
 
     def __init__(self, other: SecondNetwork, counted: CountedSampler) -> None:
-        self.other, self.counted, self.budget = other, counted, other.budget
+        self.other, self.counted = other, counted
 
     def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        self.counted.looked += len(batch) * self.other.network.flops[0] / self.budget.flops_forward
+        self.counted.looked += len(batch) * self.other.network.flops.forward / self.other.first.flops.forward
         losses, logits = self.other.look(batch)
         return losses, logits
 
     def learn(self, batch: Batch) -> None:
-        self.counted.trained += len(batch) * self.other.network.flops[1] / self.budget.flops_update
+        self.counted.trained += len(batch) * self.other.network.flops.update / self.other.first.flops.update
         self.other.learn(batch)
 
     def __getattr__(self, name: str) -> Any:

@@ -20,6 +20,7 @@ from budgetrun.contracts import (
     Augmentation,
     ByFeatures,
     Dataset,
+    Freezing,
     Loss,
     Model,
     Noise,
@@ -42,6 +43,7 @@ from budgetrun.identity import NEUTRAL_OPTIONS, run_id, why_unsaid
 PROTOCOLS = {
     "dataset": Dataset,
     "model": Model,
+    "freeze": Freezing,
     "sampler": Sampler,
     "select": Rule,
     "aug": Augmentation,
@@ -52,7 +54,7 @@ PROTOCOLS = {
     "scores": Scorer,
 }
 GROUPS = tuple(PROTOCOLS)
-OPTIONAL = ("noise", "scores")  # the groups whose option may be none
+OPTIONAL = ("freeze", "noise", "scores")  # the groups whose option may be none
 FITTING: set[tuple[Any, Any]] = set()  # classes, each with a protocol that it is known to fulfil
 
 
@@ -69,6 +71,7 @@ class Experiment:
     settings: Settings
     dataset: Dataset
     model: Model
+    freeze: Freezing | None
     sampler: Sampler
     select: Rule
     aug: list[Augmentation]

@@ -25,6 +25,7 @@ from typing import Any, Protocol, get_origin, get_type_hints, runtime_checkable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from budgetrun.errors import UserError as UserError  # components import it from here
@@ -242,6 +243,11 @@ class Batch:
         )
         return replace(self, images=images, index=index, label=label, share=share, weight=weight)
 
+    def resized(self, size: torch.Size) -> Batch:
+        """The same batch with images of this height and width; bilinear."""
+        images = F.interpolate(self.images.float(), size, mode="bilinear", antialias=True)
+        return replace(self, images=images.round().to(self.images.dtype))
+
     def state_dict(self) -> dict[str, Tensor]:
         """The arguments for Batch(**...), cloned: a slice would carry the whole tensor's memory into a file."""
         return {k: v.clone() for k, v in vars(self).items() if v is not None}
@@ -252,7 +258,12 @@ class Batch:
 
     @staticmethod
     def cat(batches: list[Batch]) -> Batch:
-        """The rows of all `batches`, in order; if any batch has weights, those without get weights of 1."""
+        """The rows of all `batches`, in order; if any batch has weights, those without get weights of 1.
+
+        Images of another size than those of the last batch, made before the size changed, are resized to it.
+        """
+        size = batches[-1].images.shape[2:]
+        batches = [b if b.images.shape[2:] == size else b.resized(size) for b in batches]
         if any(b.weight is not None for b in batches):
             batches = [b.weighted() for b in batches]
         columns = [k for k, v in vars(batches[0]).items() if v is not None]
@@ -301,13 +312,13 @@ class Context:
     needs_features(): raises UserError if the model has no last linear layer, or one that embed cannot use.
     logit_gradients(logits, batch): d loss_i / d logits_i [B, classes] of the run's loss; needs no pass of the model.
 
-    Charged as one forward pass per image:
+    Charged as one forward pass per image, of its size:
     look(batch, training=False): the losses [B] and logits [B, classes] under the current model, without gradients, in
         evaluation mode; or in training mode, as in some published code: BatchNorm then normalises by the batch and
         updates its running statistics.
     embed(batch): the input [B, D] of the model's last linear layer, and the logits [B, classes], in evaluation mode.
     Charged as one forward and one backward pass per image:
-    gradient_norms(batch): the norm [B] of each image's own gradient over all parameters, in evaluation mode.
+    gradient_norms(batch): the norm [B] of each image's own gradient over all parameters that train, in evaluation mode.
     Charged by the passes of the second network:
     second(model): another network that trains alongside the first, see SecondModel.
     """
@@ -439,6 +450,17 @@ class Schedule(Protocol):
         ...
 
 
+class Freezing(Protocol):
+    """Optional: Rests."""
+
+    def frozen(self, progress: float, layers: int) -> int:
+        """How many of a network's `layers`, counted in the order in which images pass them, do not train.
+
+        progress: how much of the budget is spent, in [0, 1]. At most layers - 1, since the last one always trains.
+        """
+        ...
+
+
 class Dataset(Protocol):
     """Optional: KnowsChannels."""
 
@@ -454,7 +476,7 @@ class Model(Protocol):
 
 
 class Augmentation(Protocol):
-    """A step of the augmentation. Optional: ImageWise, TakesWhole, Mixing, ChecksShape."""
+    """A step of the augmentation. Optional: ImageWise, TakesWhole, Mixing, ChecksShape, Resizes."""
 
     def __call__(self, batch: Batch, random: Random) -> Batch:
         """A changed batch of the same length; on the device, without waiting for the host."""
@@ -565,10 +587,31 @@ class TakesWhole(Protocol):
 
 
 @runtime_checkable
+class Resizes(Protocol):
+    """A step of the augmentation that makes images smaller, by how much of the budget is spent, for cheaper passes."""
+
+    def shapes(self, shape: torch.Size) -> list[torch.Size]:
+        """All other shapes that images [C, H, W] have at some time in a run."""
+        ...
+
+    def __call__(self, batch: Batch, random: Random, progress: float = 1.0) -> Batch:
+        """As of Augmentation, at this progress."""
+        ...
+
+
+@runtime_checkable
 class Mixing(Protocol):
     """A step of the augmentation that says whether it mixes several images into one; at most one step may do so."""
 
     mixes: bool
+
+
+@runtime_checkable
+class Rests(Protocol):
+    """A freezing that says whether frozen layers stay in evaluation mode, in which BatchNorm's statistics stand still
+    and dropout is off; else frozen layers go on in training mode, though their weights stay."""
+
+    rests: bool
 
 
 @runtime_checkable

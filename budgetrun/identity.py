@@ -34,7 +34,7 @@ NEUTRAL = {
 }
 FILES = ("init_from",)  # settings that name files
 PATHS = ("file", "base", "features", *FILES)  # and the values of components that do
-NEUTRAL_OPTIONS = {"select": "top", "noise": "none", "scores": "none"}
+NEUTRAL_OPTIONS = {"freeze": "none", "select": "top", "noise": "none", "scores": "none"}
 RUN = re.compile(r".+-s\d+-[0-9a-f]{8}")  # the name of a run's folder, which is the run's id
 
 
@@ -44,7 +44,7 @@ def run_id(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
     names: the option of each group. resolved: the whole configuration as plain values, see Experiment.
     """
     digest = hashlib.sha256(json.dumps(identity(names, resolved), sort_keys=True).encode()).hexdigest()[:8]
-    shown = ("dataset", "model", "sampler", "select", "aug", "noise", "scores")
+    shown = ("dataset", "model", "freeze", "sampler", "select", "aug", "noise", "scores")
     groups = [group for group in shown if names.get(group, "none") not in ("none", NEUTRAL_OPTIONS.get(group))]
     # an option may be in a folder (mine/wide), and its file may have any name; a folder's name has at most 255 bytes
     words = "-".join(re.sub(r"[^\w.+=-]", "_", names[group]) for group in groups)

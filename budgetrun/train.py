@@ -24,8 +24,10 @@ from budgetrun.contracts import (
     ChangesSize,
     Context,
     Data,
+    Freezing,
     Model,
     Random,
+    Rests,
     Sampler,
     Selects,
     Settings,
@@ -110,7 +112,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
     # ---- randomness: one stream per purpose, so that no method changes another's draws
     torch.manual_seed(settings.seed)  # initial weights and dropout
     random, aug_random, scores_random = (Random.seeded(settings.seed, of, device) for of in STREAMS)
-    view = Views(data, experiment.aug, aug_random)
+    view = Views(data, experiment.aug, aug_random, lambda: budget.progress)
 
     # ---- network and budget
     network = Network(experiment.model, experiment, data, device, world)
@@ -196,6 +198,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
                     break
 
                 network.lr = experiment.schedule(settings.lr, budget.progress)
+                freeze(network, experiment.freeze, budget)
                 if world.size == 1 and draws.may_take_long:
                     with budget.paused():
                         checkpoint.keep()
@@ -204,7 +207,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
                     batch = sampler.draw()  # plan, look, choose, augment
                 record.add(network.update(batch, observe), network.lr)
                 checkpoint.forget()
-                budget.charge_update(len(batch))
+                budget.charge_update(len(batch), network.cost(batch.images).update)
                 progress.step()
                 if save_is_due:
                     save()
@@ -222,6 +225,13 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
     result = result_of(experiment, data, fingerprint, record, budget, earlier, network, checkpoint)
     folder.finish(result)
     return result
+
+
+def freeze(network: Network, freezing: Freezing | None, budget: Budget) -> None:
+    """Let fewer or more layers train, if it is time to."""
+    if freezing is not None and (count := freezing.frozen(budget.progress, len(network.layers))) != network.frozen:
+        with budget.paused():  # it counts FLOPs anew
+            network.freeze(count, resting=isinstance(freezing, Rests) and freezing.rests)
 
 
 def must_agree(experiment: Experiment, fingerprint: str, device: torch.device) -> dict[str, str]:

@@ -26,6 +26,7 @@ METHODS = {
     "select": "Rules of selection",
     "aug": "Augmentations",
     "noise": "Noise",
+    "freeze": "Freezing",
     "loss": "Losses",
     "scores": "Scores",
 }

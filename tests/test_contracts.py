@@ -34,6 +34,7 @@ PROTOCOLS: dict[str, Any] = {
     "select": contracts.Rule,
     "aug": contracts.Augmentation,
     "noise": contracts.Noise,
+    "freeze": contracts.Freezing,
     "loss": contracts.Loss,
     "optimizer": contracts.Optimizer,
     "schedule": contracts.Schedule,

@@ -38,7 +38,7 @@ def observed(
     images = torch.zeros(len(y), 1, 2, 2, dtype=torch.uint8, device=device)
     mask = None if corrupted is None else torch.tensor(corrupted, device=device)
     data = Data(images, y, images, y, [0.5], [0.5], flip=False, padding=0, classes=max(labels) + 1, corrupted=mask)
-    return Diagnostics(data, Budget("updates", 100, 1, FORWARD, UPDATE, there), Views(data, [], None), sampler)
+    return Diagnostics(data, Budget("updates", 100, 1, there), Views(data, [], None), sampler)
 
 
 def update(
@@ -52,14 +52,14 @@ def update(
     """One update as the loop makes it: looks, observe, charge."""
     with diagnostics.drawing():
         if looked:
-            diagnostics.budget.charge_look(looked)
+            diagnostics.budget.charge_look(looked, FORWARD)
     device = diagnostics.labels.device
     rows = torch.tensor(index, device=device).view(len(index), -1)
     shares = torch.ones(rows.shape, device=device) if share is None else torch.tensor(share, device=device)
     weights = None if weight is None else torch.tensor(weight, device=device)
     images = torch.zeros(len(index), 1, 2, 2, device=device)
     diagnostics.observe(Batch(images, rows, diagnostics.labels[rows], shares, drawn=rows[:, 0], weight=weights))
-    diagnostics.budget.charge_update(len(index))
+    diagnostics.budget.charge_update(len(index), UPDATE)
 
 
 def h(*counts: float) -> float:
@@ -182,7 +182,7 @@ def test_what_is_spent_outside_of_the_draw_is_not_spent_on_choosing() -> None:
     diagnostics = observed([0, 1, 0, 1])
     for _ in range(2):
         update(diagnostics, [0, 1], looked=5)
-        diagnostics.budget.charge_look(100)
+        diagnostics.budget.charge_look(100, FORWARD)
     update(diagnostics, [0, 1])
     line = diagnostics.line()
     assert line["keep_rate"] == 6 / (5 + 5 + 2)

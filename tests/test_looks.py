@@ -85,7 +85,7 @@ def bench(model: Any, shape: tuple[int, int, int], loss: Loss = PLAIN, count: in
     with torch.no_grad():
         for seed in range(3):
             network.forward(random_batch(20, shape, seed=seed).images, network.net)
-    budget = Budget("updates", 100, 1, *network.flops, CPU)
+    budget = Budget("updates", 100, 1, CPU)
     return Bench(experiment, data, network, Looks(network, budget, PART), budget, batch)
 
 

@@ -42,7 +42,7 @@ from budgetrun.scores.memorization import Memorization
 from budgetrun.scores.moderate import Moderate
 from budgetrun.scores.moso import MoSo
 from budgetrun.scores.prototypes import Prototypes
-from budgetrun.training.budget import model_flops
+from budgetrun.training.budget import Flops, model_flops
 from budgetrun.training.looks import Looks
 from budgetrun.training.network import Network
 
@@ -209,21 +209,22 @@ class Spent:
     """Counts what is charged."""
 
     def __init__(self) -> None:
-        self.images, self.flops, self.flops_forward, self.flops_update = 0, 0, 3, 10
+        self.images, self.flops = 0, 0
 
-    def charge_look(self, images: int) -> None:
+    def charge_look(self, images: int, flops: int) -> None:
         self.images += images
-        self.flops += images * self.flops_forward
+        self.flops += images * flops
 
 
 @pytest.fixture
-def trained(context_for: Callable[..., Context]) -> Any:
+def trained(context_for: Callable[..., Context], monkeypatch: pytest.MonkeyPatch) -> Any:
     """For a loss: a context over 11 examples that looks with a real network, the network, and the looks' charges."""
 
     def make(loss: Any) -> tuple[Any, nn.Module, Spent]:
         data = replace(context_for(11, 4).view.data, mean=[0.0] * 3, std=[1.0] * 3)
         network = Network(SmallModel(), replace(checked("device=cpu"), loss=loss), data, torch.device("cpu"))
         spent = Spent()
+        monkeypatch.setattr(network, "cost", lambda images: Flops(3, 10))
         looks = Looks(network, spent, part=4)
         own = {name: getattr(looks, name) for name in ("look", "embed", "gradient_norms", "logit_gradients")}
         return context_for(11, 4, **own), network.net, spent

@@ -37,6 +37,7 @@ ORDER = [
     "dataset",
     "recipe",
     "model",
+    "freeze",
     "sampler",
     "select",
     "aug",

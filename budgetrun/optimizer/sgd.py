@@ -26,6 +26,11 @@ class SGD:
             raise ValueError("nesterov=true needs a momentum greater than 0")
 
     def build(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             parameters, lr=lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=weight_decay, fused=True
         )
+        if self.momentum:  # where some layers begin to train later, torch's fused kernel lacks their momentum
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer

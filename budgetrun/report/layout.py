@@ -11,7 +11,19 @@ from budgetrun.tables.table import Key, order, word, words
 # the task: runs that differ here are not compared, and are in different tables
 TASK = ("dataset", "model", "noise", "image_size", "validation", "train_on")
 # the order in which settings are tried to tell runs apart, and shown; the others follow in order of appearance
-ORDER = (*TASK, "sampler", "select", "aug", "loss", "optimizer", "schedule", "scores", "tune", "sampler.scored_by")
+ORDER = (
+    *TASK,
+    "sampler",
+    "select",
+    "aug",
+    "freeze",
+    "loss",
+    "optimizer",
+    "schedule",
+    "scores",
+    "tune",
+    "sampler.scored_by",
+)
 
 
 @dataclass

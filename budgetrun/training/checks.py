@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +11,13 @@ from torch import Tensor, nn
 from budgetrun import memory
 from budgetrun.config import Experiment
 from budgetrun.contracts import (
+    Augmentation,
     ChecksShape,
     Data,
     FromScratch,
     KnowsChannels,
     Model,
+    Resizes,
     Settings,
     UserError,
     check_pixels,
@@ -42,6 +45,11 @@ def check_parts(experiment: Experiment) -> torch.device:
         raise UserError(
             f"scores={experiment.names['scores']} is about what this run learns from nothing; leave out init_from"
         )
+    if experiment.freeze is not None and experiment.settings.compile:
+        raise UserError(
+            f"freeze={experiment.names['freeze']} changes which layers train, and compile=true compiles them once; "
+            "leave out either"
+        )
     for path in made_files(experiment.resolved):
         if not is_expected(path):
             check_made(path)
@@ -53,6 +61,11 @@ def check_views(experiment: Experiment, data: Data) -> None:
     for step in experiment.aug:
         if isinstance(step, ChecksShape):
             step.check(trained_shape(data, experiment.settings))
+
+
+def shapes_of(steps: Iterable[Augmentation], shape: torch.Size) -> list[torch.Size]:
+    """The smaller shapes to which an augmentation resizes images [C, H, W] during a run; most have none."""
+    return [smaller for step in steps if isinstance(step, Resizes) for smaller in step.shapes(shape)]
 
 
 def outline(model: Model, data: Data) -> nn.Module:

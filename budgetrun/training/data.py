@@ -283,11 +283,18 @@ def context_of(
 
 
 def middle(images: Tensor, size: int | None) -> Tensor:
-    """The middle of `size` pixels per side of images [B, C, H, W]; they themselves if size is None."""
-    if size is None or images.shape[2:] == (size, size):
+    """The middle of `size` pixels per side of images [B, C, H, W], of a side that is longer."""
+    sides = cropped(images.shape[2:], size)
+    if sides == images.shape[2:]:
         return images
-    top, left = (round((side - size) / 2) for side in images.shape[2:])  # as torchvision's CenterCrop
-    return images[:, :, top : top + size, left : left + size]
+    # as torchvision's CenterCrop
+    top, left = (round((whole - side) / 2) for whole, side in zip(images.shape[2:], sides, strict=True))
+    return images[:, :, top : top + sides[0], left : left + sides[1]]
+
+
+def cropped(sides: torch.Size, size: int | None) -> torch.Size:
+    """The height and width of the middle of `size` pixels per side; None: all."""
+    return sides if size is None else torch.Size(min(side, size) for side in sides)
 
 
 class Normalize:

@@ -27,11 +27,10 @@ class Looks:
     @torch.no_grad()
     def look(self, batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
         """Losses [B] and logits [B, classes]; see Context."""
-        model = self.network.model
-        model.train(training)
-        logits = self.network.logits(batch.images, self.part, model)
-        model.train()
-        self.budget.charge_look(len(batch))
+        self.network.train(training)
+        logits = self.network.logits(batch.images, self.part, self.network.model)
+        self.network.train()
+        self.budget.charge_look(len(batch), self.network.cost(batch.images).forward)
         return self.network.loss(logits, batch), logits
 
     @torch.no_grad()
@@ -43,8 +42,8 @@ class Looks:
             try:
                 logits = self.network.logits(batch.images, self.part, net)
             finally:
-                net.train()
-        self.budget.charge_look(len(batch))
+                self.network.train()
+        self.budget.charge_look(len(batch), self.network.cost(batch.images).forward)
         world = self.network.world
         return world.gathered(features_of(seen, len(world.own(batch))), len(batch)), logits
 
@@ -60,7 +59,7 @@ class Looks:
     def gradient_norms(self, batch: Batch) -> Tensor:
         """||d loss_i / d parameters||_2, [B], in float32; see Context."""
         net = self.network.net
-        parameters = {name: parameter.detach() for name, parameter in net.named_parameters()}
+        parameters = {name: parameter.detach() for name, parameter in net.named_parameters() if parameter.requires_grad}
 
         def loss(parameters: dict[str, Tensor], image: Tensor, label: Tensor, share: Tensor) -> Tensor:
             logits = torch.func.functional_call(net, parameters, (image[None],))
@@ -82,10 +81,9 @@ class Looks:
         world.same_buffers(net)
         net.eval()
         result = self.network.forward(own.images, norms)  # normalises outside vmap, which lacks that memory layout
-        net.train()
+        self.network.train()
         result = world.gathered(result, len(batch))
-        self.budget.charge_look(len(batch))
-        self.budget.flops += len(batch) * (self.budget.flops_update - self.budget.flops_forward)
+        self.budget.charge_look(len(batch), self.network.cost(batch.images).update)
         return result
 
 
@@ -135,10 +133,10 @@ class SecondNetwork:
         logits = self.network.logits(batch.images, self.part, net)
         net.train()
         self.budget.examples_looked += len(batch)
-        self.budget.flops += len(batch) * self.network.flops[0]
+        self.budget.flops += len(batch) * self.network.cost(batch.images).forward
         return self.network.loss(logits, batch), logits
 
     def learn(self, batch: Batch) -> None:
         self.network.lr = self.first.lr
         self.network.update(batch)
-        self.budget.flops += len(batch) * self.network.flops[1]
+        self.budget.flops += len(batch) * self.network.cost(batch.images).update

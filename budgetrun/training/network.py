@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -11,15 +12,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from budgetrun.config import Experiment
 from budgetrun.contracts import Batch, Data, Model, Random
 from budgetrun.stored import Stored
 from budgetrun.training import machine
-from budgetrun.training.budget import model_flops
-from budgetrun.training.checks import check_memory, outline
-from budgetrun.training.data import Normalize, trained_shape
+from budgetrun.training.budget import Flops, model_flops
+from budgetrun.training.checks import check_memory, outline, shapes_of
+from budgetrun.training.data import Normalize, cropped, trained_shape
+from budgetrun.training.layers import Layer, in_order
 from budgetrun.training.record import Diverged
 from budgetrun.training.views import Views
 from budgetrun.training.world import World
@@ -35,17 +37,24 @@ def unobserved(batch: Batch, losses: Tensor, logits: Tensor) -> None:
 class Network:
     """net: the module, on the device. model: the same, or its compiled form. lr: of the next update.
 
-    flops: of one image's forward pass, and of its forward and backward pass. Raises UserError if the model does not fit
-    the images or the memory, before it takes any.
+    flops: of an image of full size, with all layers training. frozen: how many layers, from the first on, no longer
+    train. Raises UserError if the model does not fit the images or the memory, before it takes any.
     """
+
+    costs: dict[tuple[torch.Size, int], Flops]  # by an image's shape and the number of frozen layers
+    resting: list[nn.Module]  # frozen modules that stay in evaluation mode
 
     def __init__(
         self, kind: Model, experiment: Experiment, data: Data, device: torch.device, world: World | None = None
     ) -> None:
         settings, shape = experiment.settings, trained_shape(data, experiment.settings)
-        empty = outline(kind, data)
-        self.flops = model_flops(empty, shape)
-        check_memory(empty, data, settings, device)
+        self.empty = outline(kind, data)
+        self.shape, self.costs, self.frozen, self.resting = shape, {}, 0, []
+        self.flops = self.counted(shape)
+        for other in shapes_of(experiment.aug, shape):
+            self.counted(other)
+        check_memory(self.empty, data, settings, device)
+        self.empty.to("meta")
         self.device, self.world = device, world or World()
         net = self.world.synchronised(kind.build(shape[0], data.classes), settings.sync_batchnorm, device)
         self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -84,6 +93,45 @@ class Network:
         self.optimizer.step()
         return loss.detach() if own is batch else batch.mean(of_all)
 
+    def cost(self, images: Tensor | Stored) -> Flops:
+        """What one of these images [B, C, H, W] costs now."""
+        height, width = cropped(images.shape[2:], self.normalize.crop)
+        return self.counted(torch.Size((images.shape[1], height, width)))
+
+    def counted(self, shape: torch.Size) -> Flops:
+        if (shape, self.frozen) not in self.costs:
+            self.costs[shape, self.frozen] = model_flops(self.empty, shape)
+        return self.costs[shape, self.frozen]
+
+    @functools.cached_property
+    def layers(self) -> list[Layer]:
+        """Those with parameters, in the order in which images pass them; see Freezing."""
+        return in_order(self.empty, self.shape)
+
+    def freeze(self, count: int, resting: bool) -> None:
+        """Train all layers but the first `count`. resting: whether these stay in evaluation mode.
+
+        A frozen parameter has no gradient, so the optimizer leaves it as it is, without momentum and weight decay.
+        """
+        self.frozen = count
+        training = {name for layer in self.layers[count:] for name in layer.parameters}
+        for net in (self.net, self.empty):
+            for name, parameter in net.named_parameters():
+                parameter.requires_grad_(name in training)
+                parameter.grad = None
+        modules = [self.net.get_submodule(name) for layer in self.layers[:count] for name in layer.modules]
+        self.resting = [m for m in modules if resting and not any(p.requires_grad for p in m.parameters())]
+        self.train()
+        self.averaging = self.world.averaging(self.model)
+        for shape in {shape for shape, _ in self.costs}:
+            self.counted(shape)
+
+    def train(self, training: bool = True) -> None:
+        """Training mode, or evaluation mode."""
+        self.model.train(training)
+        for module in self.resting:
+            module.training = False
+
     @torch.no_grad()
     def evaluate(self, images: Tensor | Stored, labels: Tensor) -> tuple[float, float]:
         """Accuracy in [0, 1] and mean cross-entropy."""
@@ -102,7 +150,7 @@ class Network:
         self.net.eval()
         # small parts stay in a CPU's cache: with cnn at 28x28, 250 images at a time are 1.8 times faster than 1000
         logits = self.logits(images, 250 if self.device.type == "cpu" else 2000, self.net)
-        self.net.train()
+        self.train()
         return logits
 
     def check_finite(self, updates: int) -> None:
@@ -113,7 +161,8 @@ class Network:
             )
 
     def compile(self, images: Tensor | Stored, sizes: set[int]) -> None:
-        """Compile the model for batches of these sizes, before any update. images: at least the largest batch."""
+        """Compile the model for batches of these sizes, and of images of every size that the run trains on, before any
+        update. images: at least the largest batch."""
         import torch._dynamo.config
 
         began = time.perf_counter()
@@ -122,16 +171,20 @@ class Network:
         self.averaging = self.world.averaging(self.model)
         # with CUDA graphs, the first run of a size warms up and the second is recorded
         times = 1 if self.mode == "default" else 3
-        # by default, torch stops at 8 compilations: these are one for each size, and two for looks
-        with torch._dynamo.config.patch(recompile_limit=max(8, len(sizes) + 2)), self.unchanged():
-            for size in sorted(sizes, reverse=True):
-                for _ in range(times):
-                    self.forward(images[:size], self.model).sum().backward()
-            with torch.no_grad():  # looks, in both modes
-                for training in (False, True):
-                    self.model.train(training)
+        # by default, torch stops at 8 compilations: these are one for each size, and two for looks, of every shape
+        shapes = [shape for shape, _ in self.costs]
+        limit = max(8, (len(sizes) + 2) * len(shapes))
+        with torch._dynamo.config.patch(recompile_limit=limit), self.unchanged():
+            for _, height, width in shapes:
+                some = images[: max(sizes)][:, :, :height, :width]
+                for size in sorted(sizes, reverse=True):
                     for _ in range(times):
-                        self.forward(images[: max(sizes)], self.model)
+                        self.forward(some[:size], self.model).sum().backward()
+                with torch.no_grad():  # looks, in both modes
+                    for training in (False, True):
+                        self.train(training)
+                        for _ in range(times):
+                            self.forward(some, self.model)
         log.info("compiled in %.1f s, outside the budget", time.perf_counter() - began)
 
     @contextlib.contextmanager

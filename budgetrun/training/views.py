@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Augmentation, Batch, Data, ImageWise, Plan, Random, TakesWhole
+from budgetrun.contracts import Augmentation, Batch, Data, ImageWise, Plan, Random, Resizes, TakesWhole
 from budgetrun.stored import Reader, Stored
 from budgetrun.training.data import middle
 from budgetrun.training.machine import Stopwatch
@@ -23,10 +23,13 @@ class Views:
 
     The leading steps that change each image independently (`image_wise`) may be applied to many batches' images at
     once. The rest, from the first step that does not, are applied batch by batch.
+    progress: how much of the budget is spent, for steps that resize.
     """
 
-    def __init__(self, data: Data, steps: Sequence[Augmentation], random: Random) -> None:
-        self.data, self.random = data, random
+    def __init__(
+        self, data: Data, steps: Sequence[Augmentation], random: Random, progress: Callable[[], float] = lambda: 1.0
+    ) -> None:
+        self.data, self.random, self.progress = data, random, progress
         self.alone = list(itertools.takewhile(is_image_wise, steps))
         self.mixing = steps[len(self.alone) :]
         self.whole = bool(steps) and isinstance(steps[0], TakesWhole) and steps[0].takes_whole
@@ -71,7 +74,9 @@ class Views:
         """What `images` returned, mixed if the augmentation mixes."""
         with self.stopwatch:
             for step in self.mixing:
-                batch = step(batch, self.random)
+                batch = (
+                    step(batch, self.random, self.progress()) if isinstance(step, Resizes) else step(batch, self.random)
+                )
             return batch
 
 

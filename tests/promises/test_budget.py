@@ -32,10 +32,10 @@ EPOCH = 22  # updates: floor(1,438 / 64)
 TINY = ("model.width=2", "epochs=1", "evaluations=1")
 
 
-def clock(unit: str, updates: int, batch_size: int = 8, forward: int = 3, update: int = 10) -> Budget:
+def clock(unit: str, updates: int, batch_size: int = 8) -> Budget:
     """A budget of this many uniform updates, at four per second."""
-    cost = {"updates": 1, "examples": batch_size, "flops": batch_size * update, "seconds": 0.25}[unit]
-    return Budget(unit, updates * cost, cost, forward, update, CPU)
+    cost = {"updates": 1, "examples": batch_size, "flops": batch_size * 10, "seconds": 0.25}[unit]
+    return Budget(unit, updates * cost, cost, CPU)
 
 
 # ---- the clock
@@ -50,7 +50,7 @@ def test_uniform_updates_are_exactly_as_many_as_the_budget_allows_in_any_unit(
     progress = []
     while budget.spent < budget.allowed:
         progress.append(budget.progress)
-        budget.charge_update(batch_size)
+        budget.charge_update(batch_size, flops=10)
         budget.seconds += 0.25
     assert budget.realised() == {
         "updates": updates,
@@ -71,8 +71,8 @@ def test_looks_use_up_a_budget_of_flops_to_one_batch_and_none_of_updates(updates
         done = 0
         while budget.spent < budget.allowed:
             before = budget.spent
-            budget.charge_look(looks[done % len(looks)])
-            budget.charge_update(8)
+            budget.charge_look(looks[done % len(looks)], flops=3)
+            budget.charge_update(8, flops=10)
             assert 0 <= budget.progress <= 1
             done += 1
         assert budget.updates == done
@@ -107,14 +107,14 @@ def test_a_budget_of_one_update_is_all_at_its_first_learning_rate() -> None:
 def test_a_budget_goes_on_from_its_state_as_if_it_had_not_stopped() -> None:
     budget = clock("flops", 20)
     for _ in range(7):
-        budget.charge_look(5)
-        budget.charge_update(8)
+        budget.charge_look(5, flops=3)
+        budget.charge_update(8, flops=10)
     budget.seconds = 1.5
     other = clock("flops", 3)
     other.load_state_dict(budget.state_dict())
     for each in (budget, other):
-        each.charge_look(2)
-        each.charge_update(8)
+        each.charge_look(2, flops=3)
+        each.charge_update(8, flops=10)
     assert other.realised() == budget.realised()
     assert (other.progress, other.allowed, other.step) == (budget.progress, budget.allowed, budget.step)
 

@@ -34,6 +34,7 @@ AT_WORK = {
 def lines(folder: Path) -> list[str]:
     of_samplers = [f"{COMMON} sampler={s} {AT_WORK.get(s, '')}{needed(s, folder)}" for s in SAMPLERS]
     mixed = f"{COMMON} aug=ricap noise=symmetric validation=0.1 scores=ensemble scores.members=3"
+    mixed += " freeze=backbone freeze.until=0.5"
     return [*of_samplers, mixed, f"{COMMON} scores=grand save_features=true"]
 
 
