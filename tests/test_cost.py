@@ -269,6 +269,10 @@ def test_a_run_that_is_cut_ends_bit_for_bit_as_one_that_is_not(
         ("aug=progressive aug.progressive.delay=0.9", ["aug.progressive.delay=0.9", "1 in all"]),
         ("aug=progressive aug.progressive.how=cubic", ["aug.progressive.how=cubic", "nearest, bilinear, crop"]),
         ("aug=progressive aug.progressive.multiple=2 aug.progressive.scale=0.25", ["does not fit images of 1x2x2"]),
+        (
+            "-m aug=progressive aug.progressive.multiple=2 aug.progressive.scale=0.5,0.25",
+            ["does not fit images of 1x2x2"],
+        ),
         ("freeze=none freeze.start=0.5", ["freeze.start"]),
     ],
 )

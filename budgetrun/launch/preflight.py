@@ -18,7 +18,7 @@ from budgetrun.folder import features, scorefile
 from budgetrun.identity import is_expected, paths
 from budgetrun.training.budget import full_updates, model_flops
 from budgetrun.training.checkpoint import begin_with
-from budgetrun.training.checks import check_memory, check_parts, check_views, outline
+from budgetrun.training.checks import check_memory, check_parts, check_views, outline, shapes_of
 from budgetrun.training.data import (
     check_fits,
     context_of,
@@ -89,10 +89,13 @@ class Preflight:
 
     def check_model(self, model: Model, experiment: Experiment, data: Data, device: torch.device) -> None:
         settings = experiment.settings
-        how = [settings.batch_size, settings.precision, settings.compile, str(device)]
+        smaller = shapes_of(experiment.aug, trained_shape(data, settings))
+        how = [settings.batch_size, settings.precision, settings.compile, str(device), smaller]
         key = json.dumps([self.source(experiment), settings.image_size, repr(model), how])
         if key not in self.models:
             self.flops_of(model, experiment)
+            for shape in smaller:
+                model_flops(outline(model, data), shape)
             check_memory(outline(model, data), data, settings, device)
             self.models.add(key)
 
