@@ -61,13 +61,13 @@ class CountedSampler:
         self.begin: Callable[[], object] = lambda: None
 
     def start(self, context: Context) -> None:
-        def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
+        def look(batch: Batch, training: bool = False, scale: float = 1.0) -> tuple[Tensor, Tensor]:
             self.looked += len(batch)
-            return context.look(batch, training)
+            return context.look(batch, training, scale)
 
-        def embed(batch: Batch) -> tuple[Tensor, Tensor]:
+        def embed(batch: Batch, scale: float = 1.0) -> tuple[Tensor, Tensor]:
             self.looked += len(batch)
-            return context.embed(batch)
+            return context.embed(batch, scale)
 
         self.context = dataclasses.replace(
             context,
@@ -97,9 +97,9 @@ class CountedSecond:
     def __init__(self, other: SecondNetwork, counted: CountedSampler) -> None:
         self.other, self.counted = other, counted
 
-    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def look(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         self.counted.looked += len(batch) * self.other.network.flops.forward / self.other.first.flops.forward
-        losses, logits = self.other.look(batch)
+        losses, logits = self.other.look(batch, scale)
         return losses, logits
 
     def learn(self, batch: Batch) -> None:

@@ -313,10 +313,11 @@ class Context:
     logit_gradients(logits, batch): d loss_i / d logits_i [B, classes] of the run's loss; needs no pass of the model.
 
     Charged as one forward pass per image, of its size:
-    look(batch, training=False): the losses [B] and logits [B, classes] under the current model, without gradients, in
-        evaluation mode; or in training mode, as in some published code: BatchNorm then normalises by the batch and
-        updates its running statistics.
-    embed(batch): the input [B, D] of the model's last linear layer, and the logits [B, classes], in evaluation mode.
+    look(batch, training=False, scale=1.0): the losses [B] and logits [B, classes] under the current model, without
+        gradients, in evaluation mode; or in training mode, as in some published code: BatchNorm then normalises by the
+        batch and updates its running statistics. scale: of the images' sides; smaller images cost less.
+    embed(batch, scale=1.0): the input [B, D] of the model's last linear layer, and the logits [B, classes], in
+        evaluation mode.
     Charged as one forward and one backward pass per image:
     gradient_norms(batch): the norm [B] of each image's own gradient over all parameters that train, in evaluation mode.
     Charged by the passes of the second network:
@@ -342,7 +343,7 @@ class Context:
     needs_features: Callable[[], None]
     logit_gradients: Callable[[Tensor, Batch], Tensor]
     look: Look
-    embed: Callable[[Batch], tuple[Tensor, Tensor]]
+    embed: Embed
     gradient_norms: Callable[[Batch], Tensor]
     second: Callable[[Model], SecondModel]
 
@@ -412,14 +413,18 @@ class ReadScores(Protocol):
 
 
 class Look(Protocol):
-    def __call__(self, batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]: ...
+    def __call__(self, batch: Batch, training: bool = False, scale: float = 1.0) -> tuple[Tensor, Tensor]: ...
+
+
+class Embed(Protocol):
+    def __call__(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, Tensor]: ...
 
 
 class SecondModel(Stateful, Protocol):
     """A network beside the trained one: the same optimizer, schedule, loss and precision, but its own weights."""
 
-    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Losses [B] and logits [B, classes], in evaluation mode; charges its forward passes."""
+    def look(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Losses [B] and logits [B, classes], in evaluation mode; charges its forward passes. scale: see Context."""
         ...
 
     def learn(self, batch: Batch) -> None:
@@ -513,7 +518,7 @@ class Sampler(Protocol):
 
     The loop calls `start` once, then for every update `draw`, the forward pass, `observe`, the backward pass.
     A parameter of the method is a dataclass field; everything it learns goes through `state_dict`. Optional: Dropping,
-    ChangesSize, TakesLong, ReadsFile, ReadsBase, Selects, KeepsFiles.
+    ChangesSize, TakesLong, ScalesLooks, ReadsFile, ReadsBase, Selects, KeepsFiles.
     """
 
     def start(self, context: Context) -> None: ...
@@ -655,6 +660,13 @@ class TakesLong(Protocol):
     """
 
     takes_long: bool
+
+
+@runtime_checkable
+class ScalesLooks(Protocol):
+    """A sampler that looks at images of `looks_scale` times their size; the model is checked on these, too."""
+
+    looks_scale: float
 
 
 @runtime_checkable

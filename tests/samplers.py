@@ -81,7 +81,7 @@ class Looking:
         self.candidates: list[Batch] = []
         self.modes: list[bool] = []
 
-    def __call__(self, batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
+    def __call__(self, batch: Batch, training: bool = False, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         self.candidates.append(batch)
         self.modes.append(training)
         assert len(self.candidates) < 20_000, "the sampler looks on without end"

@@ -503,7 +503,7 @@ def context_that_sees(context_for: Any, n: int, batch_size: int, **others: Any) 
     says = {what: torch.randn(n + 10, d, generator=generator) for what, d in (("features", 5), ("logits", 4))}
     looked: list[Tensor] = []
 
-    def embed(batch: Batch) -> tuple[Tensor, Tensor]:
+    def embed(batch: Batch, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         held = batch.images.shape[1] == 1
         rows = batch.drawn + 3 * held
         looked.append(rows)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cli import before_update, checked, here
-from states import assert_ends_alike, interrupt
+from cli import SAMPLERS, before_update, checked, here, needed, sampler_class
+from states import AT_WORK, assert_ends_alike, interrupt
 from torch import Tensor, nn
 
 from budgetrun.aug.progressive import Progressive
@@ -173,6 +173,46 @@ def test_small_images_are_charged_as_such_in_looks_and_in_updates(tmp_path: Path
     assert looking["flops"] == uniform["flops"] + looks
 
 
+def test_looks_at_smaller_images_are_charged_as_such(tmp_path: Path) -> None:
+    line = f"{CNN} sampler=is sampler.threshold=0 sampler.looks_scale=0.5"
+    result = result_of(line, tmp_path)
+    looks = (UPDATES - 1) * 64 * 3 * sum(flops_of_cnn(4))
+    assert result["flops"] == UPDATES * 64 * update_of_cnn(8, 0) + looks
+
+
+SCALING = [name for name in SAMPLERS if hasattr(sampler_class(name), "looks_scale")]
+
+
+@pytest.mark.parametrize("sampler", SCALING)
+def test_every_sampler_that_looks_can_look_at_smaller_images(
+    sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scales: list[float] = []
+    really = Network.logits
+
+    def logits(self: Network, images: Any, part: int, model: Any, scale: float = 1.0) -> Tensor:
+        scales.append(scale)
+        return really(self, images, part, model, scale)
+
+    monkeypatch.setattr(Network, "logits", logits)
+    monkeypatch.setattr(Network, "evaluate", lambda *_: (0.5, 0.5))
+    at_work = "sampler.refresh=0.5" if sampler == "online_batch" else AT_WORK.get(sampler, "")
+    line = f"{CNN} budget=1 evaluations=1 sampler={sampler} {at_work} sampler.looks_scale=0.5"
+    result_of(line + needed(sampler, tmp_path, line), tmp_path)
+    assert set(scales) == {0.5}
+
+
+def test_a_scaled_look_is_a_look_at_the_pixels_that_torch_interpolates() -> None:
+    experiment = checked(*CNN.split())
+    data, _ = prepare(experiment)
+    network = Network(experiment.model, experiment, data, torch.device("cpu"))
+    images = data.images[:6]
+    small = torch.nn.functional.interpolate(images.float(), scale_factor=0.5, mode="bilinear")
+    assert small.shape == (6, 1, 4, 4)
+    net = network.net.eval()
+    assert torch.equal(network.logits(images, 4, net, 0.5), network.logits(small, 4, net))
+
+
 def test_a_budget_of_flops_buys_more_updates_if_passes_cost_less(tmp_path: Path) -> None:
     """What is allowed is what the full training run costs, on whole images and with all layers."""
     allowed = 11 * 64 * update_of_cnn(8, 0)
@@ -274,6 +314,8 @@ def test_a_run_that_is_cut_ends_bit_for_bit_as_one_that_is_not(
             ["does not fit images of 1x2x2"],
         ),
         ("freeze=none freeze.start=0.5", ["freeze.start"]),
+        ("sampler=is sampler.looks_scale=0", ["sampler.looks_scale=0", "(0, 1]"]),
+        ("-m sampler=is,sb sampler.looks_scale=0.2", ["does not fit images of 1x1x1"]),
     ],
 )
 def test_what_cannot_be_is_one_sentence(line: str, words: list[str], tmp_path: Path) -> None:

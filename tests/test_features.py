@@ -99,7 +99,7 @@ def test_a_file_takes_the_place_of_a_look(context_for: Callable[..., Context]) -
     def context(**others: Any) -> Context:
         return context_for(12, 4, classes=2, **others)
 
-    looks = context(embed=lambda batch: (of_all[batch.index[:, 0]], torch.zeros(len(batch), 2)))
+    looks = context(embed=lambda batch, scale=1.0: (of_all[batch.index[:, 0]], torch.zeros(len(batch), 2)))
     reads = context(read_features=lambda file: {"given.npz": of_all}[file])  # and refuses to look
     scores = []
     for seen, file in ((looks, None), (reads, "given.npz")):

@@ -729,7 +729,7 @@ def embedded(context_for: Callable[..., Context], features: Tensor, **others: An
         len(features),
         4,
         classes=2,
-        embed=lambda batch: (features[batch.index[:, 0]], torch.zeros(len(batch), 2)),
+        embed=lambda batch, scale=1.0: (features[batch.index[:, 0]], torch.zeros(len(batch), 2)),
         **others,
     )
 
@@ -797,7 +797,7 @@ def test_moso_is_the_agreement_with_the_mean_gradient_at_each_point(context_for:
         4,
         classes=2,
         progress=lambda: progress,
-        embed=lambda batch: tuple(output[batch.index[:, 0]] for output in outputs[now]),
+        embed=lambda batch, scale=1.0: tuple(output[batch.index[:, 0]] for output in outputs[now]),
     )
     scorer = MoSo(points=2, power=1.0)
     scorer.start(context)

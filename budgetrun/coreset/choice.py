@@ -98,12 +98,12 @@ def check_features(context: Context, part: object) -> None:
         context.needs_features()
 
 
-def seen_by(context: Context, part: object) -> Seen:
+def seen_by(context: Context, part: object, scale: float = 1.0) -> Seen:
     """All examples as a part sees them: by its file of features, or by the current network, which is charged."""
     if isinstance(part, ByFeatures) and part.features is not None:
         features = context.read_features(part.features)
         return Seen(features, features[:, :0], context.labels)
-    return look(context, context.everything(), context.labels)
+    return look(context, context.everything(), context.labels, scale)
 
 
 def groups(context: Context, fraction: float, balanced: bool, counts: str) -> Iterator[tuple[Tensor, int]]:
@@ -126,18 +126,20 @@ def groups(context: Context, fraction: float, balanced: bool, counts: str) -> It
         yield rows, count
 
 
-def choose(context: Context, method: Method, fraction: float, balanced: bool, counts: str) -> Chosen:
+def choose(
+    context: Context, method: Method, fraction: float, balanced: bool, counts: str, scale: float = 1.0
+) -> Chosen:
     """Choose a part of the training examples, of each class if `balanced`, with the current network.
 
     counts: how many of each class, if `balanced`: its share, rounded by "round" or "ceil"; or "equal", the same
-    number of each, and all of a class that has fewer.
+    number of each, and all of a class that has fewer. scale: of the images in looks.
     Looks at every un-augmented example once, unless the method has features from a file, and at the held-out ones if
     the method needs them; all is charged.
     """
-    seen = seen_by(context, method)
+    seen = seen_by(context, method, scale)
     held = None
     if needs_validation(method) and (batch := context.validation) is not None:
-        held = look(context, batch.split(context.batch_size), batch.label[:, 0])
+        held = look(context, batch.split(context.batch_size), batch.label[:, 0], scale)
     index, place, weight = [], [], []
     for rows, count in groups(context, fraction, balanced, counts):
         if count:
@@ -149,8 +151,8 @@ def choose(context: Context, method: Method, fraction: float, balanced: bool, co
     return Chosen(torch.cat(index), torch.cat(place), None if weights is None else weights / weights.mean())
 
 
-def look(context: Context, parts: Iterator[Batch] | list[Batch], labels: Tensor) -> Seen:
-    features, logits = zip(*map(context.embed, parts), strict=True)
+def look(context: Context, parts: Iterator[Batch] | list[Batch], labels: Tensor, scale: float = 1.0) -> Seen:
+    features, logits = zip(*(context.embed(part, scale) for part in parts), strict=True)
     return Seen(torch.cat(features), torch.cat(logits), labels)
 
 

@@ -89,7 +89,7 @@ class Preflight:
 
     def check_model(self, model: Model, experiment: Experiment, data: Data, device: torch.device) -> None:
         settings = experiment.settings
-        smaller = shapes_of(experiment.aug, trained_shape(data, settings))
+        smaller = shapes_of(experiment, trained_shape(data, settings))
         how = [settings.batch_size, settings.precision, settings.compile, str(device), smaller]
         key = json.dumps([self.source(experiment), settings.image_size, repr(model), how])
         if key not in self.models:

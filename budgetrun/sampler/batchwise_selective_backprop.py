@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context, UserError
+from budgetrun.sampler._looking import check_looks
 
 
 @dataclass
@@ -17,21 +18,24 @@ class BatchwiseSelectiveBackprop:
 
     The percentile is `(i + 1/2) / b` for the i-th smallest loss of the batch, from 0. No re-weighting: biased to hard
     on purpose.
-    Source: selective backprop of mosaicml/composer (keep 0.5, begin 0.5, end 0.9, interrupt 2, in training mode).
-    Their option to look at images at a lower resolution is not implemented.
+    Source: selective backprop of mosaicml/composer (keep 0.5, begin 0.5, end 0.9, interrupt 2, in training mode);
+    `looks_scale` is its `scale_factor`.
     Cost of an update that chooses: `b F` of looks, then `int(keep x b) (F + B)`; of the others: `b (F + B)`.
 
     keep: part of a batch, in `(0, 1]`; 1 looks at nothing. begin, end: the part of the budget in which it chooses, from
     the update at which `begin` of it is spent to the last before `end`. interrupt: every interrupt-th batch of an epoch
     is trained on whole, without a look (2: every other); 0: none. looks: eval; or train, in which BatchNorm uses and
-    learns from the whole batch.
+    learns from the whole batch. looks_scale: size of the images in looks, of each side, in `(0, 1]`; bilinear.
     """
+
+    neutral: ClassVar = {"looks_scale": 1.0}
 
     keep: float
     begin: float
     end: float
     interrupt: int
     looks: str
+    looks_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
@@ -40,8 +44,7 @@ class BatchwiseSelectiveBackprop:
             raise ValueError(f"begin={self.begin}, end={self.end} must be parts of the budget, 0 <= begin < end <= 1")
         if self.interrupt < 0 or self.interrupt == 1:
             raise ValueError(f"interrupt={self.interrupt} must be 0 (never) or at least 2 (1 would never choose)")
-        if self.looks not in ("eval", "train"):
-            raise ValueError(f"looks={self.looks} is not one of eval, train")
+        check_looks(self.looks_scale, self.looks)
 
     def sizes(self, batch_size: int) -> set[int]:
         return {batch_size, int(self.keep * batch_size)}
@@ -64,7 +67,7 @@ class BatchwiseSelectiveBackprop:
         self.updates += 1
         if not chooses:
             return batch
-        losses, _ = self.context.look(batch, training=self.looks == "train")
+        losses, _ = self.context.look(batch, self.looks == "train", self.looks_scale)
         # the k largest of log p + Gumbel noise are k draws without replacement; torch.multinomial waits for the host
         noise = -torch.empty_like(self.log_chance).exponential_(generator=self.context.random.device).log()
         places = (self.log_chance + noise).topk(self.kept).indices

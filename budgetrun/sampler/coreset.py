@@ -10,6 +10,7 @@ from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
 from budgetrun.coreset import choice
+from budgetrun.sampler._looking import check_looks
 
 
 @dataclass
@@ -26,6 +27,7 @@ class CoreSet:
     core-set (the papers' epochs) between choices, or null to choose once. balanced: choose this part of each class.
     counts: how many per class, if balanced: its share, rounded by "round" or "ceil"; or "equal", the same number each.
     normalize: scale the weights to mean 1 over the core-"set", or in each "batch".
+    looks_scale: size of the images in looks, of each side, in `(0, 1]`; bilinear.
     """
 
     method: choice.Method
@@ -35,8 +37,9 @@ class CoreSet:
     balanced: bool
     counts: str
     normalize: str
+    looks_scale: float = 1.0
 
-    neutral: ClassVar = {"counts": "round", "normalize": "set"}
+    neutral: ClassVar = {"counts": "round", "normalize": "set", "looks_scale": 1.0}
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
@@ -48,6 +51,7 @@ class CoreSet:
         choice.check_counts(self.counts)
         if self.normalize not in ("set", "batch"):
             raise ValueError(f"normalize={self.normalize} is not one of set, batch")
+        check_looks(self.looks_scale)
 
     def start(self, context: Context) -> None:
         choice.check(context, self.method, self.fraction, self.balanced, self.counts, "sampler")
@@ -60,7 +64,8 @@ class CoreSet:
     def plan(self) -> Tensor | tuple[Tensor, Tensor]:
         chosen_for = self.passes - self.warmup  # passes with a core-set
         if chosen_for == 0 or (chosen_for > 0 and self.every is not None and chosen_for % self.every == 0):
-            chosen = choice.choose(self.context, self.method, self.fraction, self.balanced, self.counts)
+            how = self.fraction, self.balanced, self.counts, self.looks_scale
+            chosen = choice.choose(self.context, self.method, *how)
             self.kept, self.weight = chosen.index, chosen.weight
         self.passes += 1
         order = torch.randperm(len(self.kept), generator=self.context.random.device, device=self.context.device)

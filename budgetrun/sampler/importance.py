@@ -10,6 +10,7 @@ from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
 from budgetrun.sampler._flag import Flag
+from budgetrun.sampler._looking import check_looks
 
 MANY = 2000  # images of a pool
 
@@ -34,9 +35,10 @@ class ImportanceSampling:
     the pool as a whole, here in parts of b images.
     replacement: whether pools and uniform batches are drawn with replacement, as in Katharopoulos & Fleuret's code, or
     from shuffled passes over the training set, as uniform sampling does.
+    looks_scale: size of the images in looks, of each side, in `(0, 1]`; bilinear.
     """
 
-    neutral: ClassVar = {"replacement": False}
+    neutral: ClassVar = {"replacement": False, "looks_scale": 1.0}
 
     pool: float
     threshold: float | None
@@ -45,6 +47,7 @@ class ImportanceSampling:
     weights: bool
     looks: str
     replacement: bool
+    looks_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.pool <= 1000:
@@ -55,8 +58,7 @@ class ImportanceSampling:
             raise ValueError(f"momentum={self.momentum} must be in [0, 1)")
         if self.score not in ("bound", "loss"):
             raise ValueError(f"score={self.score} is not one of bound, loss")
-        if self.looks not in ("eval", "train"):
-            raise ValueError(f"looks={self.looks} is not one of eval, train")
+        check_looks(self.looks_scale, self.looks)
 
     def start(self, context: Context) -> None:
         self.context = context
@@ -84,7 +86,7 @@ class ImportanceSampling:
         if not self.open:
             return self.stream.take(self.context.batch_size)
         pool = self.stream.take(self.size)
-        losses, logits = self.context.look(pool, training=self.looks == "train")
+        losses, logits = self.context.look(pool, self.looks == "train", self.looks_scale)
         g = self.update(pool, losses, logits)
         rows = torch.multinomial(g, self.context.batch_size, replacement=True, generator=self.context.random.device)
         batch = pool[rows]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
+from budgetrun.sampler._looking import check_looks
 
 
 @dataclass
@@ -31,11 +32,15 @@ class OrderedSGD:
         (running: their code for wide networks), or of a pass over all examples in training mode between two epochs,
         `n F` (pass: their other program). An image of several sources is correct by the share of the predicted class.
     thresholds: increasing, in `(0, 1]`; with none it is plain SGD.
+    looks_scale: size of the images in looks, of each side, in `(0, 1]`; bilinear.
     """
+
+    neutral: ClassVar = {"looks_scale": 1.0}
 
     thresholds: list[float]
     backward: str
     accuracy: str
+    looks_scale: float = 1.0
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip([0.0, *self.thresholds], self.thresholds, strict=False))
@@ -45,6 +50,7 @@ class OrderedSGD:
             raise ValueError(f"backward={self.backward} is not one of rows, all")
         if self.accuracy not in ("running", "pass"):
             raise ValueError(f"accuracy={self.accuracy} is not one of running, pass")
+        check_looks(self.looks_scale)
 
     def sizes(self, batch_size: int) -> set[int]:
         smaller = range(len(self.thresholds) + 1) if self.backward == "rows" else range(1)
@@ -65,7 +71,7 @@ class OrderedSGD:
         batch = self.stream.take(size)
         if self.q == size or self.backward == "all":
             return batch
-        losses, logits = self.context.look(batch, training=True)
+        losses, logits = self.context.look(batch, True, self.looks_scale)
         self.count(batch, logits)
         return batch[losses.topk(self.q).indices]
 
@@ -89,7 +95,7 @@ class OrderedSGD:
             # parts of nearly equal size: BatchNorm fails on a last part of one image
             for index in self.context.permutation().tensor_split(-(-images // size)):
                 part = self.context.view(index)
-                self.count(part, self.context.look(part, training=True)[1])
+                self.count(part, self.context.look(part, True, self.looks_scale)[1])
         accuracy = float(self.right) / images
         reached = sum(accuracy >= threshold for threshold in self.thresholds)
         self.q = min(self.q, max(1, size >> reached))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context, Model
+from budgetrun.sampler._looking import check_looks
 
 
 @dataclass
@@ -25,14 +26,19 @@ class Proxy:
     Cost of an update: `pool b F' + b (F' + B')` of the proxy, then `b (F + B)`.
 
     model: the proxy, as in the group model. pool: multiple of the batch size.
+    looks_scale: size of the images that the proxy looks at, of each side, in `(0, 1]`; bilinear.
     """
+
+    neutral: ClassVar = {"looks_scale": 1.0}
 
     model: Model
     pool: float
+    looks_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.pool <= 1000:
             raise ValueError(f"pool={self.pool} must be in [1, 1000] (batches looked at for one trained on)")
+        check_looks(self.looks_scale)
 
     def start(self, context: Context) -> None:
         self.context = context
@@ -42,7 +48,7 @@ class Proxy:
 
     def draw(self) -> Batch:
         pool = self.stream.take(self.size)
-        losses, _ = self.proxy.look(pool)
+        losses, _ = self.proxy.look(pool, self.looks_scale)
         batch = pool[losses.topk(self.context.batch_size).indices]
         self.proxy.learn(batch)
         return batch

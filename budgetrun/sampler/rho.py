@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context, UserError, path
+from budgetrun.sampler._looking import check_looks
 
 
 @dataclass
@@ -24,12 +25,15 @@ class RHO:
 
     file: path; with * or ?, or commas, several files together, as in sampler=subset. pool: multiple of the batch size.
     looks: "train", in training mode as their code does (BatchNorm uses the pool, part by part, and learns from it), or
-    "eval".
+    "eval". looks_scale: size of the images in looks, of each side, in `(0, 1]`; bilinear.
     """
+
+    neutral: ClassVar = {"looks_scale": 1.0}
 
     file: str | None
     pool: float
     looks: str
+    looks_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.file:
@@ -39,9 +43,7 @@ class RHO:
             )
         if not 1 <= self.pool <= 1000:
             raise ValueError(f"pool={self.pool} must be in [1, 1000] (batches looked at for one trained on)")
-        if self.looks not in ("train", "eval"):
-            raise ValueError(f"looks={self.looks} is not one of train, eval")
-
+        check_looks(self.looks_scale, self.looks)
         self.file = ",".join(path("file", part) for part in self.file.split(","))
 
     def start(self, context: Context) -> None:
@@ -57,7 +59,7 @@ class RHO:
 
     def draw(self) -> Batch:
         pool = self.stream.take(self.size)
-        losses, _ = self.context.look(pool, training=self.looks == "train")
+        losses, _ = self.context.look(pool, self.looks == "train", self.looks_scale)
         reducible = losses - pool.of_sources(self.irreducible)
         return pool[reducible.topk(self.context.batch_size).indices]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from budgetrun.contracts import MOST, Batch, Context, UserError
+from budgetrun.sampler._looking import check_looks
 
 MANY = 2000  # candidates of an update
 
@@ -41,7 +42,10 @@ class SelectiveBackprop:
         with each other.
     floor: the least probability of keeping, in `[0, 1]` (0 in both papers' code by default).
     looks: eval; or train, as the code of Hu et al. 2021 looks: BatchNorm uses and learns from the candidates.
+    looks_scale: size of the images in looks, of each side, in `(0, 1]`; bilinear.
     """
+
+    neutral: ClassVar = {"looks_scale": 1.0}
 
     beta: float
     history: int
@@ -49,6 +53,7 @@ class SelectiveBackprop:
     stale: int
     floor: float
     looks: str
+    looks_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.beta <= 1000:
@@ -61,8 +66,7 @@ class SelectiveBackprop:
             raise ValueError(f"stale={self.stale} must be at least 1 (1 looks in every epoch, 2 in every other)")
         if not 0 <= self.floor <= 1:
             raise ValueError(f"floor={self.floor} must be in [0, 1] (the least probability of keeping)")
-        if self.looks not in ("eval", "train"):
-            raise ValueError(f"looks={self.looks} is not one of eval, train")
+        check_looks(self.looks_scale, self.looks)
 
     def start(self, context: Context) -> None:
         self.context = context
@@ -121,7 +125,7 @@ class SelectiveBackprop:
     def looked(self, count: int) -> list[Batch]:
         """The next candidates that are kept by their current losses."""
         candidates = self.stream.take(count)
-        losses, _ = self.context.look(candidates, training=self.looks == "train")
+        losses, _ = self.context.look(candidates, self.looks == "train", self.looks_scale)
         if self.stale > 1:
             if self.taken % self.context.n == 0:
                 self.told.zero_()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +10,13 @@ from torch import Tensor, nn
 from budgetrun import memory
 from budgetrun.config import Experiment
 from budgetrun.contracts import (
-    Augmentation,
     ChecksShape,
     Data,
     FromScratch,
     KnowsChannels,
     Model,
     Resizes,
+    ScalesLooks,
     Settings,
     UserError,
     check_pixels,
@@ -26,7 +25,7 @@ from budgetrun.contracts import (
 )
 from budgetrun.folder.run import check_made
 from budgetrun.identity import is_expected, made_files
-from budgetrun.training.data import bytes_of, place_of, trained_shape
+from budgetrun.training.data import bytes_of, place_of, scaled, trained_shape
 from budgetrun.training.machine import find_device, uses_bf16
 
 
@@ -63,9 +62,12 @@ def check_views(experiment: Experiment, data: Data) -> None:
             step.check(trained_shape(data, experiment.settings))
 
 
-def shapes_of(steps: Iterable[Augmentation], shape: torch.Size) -> list[torch.Size]:
-    """The smaller shapes to which an augmentation resizes images [C, H, W] during a run; most have none."""
-    return [smaller for step in steps if isinstance(step, Resizes) for smaller in step.shapes(shape)]
+def shapes_of(experiment: Experiment, shape: torch.Size) -> list[torch.Size]:
+    """The smaller shapes of images [C, H, W] that pass through the network at some time; most runs have none."""
+    smaller = [small for step in experiment.aug if isinstance(step, Resizes) for small in step.shapes(shape)]
+    if isinstance(experiment.sampler, ScalesLooks) and (scale := experiment.sampler.looks_scale) < 1:
+        smaller += [torch.Size((each[0], *scaled(each[1:], scale))) for each in (shape, *smaller)]
+    return smaller
 
 
 def outline(model: Model, data: Data) -> nn.Module:

@@ -297,10 +297,15 @@ def cropped(sides: torch.Size, size: int | None) -> torch.Size:
     return sides if size is None else torch.Size(min(side, size) for side in sides)
 
 
+def scaled(sides: torch.Size, scale: float) -> torch.Size:
+    """The height and width times a scale, at least one pixel."""
+    return torch.Size(max(1, int(side * scale)) for side in sides)
+
+
 class Normalize:
     """Normalises pixel values [B, C, H, W] in 0 .. 255 to float32 by the data set's mean and standard deviation.
 
-    Of images that are larger than the data set's `crop`, it takes the middle.
+    Of images that are larger than the data set's `crop`, it takes the middle; a scale below 1 makes that smaller.
     """
 
     def __init__(self, data: Data, device: torch.device) -> None:
@@ -308,7 +313,9 @@ class Normalize:
         self.scale, self.shift = 1 / (255 * std), -mean / std
         self.crop = data.crop
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, scale: float = 1.0) -> Tensor:
         images = middle(images, self.crop)
+        if scale < 1:  # without antialiasing, as in composer's selective backprop
+            images = F.interpolate(images.float(), scaled(images.shape[2:], scale), mode="bilinear")
         # channels last: 1.4 to 1.8 times faster convolutions, measured with cnn at 28x28 on two CPU cores
         return torch.addcmul(self.shift, images.contiguous(memory_format=torch.channels_last), self.scale)

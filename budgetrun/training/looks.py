@@ -25,25 +25,25 @@ class Looks:
         self.closed_form = network.loss.logit_gradients if isinstance(network.loss, ClosedForm) else None
 
     @torch.no_grad()
-    def look(self, batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
+    def look(self, batch: Batch, training: bool = False, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         """Losses [B] and logits [B, classes]; see Context."""
         self.network.train(training)
-        logits = self.network.logits(batch.images, self.part, self.network.model)
+        logits = self.network.logits(batch.images, self.part, self.network.model, scale)
         self.network.train()
-        self.budget.charge_look(len(batch), self.network.cost(batch.images).forward)
+        self.budget.charge_look(len(batch), self.network.cost(batch.images, scale).forward)
         return self.network.loss(logits, batch), logits
 
     @torch.no_grad()
-    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def embed(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         """The input [B, D] of the last linear layer and the logits [B, classes]; see Context."""
         net = self.network.net  # not the compiled form, which calls no hooks
         with last_inputs(net) as seen:
             net.eval()
             try:
-                logits = self.network.logits(batch.images, self.part, net)
+                logits = self.network.logits(batch.images, self.part, net, scale)
             finally:
                 self.network.train()
-        self.budget.charge_look(len(batch), self.network.cost(batch.images).forward)
+        self.budget.charge_look(len(batch), self.network.cost(batch.images, scale).forward)
         world = self.network.world
         return world.gathered(features_of(seen, len(world.own(batch))), len(batch)), logits
 
@@ -128,12 +128,12 @@ class SecondNetwork:
         self.state_dict, self.load_state_dict = network.state_dict, network.load_state_dict
 
     @torch.no_grad()
-    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def look(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         net = self.network.net.eval()
-        logits = self.network.logits(batch.images, self.part, net)
+        logits = self.network.logits(batch.images, self.part, net, scale)
         net.train()
         self.budget.examples_looked += len(batch)
-        self.budget.flops += len(batch) * self.network.cost(batch.images).forward
+        self.budget.flops += len(batch) * self.network.cost(batch.images, scale).forward
         return self.network.loss(logits, batch), logits
 
     def learn(self, batch: Batch) -> None:

@@ -20,7 +20,7 @@ from budgetrun.stored import Stored
 from budgetrun.training import machine
 from budgetrun.training.budget import Flops, model_flops
 from budgetrun.training.checks import check_memory, outline, shapes_of
-from budgetrun.training.data import Normalize, cropped, trained_shape
+from budgetrun.training.data import Normalize, cropped, scaled, trained_shape
 from budgetrun.training.layers import Layer, in_order
 from budgetrun.training.record import Diverged
 from budgetrun.training.views import Views
@@ -51,7 +51,7 @@ class Network:
         self.empty = outline(kind, data)
         self.shape, self.costs, self.frozen, self.resting = shape, {}, 0, []
         self.flops = self.counted(shape)
-        for other in shapes_of(experiment.aug, shape):
+        for other in shapes_of(experiment, shape):
             self.counted(other)
         check_memory(self.empty, data, settings, device)
         self.empty.to("meta")
@@ -66,17 +66,19 @@ class Network:
         self.normalize = Normalize(data, device)
         self.bf16 = machine.uses_bf16(settings.precision, device)
 
-    def forward(self, images: Tensor, model: Callable[[Tensor], Any]) -> Tensor:
-        """Logits in float32, whatever the model's precision."""
+    def forward(self, images: Tensor, model: Callable[[Tensor], Any], scale: float = 1.0) -> Tensor:
+        """Logits in float32, whatever the model's precision, of images whose sides are scaled."""
         with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext():
-            logits: Tensor = model(self.normalize(images))
+            logits: Tensor = model(self.normalize(images, scale))
         return logits.to(torch.float32, copy=self.mode != "default")  # CUDA graphs write into the same memory again
 
-    def logits(self, images: Tensor | Stored, part: int, model: Callable[[Tensor], Any]) -> Tensor:
+    def logits(self, images: Tensor | Stored, part: int, model: Callable[[Tensor], Any], scale: float = 1.0) -> Tensor:
         """The same for many images, `part` at a time; each process passes its share."""
         self.world.same_buffers(self.net)
         own = self.world.own_images(images)
-        return self.world.gathered(torch.cat([self.forward(some, model) for some in own.split(part)]), len(images))
+        return self.world.gathered(
+            torch.cat([self.forward(some, model, scale) for some in own.split(part)]), len(images)
+        )
 
     def update(self, batch: Batch, observe: Observe = unobserved) -> Tensor:
         """Make one update on a batch, of which each process passes its share; returns the loss [] before it."""
@@ -93,10 +95,10 @@ class Network:
         self.optimizer.step()
         return loss.detach() if own is batch else batch.mean(of_all)
 
-    def cost(self, images: Tensor | Stored) -> Flops:
-        """What one of these images [B, C, H, W] costs now."""
-        height, width = cropped(images.shape[2:], self.normalize.crop)
-        return self.counted(torch.Size((images.shape[1], height, width)))
+    def cost(self, images: Tensor | Stored, scale: float = 1.0) -> Flops:
+        """What one of these images [B, C, H, W] costs now, if its sides are scaled."""
+        sides = scaled(cropped(images.shape[2:], self.normalize.crop), scale)
+        return self.counted(torch.Size((images.shape[1], *sides)))
 
     def counted(self, shape: torch.Size) -> Flops:
         if (shape, self.frozen) not in self.costs:

@@ -91,7 +91,7 @@ def test_the_gate_opens_and_closes_at_the_updates_worked_out_by_hand(context_for
     """
     looked = []
 
-    def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
+    def look(batch: Batch, training: bool = False, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         looked.append(len(batch))
         return torch.zeros(len(batch)), one_hard(batch, -1)
 
@@ -119,7 +119,7 @@ def test_an_open_gate_looks_at_the_pool_and_trains_on_images_it_has_seen(context
     pools = []
     logits = torch.randn(60, 4, generator=torch.Generator().manual_seed(2))
 
-    def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
+    def look(batch: Batch, training: bool = False, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         pools.append(batch)
         return torch.zeros(len(batch)), logits[batch.drawn]
 
@@ -150,7 +150,7 @@ def test_images_are_drawn_in_proportion_to_their_bound(context_for: Callable[...
     logits = 2 * torch.randn(12, 4, generator=torch.Generator().manual_seed(5))
     seen = []
 
-    def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
+    def look(batch: Batch, training: bool = False, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         seen.append(bound_of(logits[batch.drawn], batch))
         return torch.zeros(len(batch)), logits[batch.drawn]
 
@@ -181,7 +181,7 @@ def test_the_weighted_gradient_is_the_pool_s_mean_gradient_on_average_with_less_
         return torch.autograd.grad(loss, weights)[0]
 
     @torch.no_grad()
-    def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
+    def look(batch: Batch, training: bool = False, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         logits = batch.images.float().flatten(1) / 255 @ weights.T * 20
         return CrossEntropy(0.0)(logits, batch), logits
 
@@ -206,7 +206,7 @@ def test_pools_and_uniform_batches_are_drawn_with_replacement_as_in_the_authors_
     """A batch of 4 of 8 has four different examples with the chance 8 x 7 x 6 x 5 / 8^4 = 0.41; of a pass, always."""
     seen: list[Tensor] = []
 
-    def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
+    def look(batch: Batch, training: bool = False, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         seen.append(batch.drawn)
         return torch.ones(len(batch)), torch.zeros(len(batch), 8)
 
@@ -282,7 +282,7 @@ def test_the_gate_of_vr_opens_and_closes_when_the_published_one_does(context_for
     def losses_of(batch: Batch) -> Tensor:
         return (spread * torch.randn(len(batch), generator=generator)).exp()
 
-    def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
+    def look(batch: Batch, training: bool = False, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         losses = losses_of(batch)
         looked.append(losses.double().numpy())
         return losses, torch.full((len(batch), 4), torch.nan)  # the logits are not asked for
@@ -312,7 +312,7 @@ def test_an_open_vr_draws_in_proportion_to_the_loss_and_weighs_only_if_asked_to(
 ) -> None:
     losses = torch.tensor([0.1, 0.4, 0.0, 1.0, 0.2, 2.0, 0.8, 0.5])
     sampler = sampler_of("vr", threshold=0.0, weights=weights)
-    context = context_for(8, 4, look=lambda batch, training: (losses[batch.drawn], torch.zeros(8, 4)))
+    context = context_for(8, 4, look=lambda batch, training, scale: (losses[batch.drawn], torch.zeros(8, 4)))
     sampler.start(context)
     opened(sampler)
     times = torch.zeros(8)
@@ -334,7 +334,7 @@ def test_vr_looks_in_training_mode_and_is_in_evaluation_mode(
 ) -> None:
     modes = []
 
-    def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
+    def look(batch: Batch, training: bool = False, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         modes.append(training)
         return torch.ones(len(batch)), torch.zeros(len(batch), 4)
 
@@ -350,7 +350,7 @@ def test_losses_that_tell_nothing_apart_are_drawn_from_uniformly(
     context_for: Callable[..., Context], value: float
 ) -> None:
     sampler = sampler_of("vr", threshold=0.0)
-    sampler.start(context_for(8, 4, look=lambda batch, training: (torch.full((8,), value), torch.zeros(8, 4))))
+    sampler.start(context_for(8, 4, look=lambda batch, training, scale: (torch.full((8,), value), torch.zeros(8, 4))))
     opened(sampler)
     times = torch.zeros(8)
     for _ in range(1000):

@@ -50,7 +50,7 @@ def test_q_follows_the_training_accuracy_of_the_epoch_before_and_only_shrinks(
     """Epochs of 200 images of which `right` are predicted right; 160, 180, 190 and 199 are exactly at a threshold."""
     counts: list[int] = []
 
-    def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
+    def look(batch: Batch, training: bool = False, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         return torch.zeros(len(batch)), logits_right_for(batch.label[:, 0], counts[-1])
 
     sampler = osgd(backward=backward)

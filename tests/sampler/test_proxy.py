@@ -26,7 +26,7 @@ class Small:
     def __init__(self, losses: Tensor) -> None:
         self.losses, self.looked, self.learnt = losses, [], []
 
-    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def look(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         self.looked.append(batch)
         return self.losses[batch.drawn], torch.zeros(len(batch), 4)
 

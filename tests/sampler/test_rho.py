@@ -23,7 +23,7 @@ def test_rho_trains_on_the_highest_losses_minus_irreducible_losses_of_the_pool(
     irreducible = [4.9, 0.5, 2.9, 0.1, 0.2, 6.5]  # reducible: 0.1, 3.5, 0.1, 1.9, 0.8, -0.5
     pools = []
 
-    def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
+    def look(batch: Batch, training: bool = False, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         pools.append((batch, training))
         return losses[batch.drawn], torch.zeros(len(batch), 4)
 
@@ -42,7 +42,7 @@ def test_rho_subtracts_the_irreducible_losses_of_all_sources_and_trains_on_the_v
 ) -> None:
     pools = []
 
-    def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
+    def look(batch: Batch, training: bool = False, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         pools.append(batch)
         return torch.full((len(batch),), 5.0), torch.zeros(len(batch), 4)
 

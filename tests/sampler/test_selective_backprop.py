@@ -334,7 +334,7 @@ def test_under_mixing_a_look_tells_an_example_the_mean_by_share_of_the_losses_of
     generator = torch.Generator().manual_seed(5)
     rows: list[tuple[Batch, Tensor]] = []
 
-    def look(batch: Batch, training: bool = False) -> tuple[Tensor, Tensor]:
+    def look(batch: Batch, training: bool = False, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         losses = torch.rand(len(batch), generator=generator)
         rows.append((batch, losses))
         return losses, torch.zeros(len(batch), 4)

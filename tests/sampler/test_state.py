@@ -52,7 +52,7 @@ class Counting:
     def __init__(self, look: Looking) -> None:
         self.inner, self.updates = look, 0
 
-    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def look(self, batch: Batch, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         losses, logits = self.inner(batch)
         return losses.roll(self.updates), logits
 
@@ -92,8 +92,8 @@ def test_a_sampler_goes_on_from_a_saved_file_as_if_it_had_not_stopped(
             fraction=0.45,
             aug=mixing,
             aug_random=aug_random,
-            look=lambda batch, training=False: (look(batch)[0], logits[batch.drawn]),
-            embed=lambda batch: (logits[batch.drawn, :3], logits[batch.drawn]),
+            look=lambda batch, training=False, scale=1.0: (look(batch)[0], logits[batch.drawn]),
+            embed=lambda batch, scale=1.0: (logits[batch.drawn, :3], logits[batch.drawn]),
             validation=held,
             second=lambda model: Counting(look),
             read_scores=file_of(look.losses.tolist(), weight=(1 + look.losses).tolist()),
@@ -155,7 +155,7 @@ def test_a_class_of_which_there_is_no_example_does_not_matter(context_for: Calla
             4,
             progress=0.5,
             classes=4,
-            look=lambda batch, training=False: (torch.rand(len(batch)), torch.randn(len(batch), 5)),
+            look=lambda batch, training=False, scale=1.0: (torch.rand(len(batch)), torch.randn(len(batch), 5)),
         )
         for _ in range(20):
             batch = sampler.draw()
