@@ -141,4 +141,4 @@ class SecondNetwork:
     def learn(self, batch: Batch) -> None:
         self.network.lr = self.first.lr
         self.network.update(batch)
-        self.budget.flops += len(batch) * self.network.flops[1]
+        self.budget.flops += batch.passed * self.network.flops[1]
