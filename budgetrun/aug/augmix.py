@@ -37,7 +37,8 @@ class AugMix:
     gets consistency times the Jensen-Shannon divergence of the three predictions. These are three forward and backward
     passes, and the budget is charged for three; samplers look at x alone and are told its loss without the divergence.
     Source: Hendrycks et al. 2020, algorithm 1 and their code for CIFAR.
-    width, severity: 3 and 3, theirs. depth: 1 to 3 operations, for each chain anew; or one number for all.
+    severity: 3, theirs for CIFAR; 1 for ImageNet. width: 3, theirs. depth: null for 1 to 3 operations, for each chain
+    anew; or one number for all.
     alpha: 1, theirs. all_operations: also colour, contrast, brightness and sharpness, which they leave out as they are
     among the corruptions of their test.
     consistency: 0 for none; theirs is 12.
@@ -79,8 +80,8 @@ class AugMix:
         count, (height, width) = len(images), images.shape[2:]
         # the operations need whole pixel values, which mixtures do not have
         chains = images.round().to(torch.uint8).repeat_interleave(self.width, 0)
-        depth = random.host.integers(1, 4, size=len(chains)) if self.depth is None else np.full(len(chains), self.depth)
-        for step in range(depth.max()):
+        depth = random.host.integers(1, 4, len(chains)) if self.depth is None else np.full(len(chains), self.depth)
+        for step in range(max(depth)):
             choice = random.host.integers(len(names), size=len(chains))
             level = random.host.uniform(0.1, self.severity, len(chains)) / 10
             sign = random.host.choice([-1, 1], size=len(chains))
@@ -92,9 +93,9 @@ class AugMix:
             chains = of_each([*names, "identity"], choice, values, chains, random, "bilinear")
         m, w = random.host.beta(self.alpha, self.alpha, count), random.host.dirichlet([self.alpha] * self.width, count)
         shares = np.concatenate([1 - m[:, None], m[:, None] * w], 1).astype(np.float32)
-        parts = torch.cat([images[:, None].float(), chains.unflatten(0, (count, self.width)).float()], 1)
-        share = torch.from_numpy(shares).to(images.device, non_blocking=True)
-        return (share[:, :, None, None, None] * parts).sum(1)
+        share = torch.from_numpy(shares)[:, None].to(images.device, non_blocking=True)
+        own = images.flatten(1).float()[:, None] * share[:, :, :1]
+        return torch.baddbmm(own, share[:, :, 1:], chains.view(count, self.width, -1).float()).view(images.shape)
 
 
 def strength(name: str, level: Numbers, height: int, width: int) -> Numbers:

@@ -20,7 +20,7 @@ class RandomErasing:
     place uniform where it fits; after 10 tries that do not fit into the image, nothing is erased.
     Source: Zhong et al. 2017, as torchvision's RandomErasing draws it.
     Published: the ratio is uniform in their algorithm.
-    probability, ratio: theirs are 0.5 and 10/3; at least 1. area: two numbers in `[0, 1]`; theirs for CIFAR.
+    probability: 0.5, theirs. area: two numbers in `[0, 1]`; theirs. ratio: at least 1; 10/3, theirs.
     fill: null for a random value of every pixel, their best; or a colour, one number per channel in `[0, 1]`.
     """
 
