@@ -18,7 +18,7 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, get_origin, get_type_hints, runtime_checkable
@@ -191,6 +191,7 @@ class Batch:
     share: float32 [B, K], how much of the image each source is; a row sums to 1.
     drawn: int64 [B], the example that the sampler drew for the row, before any mixing.
     weight: float32 [B] or None (all 1), the factor of each image's loss in the batch's mean.
+    others: [B, V, C, H, W] or None, V further views of each image that an update passes too, see GivesViews.
     """
 
     images: Tensor
@@ -199,6 +200,7 @@ class Batch:
     share: Tensor
     drawn: Tensor
     weight: Tensor | None = None
+    others: Tensor | None = None
 
     @staticmethod
     def plain(images: Tensor, index: Tensor, label: Tensor) -> Batch:
@@ -207,6 +209,17 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.drawn)
+
+    @property
+    def passed(self) -> int:
+        """How many images an update on the batch passes: those of its rows, and their further views."""
+        return len(self) if self.others is None else len(self) * (1 + self.others.shape[1])
+
+    def views(self) -> Tensor:
+        """All of these [passed, C, H, W], the rows' own images first."""
+        if self.others is None:
+            return self.images
+        return torch.cat([self.images, self.others.transpose(0, 1).flatten(0, 1)])
 
     def __getitem__(self, rows: Tensor | slice) -> Batch:
         """The chosen rows as a new batch; rows: a slice, numbers int64 [b], or bool [B]."""
@@ -245,8 +258,12 @@ class Batch:
 
     def resized(self, size: torch.Size) -> Batch:
         """The same batch with images of this height and width; bilinear."""
-        images = F.interpolate(self.images.float(), size, mode="bilinear", antialias=True)
-        return replace(self, images=images.round().to(self.images.dtype))
+
+        def changed(images: Tensor) -> Tensor:
+            return F.interpolate(images.float(), size, mode="bilinear", antialias=True).round().to(images.dtype)
+
+        views = None if self.others is None else changed(self.others.flatten(0, 1)).unflatten(0, self.others.shape[:2])
+        return replace(self, images=changed(self.images), others=views)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The arguments for Batch(**...), cloned: a slice would carry the whole tensor's memory into a file."""
@@ -481,7 +498,7 @@ class Model(Protocol):
 
 
 class Augmentation(Protocol):
-    """A step of the augmentation. Optional: ImageWise, TakesWhole, Mixing, ChecksShape, Resizes."""
+    """A step of the augmentation. Optional: ImageWise, TakesWhole, Mixing, GivesViews, ChecksShape, Resizes."""
 
     def __call__(self, batch: Batch, random: Random) -> Batch:
         """A changed batch of the same length; on the device, without waiting for the host."""
@@ -617,6 +634,20 @@ class Rests(Protocol):
     and dropout is off; else frozen layers go on in training mode, though their weights stay."""
 
     rests: bool
+
+
+@runtime_checkable
+class GivesViews(Protocol):
+    """A step of the augmentation that gives further views of each image, in `batch.others`; it is the last step.
+
+    An update passes them beside the image, and is charged for each. The image's loss then has a further term,
+    consistency times the Jensen-Shannon divergence of the predictions for all its views. Whoever looks or observes sees
+    the image alone, and its loss without that term.
+    others: how many; 0 for none.
+    """
+
+    others: int
+    consistency: float
 
 
 @runtime_checkable
@@ -824,8 +855,19 @@ def related(one: type, other: type) -> bool:
     return issubclass(one, other) or issubclass(other, one)
 
 
-def check_row(steps: Iterable[Augmentation]) -> None:
-    """Raise UserError if more than one step of the augmentation mixes images."""
+def passes(steps: Iterable[Augmentation]) -> int:
+    """How many images an update passes for each of its rows: the image, and its further views."""
+    return 1 + sum(step.others for step in steps if isinstance(step, GivesViews))
+
+
+def check_row(steps: Sequence[Augmentation]) -> None:
+    """Raise UserError if more than one step of the augmentation mixes images, or one that gives views is not last."""
+    if passes(steps[:-1]) > 1:
+        *_, last = (type(step).__name__.lower() for step in steps)
+        raise UserError(
+            f"aug.{last} comes after a step with a consistency loss, whose further views it would not change; "
+            "put that step last, as in aug=[cutout,augmix_consistency]"
+        )
     mixing = [type(step).__name__.lower() for step in steps if isinstance(step, Mixing) and step.mixes]
     if len(mixing) > 1:
         raise UserError(

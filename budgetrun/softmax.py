@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,3 +19,10 @@ def errors(logits: Tensor, label: Tensor, share: Tensor) -> Tensor:
 def entropy(p: Tensor) -> Tensor:
     """-sum p log p in nats over the last dimension, of probabilities p."""
     return torch.special.entr(p).sum(-1)
+
+
+def divergence(logits: Tensor) -> Tensor:
+    """The Jensen-Shannon divergence [B] in nats of V predictions each, from logits [V, B, classes]."""
+    log_p = logits.log_softmax(2)
+    log_mean = log_p.logsumexp(0) - math.log(len(logits))
+    return (log_p.exp() * (log_p - log_mean)).sum(2).mean(0)

@@ -207,7 +207,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
                     batch = sampler.draw()  # plan, look, choose, augment
                 record.add(network.update(batch, observe), network.lr)
                 checkpoint.forget()
-                budget.charge_update(len(batch), network.cost(batch.images).update)
+                budget.charge_update(batch.passed, network.cost(batch.images).update)
                 progress.step()
                 if save_is_due:
                     save()

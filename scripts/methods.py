@@ -155,14 +155,15 @@ def composed(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The values of an option and its files' comments on them; some may be from another option of the group."""
     own: Any = OmegaConf.to_container(OmegaConf.load(file))
     comments = dict(re.findall(r"^(\w+):.*? # (.*)$", file.read_text(), flags=re.M))
-    values: dict[str, Any] = {}
+    values: Any = {}
     for other in own.pop("defaults", ["_self_"]):
         if other == "_self_":
-            values |= own
+            values = OmegaConf.merge(values, own)
         elif isinstance(other, str):
             theirs, said = composed(file.with_name(f"{other}.yaml"))
-            values, comments = values | theirs, said | comments
-    return values, comments
+            values, comments = OmegaConf.merge(values, theirs), said | comments
+    plain: Any = OmegaConf.to_container(values)
+    return plain, comments
 
 
 def files(group: str) -> list[Path]:

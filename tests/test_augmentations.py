@@ -17,17 +17,23 @@ from scipy.stats import beta as beta_distribution
 from scipy.stats import chisquare, ks_2samp, kstest
 from torch import Tensor
 from torchvision.transforms import RandAugment as TorchvisionRandAugment
-from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import RandomErasing as TorchvisionRandomErasing
+from torchvision.transforms import RandomResizedCrop, TrivialAugmentWide
+from torchvision.transforms.autoaugment import InterpolationMode, _apply_op
 from torchvision.transforms.functional import resized_crop
 
-from budgetrun.aug import randaugment
+from budgetrun.aug import _operations, augmix, randaugment, trivialaugment
+from budgetrun.aug.augmix import AugMix
 from budgetrun.aug.crop import Crop
 from budgetrun.aug.cutmix import CutMix
+from budgetrun.aug.cutout import Cutout
 from budgetrun.aug.flip import Flip
 from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.randaugment import RandAugment
+from budgetrun.aug.random_erasing import RandomErasing
 from budgetrun.aug.resized_crop import ResizedCrop
 from budgetrun.aug.ricap import RICAP
+from budgetrun.aug.trivialaugment import TrivialAugment
 from budgetrun.contracts import Batch, Random
 from budgetrun.loss.cross_entropy import CrossEntropy
 
@@ -473,7 +479,7 @@ def test_an_operation_changes_pixels_as_pil_does_for_arazo(name: str, signed: bo
     for magnitude in (0, 1, 4, 5, 9, 14, 21, 29, 30):
         value = next(v for n, v, _ in randaugment.arazo2021(magnitude, 32, 32) if n == name)
         signs = (1, -1) if signed else (1,)
-        ours = [randaugment.apply(name, images, sign * value, value, seeded()).int() for sign in signs]
+        ours = [_operations.apply(name, images, sign * value, value, seeded()).int() for sign in signs]
         theirs = [
             torch.stack([from_pil(published(name, to_pil(image), sign * value)) for image in images]).int()
             for sign in signs
@@ -491,8 +497,6 @@ def test_an_operation_changes_pixels_as_pil_does_for_arazo(name: str, signed: bo
 @pytest.mark.parametrize("magnitude", [1, 9, 30])
 def test_an_operation_changes_pixels_as_torchvision_does_for_its_own_table(magnitude: int) -> None:
     """torchvision's transform applies one operation to a whole batch, so each of its operations is known by name."""
-    from torchvision.transforms.autoaugment import InterpolationMode, _apply_op
-
     titles = {name.lower(): name for name in TorchvisionRandAugment()._augmentation_space(31, (32, 32))}
     images = pictures(3)
     for name, value, signed in randaugment.torchvision(magnitude, 32, 32):
@@ -500,7 +504,7 @@ def test_an_operation_changes_pixels_as_torchvision_does_for_its_own_table(magni
             if name == "identity":
                 continue
             title = titles[name.replace("_", "")]
-            ours = randaugment.apply(name, images, sign * value, 1 + sign * value, seeded())
+            ours = _operations.apply(name, images, sign * value, 1 + sign * value, seeded())
             # rotate turns in the opposite direction from affine's angle
             turn = -1 if name == "rotate" else 1
             theirs = _apply_op(images, title, turn * sign * value, InterpolationMode.NEAREST, fill=None)
@@ -514,7 +518,7 @@ def test_an_operation_changes_pixels_as_torchvision_does_for_its_own_table(magni
 def test_cutout_draws_pil_s_grey_rectangle_at_a_uniform_place(magnitude: int) -> None:
     side = next(v for n, v, _ in randaugment.arazo2021(magnitude, 32, 32) if n == "cutout")
     images = torch.zeros(3000, 3, 32, 32, dtype=torch.uint8)
-    cut = randaugment.apply("cutout", images, side, side, seeded())
+    cut = _operations.apply("cutout", images, side, side, seeded())
     grey = (cut == torch.tensor([125, 123, 114])[:, None, None]).all(1)
     assert torch.equal(grey, (cut != 0).any(1))
     corners = np.array([np.argwhere(g)[0] for g in grey.numpy()])
@@ -539,7 +543,7 @@ def outcomes(ranges: str, picture: Tensor, magnitude: int) -> dict[tuple[str, in
         for sign in (1, -1) if signed else (1,):
             factor = value if ranges == "arazo2021" else 1 + sign * value
             if name not in ("cutout", "identity"):
-                found[name, sign] = randaugment.apply(name, picture[None], sign * value, factor, seeded())[0]
+                found[name, sign] = _operations.apply(name, picture[None], sign * value, factor, seeded())[0]
     return found
 
 
@@ -598,6 +602,202 @@ def test_every_magnitude_can_be_used_with_every_operation() -> None:
             assert not torch.equal(changed, images.repeat(40, 1, 1, 1))
 
 
+# ---- cutout and random erasing
+
+
+def test_cutout_hides_a_square_around_a_uniform_pixel_in_the_colour_of_the_mean() -> None:
+    images = torch.full((4000, 3, 16, 24), 200, dtype=torch.uint8)
+    cut = Cutout(side=0.5, fill=[0.2, 0.4, 0.1])(plain(images), seeded()).images
+    hidden = (cut != 200).any(1)
+    # 0.2 x 255 = 51, 0.4 x 255 = 102, 0.1 x 255 = 25.5, and half goes to the even number
+    assert torch.equal(cut, torch.where(hidden[:, None], torch.tensor([51, 102, 26])[:, None, None], 200).byte())
+    for axis, side in ((1, 16), (2, 24)):
+        seen = hidden.any(3 - axis)
+        first, length = seen.int().argmax(1).numpy(), seen.sum(1).numpy()
+        # half a side of 8 pixels around the centres 0 to side - 1: five of these cut the square at the first pixel
+        centre = np.where(first > 0, first + 4, length - 4)
+        np.testing.assert_array_equal(length, np.minimum(side, centre + 4) - np.maximum(0, centre - 4))
+        assert chisquare(np.bincount(centre, minlength=side)).pvalue > PLAUSIBLE
+    assert torch.equal(hidden.flatten(1).sum(1), hidden.any(1).sum(1) * hidden.any(2).sum(1))  # rectangles
+
+
+def erased(step: RandomErasing, images: Tensor) -> tuple[Tensor, np.ndarray[Any, Any]]:
+    """The images after the step, and the top, left, height and width [n, 4] of the boxes of those that have one."""
+    after = step(plain(images), seeded()).images
+    hidden = (after != images).any(1)
+    some = hidden.flatten(1).any(1)
+    down, across = hidden[some].any(2), hidden[some].any(1)
+    lengths = down.sum(1), across.sum(1)
+    assert torch.equal(hidden[some].flatten(1).sum(1), lengths[0] * lengths[1])
+    return after, torch.stack([down.int().argmax(1), across.int().argmax(1), *lengths], 1).numpy()
+
+
+def test_random_erasing_has_torchvision_s_sizes_and_places() -> None:
+    images, count = torch.full((4000, 1, 30, 20), 200, dtype=torch.uint8), 2000
+    _, ours = erased(RandomErasing(probability=0.5, area=[0.1, 0.7], ratio=4.0, fill=[0.0]), images)
+    torch.manual_seed(0)
+    empty = torch.empty(1, 30, 20)
+    draws = [TorchvisionRandomErasing.get_params(empty, (0.1, 0.7), (1 / 4, 4), [0.0])[:4] for _ in range(count)]
+    theirs = np.array([draw for draw in draws if draw[2:] != (30, 20)])  # else none of ten fits
+    for axis in range(4):
+        assert ks_2samp(ours[:, axis], theirs[:, axis]).pvalue > PLAUSIBLE
+    assert ks_2samp(ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3]).pvalue > PLAUSIBLE
+    # half of the images, and all of whose boxes fit: 4.5 standard deviations of coin flips
+    assert abs(len(ours) - count * len(theirs) / count) < 145
+
+
+def test_random_erasing_gives_every_pixel_a_value_of_its_own_or_changes_nothing() -> None:
+    images = torch.full((500, 3, 32, 32), 7, dtype=torch.uint8)
+    after, boxes = erased(RandomErasing(probability=1.0, area=[0.2, 0.4], ratio=1.0, fill=None), images)
+    inside = np.concatenate(
+        [
+            after[i, :, top : top + tall, left : left + wide].flatten().numpy()
+            for i, (top, left, tall, wide) in enumerate(boxes)
+        ]
+    )
+    values = np.bincount(inside, minlength=256)
+    assert chisquare(values).pvalue > PLAUSIBLE
+    # a square of 0.2 to 0.4 of 1,024 pixels: sides of 14 to 20
+    assert boxes[:, 2:].min() >= 14
+    assert boxes[:, 2:].max() <= 20
+    assert torch.equal(RandomErasing(0.0, [0.2, 0.4], 1.0, None)(plain(images.clone()), seeded()).images, images)
+    whole = RandomErasing(1.0, [1.0, 1.0], 1.0, None)  # fits only where it is smaller than the image
+    assert torch.equal(whole(plain(images.clone()), seeded()).images, images)
+
+
+# ---- TrivialAugment
+
+
+def test_trivialaugment_gives_each_image_torchvision_s_pixels_for_an_operation_and_a_strength_of_its_own() -> None:
+    space = TrivialAugmentWide()._augmentation_space(31)
+    images = pictures(3).repeat(100, 1, 1, 1)
+    random = seeded(3).host
+    choice, level, sign = (random.integers(many, size=600) for many in (14, 31, 2))
+    after = TrivialAugment()(plain(images), seeded(3)).images
+    assert after.dtype == torch.uint8
+    titles = [*space]
+    assert [*map(str.lower, titles)] == [name.replace("_", "") for name in trivialaugment.WIDE]
+    pairs = set()
+    for image, ours, name, at, negative in zip(images, after, np.array(titles)[choice], level, sign, strict=True):
+        values, signed = space[name]
+        # as float32, the 16th of 31 shifts up to 32 pixels is 15.999999, which torchvision cuts to 15 pixels
+        value = round(float(values[at]), 5) if values.ndim else 0.0
+        value = -value if signed and negative else value
+        turn = -1 if name == "Rotate" else 1  # rotate turns in the opposite direction from affine's angle
+        theirs = _apply_op(image, name, turn * value, InterpolationMode.NEAREST, None)
+        limit = 1 if name.lower() in ONE_STEP else 0
+        wrong = ((ours.int() - theirs.int()).abs() > limit).double().mean()
+        assert wrong <= (1 / 48 if name in ("Rotate", "ShearX", "ShearY") else 0), (name, value)
+        pairs.add((name, value))
+    assert len(pairs) > 200
+
+
+# ---- AugMix
+
+
+def chained(image: Image.Image, name: str, level: float, sign: int) -> Image.Image:
+    """An operation as AugMix's code for CIFAR states it, on PIL images; level: sampled, of 10."""
+    size, bilinear, affine = image.size, Image.Resampling.BILINEAR, Image.Transform.AFFINE
+    shift = sign * int(level * (size[0] / 3) / 10)
+    factor = level * 1.8 / 10 + 0.1
+    match name:
+        case "autocontrast":
+            return ImageOps.autocontrast(image)
+        case "equalize":
+            return ImageOps.equalize(image)
+        case "posterize":
+            return ImageOps.posterize(image, 4 - int(level * 4 / 10))
+        case "solarize":
+            return ImageOps.solarize(image, 256 - int(level * 256 / 10))
+        case "rotate":
+            return image.rotate(-sign * int(level * 30 / 10), resample=bilinear)  # the other way round
+        case "shear_x":
+            return image.transform(size, affine, (1, sign * level * 0.3 / 10, 0, 0, 1, 0), resample=bilinear)
+        case "shear_y":
+            return image.transform(size, affine, (1, 0, 0, sign * level * 0.3 / 10, 1, 0), resample=bilinear)
+        case "translate_x":
+            return image.transform(size, affine, (1, 0, -shift, 0, 1, 0), resample=bilinear)
+        case "translate_y":
+            return image.transform(size, affine, (1, 0, 0, 0, 1, -shift), resample=bilinear)
+        case "color":
+            return ImageEnhance.Color(image).enhance(factor)
+        case "contrast":
+            return ImageEnhance.Contrast(image).enhance(factor)
+        case "brightness":
+            return ImageEnhance.Brightness(image).enhance(factor)
+        case "sharpness":
+            return ImageEnhance.Sharpness(image).enhance(factor)
+    raise AssertionError(name)
+
+
+@pytest.mark.parametrize("every", [False, True], ids=["theirs", "all"])
+@pytest.mark.parametrize("severity", [3.0, 10.0])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_operation_of_augmix_changes_pixels_as_in_its_code(every: bool, severity: float, channels: int) -> None:
+    """One chain of one operation without any of the image itself: alpha is so large that m is 1/2 of it."""
+    images = pictures(channels).repeat(40, 1, 1, 1)
+    step = AugMix(severity, width=1, depth=1, alpha=1e6, all_operations=every, consistency=0.0)
+    after = step(plain(images), seeded(2)).images
+    names = [*augmix.OPERATIONS, *(_operations.ENHANCED if every else ())]
+    random = seeded(2).host  # the draws are made in this order
+    choice, level = random.integers(len(names), size=240), random.uniform(0.1, severity, 240)
+    sign, m = random.choice([-1, 1], size=240), random.beta(1e6, 1e6, 240)
+    assert {*choice} == {*range(len(names))}
+    for i, image in enumerate(images):
+        name = names[choice[i]]
+        chain = from_pil(chained(to_pil(image), name, level[i], sign[i])).double()
+        expected = (1 - m[i]) * image.double() + m[i] * chain
+        # colours computed in whole numbers by PIL differ by one step, of which half is mixed in
+        assert ((after[i] - expected).abs() <= 0.51).double().mean() > 0.998, (name, level[i])
+
+
+def test_augmix_mixes_chains_of_one_to_three_operations_by_dirichlet_and_beta_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An operation that adds one to every pixel, so that the mixture counts: x + m sum_i w_i depth_i."""
+    monkeypatch.setattr(
+        augmix,
+        "of_each",
+        lambda names, choice, values, images, random, mode: (
+            images + (torch.from_numpy(choice != len(names) - 1)[:, None, None, None]).byte()
+        ),
+    )
+    images = torch.full((4000, 1, 2, 2), 5, dtype=torch.uint8)
+    mixed = AugMix(3.0, 1, None, 1.0, False, 0.0)(plain(images), seeded()).images
+    assert torch.equal(mixed.amin((1, 2, 3)), mixed.amax((1, 2, 3)))
+    # one chain of 1, 2 or 3 operations, m uniform: P(m depth <= t) is the mean of min(1, t / depth)
+    above = (mixed[:, 0, 0, 0] - 5).double().numpy()
+    assert kstest(above, lambda t: sum(np.clip(t / depth, 0, 1) for depth in (1, 2, 3)) / 3).pvalue > PLAUSIBLE
+    # three chains, each of 1 to 3 operations: m is 1/2 and the mean depth is 2, whatever the weights
+    mixed = AugMix(3.0, 3, None, 1.0, False, 0.0)(plain(images), seeded()).images[:, 0, 0, 0] - 5
+    assert mixed.mean() == pytest.approx(1, abs=0.04)  # 4 standard errors
+    # variance: E[m^2] E[d^2] - 1, with E[m^2] = 1/3; d the weighted depth, of variance 2/3 E[sum w^2] = 2/3 x 1/2
+    assert mixed.var() == pytest.approx((4 + 1 / 3) / 3 - 1, abs=0.04)
+    fixed = AugMix(3.0, 3, 4, 1e6, False, 0.0)(plain(images), seeded()).images
+    torch.testing.assert_close(fixed, torch.full_like(fixed, 5 + 4 / 2), atol=0.02, rtol=0)  # m is 1/2
+
+
+def test_augmix_gives_two_further_views_beside_the_image_itself_for_its_consistency_loss() -> None:
+    images = pictures(3).repeat(20, 1, 1, 1)
+    batch = AugMix(3.0, 3, None, 1.0, False, 12.0)(plain(images.clone()), seeded())
+    assert torch.equal(batch.images, images)
+    assert batch.others is not None
+    assert batch.others.shape == (120, 2, 3, 32, 32)
+    assert batch.passed == 360
+    views = batch.views()
+    assert torch.equal(views[:120], images.float())
+    assert torch.equal(views[120:240], batch.others[:, 0])
+    assert torch.equal(views[240:], batch.others[:, 1])
+    different = (batch.others[:, 0] != batch.others[:, 1]).flatten(1).any(1)
+    assert different.float().mean() > 0.95
+    # a view is of its own image: nearer to it than to the next one
+    near, far = ((batch.others - of[:, None]).abs().mean((1, 2, 3, 4)) for of in (images.float(), images.roll(1, 0)))
+    assert (near < far).float().mean() > 0.95
+    part = batch[torch.tensor([3, 1])]
+    assert part.others is not None
+    assert torch.equal(part.others, batch.others[[3, 1]])
+
+
 # ---- all of them
 
 
@@ -648,6 +848,10 @@ def test_randaugment_of_mixtures_is_that_of_their_nearest_whole_pixels(ranges: s
         RICAP(0.3, "image"),
         RandAugment(2, 9, "arazo2021"),
         RandAugment(2, 9, "torchvision"),
+        Cutout(0.5, [0.5, 0.5, 0.5]),
+        RandomErasing(0.7, [0.02, 0.4], 3.3, None),
+        TrivialAugment(),
+        AugMix(3.0, 3, None, 1.0, True, 0.0),
     ],
     ids=lambda step: type(step).__name__ + getattr(step, "ranges", ""),
 )

@@ -39,8 +39,10 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         ("sampler=sb_batchwise sampler.begin=0 sampler.keep=0.3", [64, 19, 64, 64]),
         # the last candidates of an epoch, and the rest of all examples, are looked at uncompiled
         ("sampler=sb sampler.prime=0 sampler.stale=2 scores=el2n", [64, 64, 64]),
+        # three views of 64 images in an update, and one in a look
+        ("sampler=is sampler.threshold=0 aug=augmix_consistency", [192, 64, 64]),
     ],
-    ids=["osgd", "sb_batchwise", "sb"],
+    ids=["osgd", "sb_batchwise", "sb", "augmix_consistency"],
 )
 def test_all_sizes_are_compiled_beforehand_and_others_run_as_they_are(
     line: str, sizes: list[int], compiled: list[int], tmp_path: Path

@@ -14,11 +14,12 @@ from hydra.utils import get_object
 
 from budgetrun import contracts
 from budgetrun.acquisition import MOST_MEMBERS
+from budgetrun.aug.augmix import AugMix
 from budgetrun.aug.crop import Crop
 from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.ricap import RICAP
 from budgetrun.config import Experiment
-from budgetrun.contracts import MOST, Batch, Context, Schedule, UserError, check_row, check_schedule, fits, path
+from budgetrun.contracts import MOST, Batch, Context, Schedule, UserError, check_row, check_schedule, fits, passes, path
 from budgetrun.coreset.choice import Method
 from budgetrun.launch.preflight import Preflight
 from budgetrun.sampler.uniform import Uniform
@@ -125,6 +126,17 @@ def test_images_are_mixed_once() -> None:
         check_row([Mixup(0.3, "batch"), Crop(1), RICAP(0.3, "batch")])
 
 
+def test_further_views_come_last_and_once() -> None:
+    plain, views = (AugMix(3.0, 3, None, 1.0, False, consistency) for consistency in (0.0, 12.0))
+    for steps in ([RICAP(0.3, "batch"), views], [plain, Crop(1), views], [views]):
+        check_row(steps)
+        assert passes(steps) == 3
+    assert passes([plain, Crop(1)]) == 1
+    for steps in ([views, Crop(1)], [views, views]):
+        with pytest.raises(UserError, match="comes after a step with a consistency loss"):
+            check_row(steps)
+
+
 class Wrong:
     def __call__(self, lr: float, progress: float) -> float:
         return lr - progress
@@ -167,12 +179,20 @@ def test_a_path_stays_as_it_is_but_for_the_home(monkeypatch: pytest.MonkeyPatch)
     ]
 
 
+AUGMIX = {"severity": 3.0, "width": 3, "depth": 1, "alpha": 1.0, "all_operations": False, "consistency": 0.0}
 # class, its other values, a field, and the ends of its range
 RANGES = [
     ("aug.mixup.Mixup", {"draw": "batch"}, "alpha", 1e-6, 1e6),
     ("aug.cutmix.CutMix", {"draw": "batch", "probability": 1.0}, "alpha", 1e-6, 1e6),
     ("aug.ricap.RICAP", {"draw": "batch"}, "beta", 1e-6, 1e6),
     ("aug.randaugment.RandAugment", {"magnitude": 4, "ranges": "arazo2021"}, "operations", 0, 100),
+    ("aug.cutout.Cutout", {"fill": [0.5]}, "side", 1e-6, 1),
+    ("aug.random_erasing.RandomErasing", {"area": [0, 1], "ratio": 1, "fill": None}, "probability", 0, 1),
+    ("aug.augmix.AugMix", AUGMIX, "severity", 0.1, 10),
+    ("aug.augmix.AugMix", AUGMIX, "width", 1, 100),
+    ("aug.augmix.AugMix", AUGMIX, "depth", 1, 100),
+    ("aug.augmix.AugMix", AUGMIX, "alpha", 1e-6, 1e6),
+    ("aug.augmix.AugMix", AUGMIX, "consistency", 0, 1e6),
     ("coreset.gradmatch.GradMatch", {"gradients": "last"}, "regularization", 0, 1e6),
     ("coreset.glister.Glister", {"greedy": "rounds", "rounds": 1}, "step", 0, 1e6),
     ("loss.focal.Focal", {}, "gamma", 0, 100),
@@ -216,11 +236,11 @@ def test_values_that_float32_or_a_loop_cannot_handle_are_refused(
 ) -> None:
     make = get_object(f"budgetrun.{kind}")
     for value in (least, most):
-        make(**others, **{field: value})
+        make(**{**others, field: value})
     tiny = [1e-300] if least else []
     for value in (-1, -1e300, *tiny, most * 1.01 + 1, 1e300, 10**400, float("nan"), float("inf"), float("-inf")):
         with pytest.raises(ValueError, match=rf"^{field}="):
-            make(**others, **{field: value})
+            make(**{**others, field: value})
 
 
 def test_the_pre_check_starts_a_method_at_the_beginning_of_the_budget(

@@ -306,6 +306,40 @@ def test_every_way_to_look_charges_exactly_its_passes() -> None:
         assert changed == {"examples_forward": 10, "examples_looked": 10, "flops": flops}
 
 
+def test_an_update_learns_that_further_views_of_an_image_agree_and_tells_the_loss_of_the_image_alone() -> None:
+    """The batch's mean of w (CE + 12 JS), as AugMix's code has it; looks pass the image alone."""
+    b = bench(CNN(width=4), GREY)
+    batch = b.batch.weighted()
+    batch.weight = torch.linspace(0, 2, 10)
+    batch.others = torch.stack([random_batch(10, GREY, seed=seed).images for seed in (8, 9)], 1)
+    twin = copy.deepcopy(b.net)
+    b.network.consistency = 12.0
+    told: list[tuple[Tensor, Tensor]] = []
+    returned = b.network.update(batch, lambda batch, losses, logits: told.append((losses, logits)))
+
+    every = torch.cat([batch.images, batch.others[:, 0], batch.others[:, 1]])
+    clean, *others = b.network.forward(every, twin).split(10)  # one pass: BatchNorm sees them together
+    losses = F.cross_entropy(clean, batch.label[:, 0], reduction="none")
+    p = [logits.softmax(1) for logits in (clean, *others)]
+    mean = (sum(p) / 3).clamp(1e-7, 1).log()
+    apart = sum(F.kl_div(mean, each, reduction="none").sum(1) for each in p) / 3
+    gradients = torch.autograd.grad((batch.weight * (losses + 12 * apart)).mean(), list(twin.parameters()))
+    for parameter, gradient in zip(b.net.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-5, rtol=1e-3)
+    assert len(told) == 1
+    torch.testing.assert_close(told[0], (losses.detach(), clean.detach()))
+    torch.testing.assert_close(returned, (batch.weight * losses).mean().detach())
+
+    before = b.budget.flops
+    looked = b.looks.look(batch)[0]
+    torch.testing.assert_close(looked, b.looks.look(replace(batch, others=None))[0])
+    assert b.budget.flops - before == 2 * 10 * b.network.flops[0]
+    other = second(b, 1)
+    before = b.budget.flops
+    other.learn(batch)
+    assert b.budget.flops - before == 30 * other.network.flops[1]
+
+
 # ---- the second network
 
 

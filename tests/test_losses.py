@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from budgetrun.contracts import Batch
 from budgetrun.loss.cross_entropy import CrossEntropy
 from budgetrun.loss.focal import Focal
 from budgetrun.model.cnn import CNN
+from budgetrun.softmax import divergence
 from budgetrun.training.data import Normalize, prepare
 
 LOSSES = sorted(p.stem for p in (CONF / "loss").glob("*.yaml"))
@@ -191,3 +193,17 @@ def test_the_first_update_of_a_run_is_made_on_its_loss(
     line = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
     assert line["updates"] == 1
     assert line["train_loss"] == pytest.approx(experiment.loss(logits, seen[0]).mean().item(), rel=1e-5)
+
+
+def test_the_divergence_of_predictions_is_that_worked_out_by_hand() -> None:
+    sure = torch.tensor([[40.0, 0.0], [0.0, 40.0]])
+    equal = torch.zeros(1, 2)
+    one, other = sure[:1], sure[1:]
+    # of views [V, 1, classes]: log 2 - 0; the entropy of (2/3, 1/3); that of (3/4, 1/4) less half of log 2
+    torch.testing.assert_close(divergence(torch.stack([one, other])), torch.tensor([math.log(2)]))
+    expected = math.log(3) - 2 / 3 * math.log(2)
+    torch.testing.assert_close(divergence(torch.stack([one, other, one])), torch.tensor([expected]))
+    expected = math.log(4) - 3 / 4 * math.log(3) - math.log(2) / 2
+    torch.testing.assert_close(divergence(torch.stack([one, equal])), torch.tensor([expected]))
+    same = torch.randn(1, 5, 7).expand(3, 5, 7)
+    torch.testing.assert_close(divergence(same), torch.zeros(5), atol=1e-6, rtol=0)

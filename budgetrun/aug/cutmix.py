@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from budgetrun.aug._boxes import inside
 from budgetrun.contracts import Batch, Random
 
 
@@ -66,7 +67,5 @@ def pasted(images: Tensor, partner: Tensor, edges: np.ndarray[Any, Any]) -> Tens
 
 def by_pixel(images: Tensor, partner: Tensor, edges: np.ndarray[Any, Any]) -> Tensor:
     """The same with a box for each; edges: [4, B]."""
-    y0, y1, x0, x1 = torch.from_numpy(edges).to(images.device, non_blocking=True)[:, :, None]
-    rows, columns = (torch.arange(side, device=images.device) for side in images.shape[2:])
-    inside = ((rows >= y0) & (rows < y1))[:, None, :, None] & ((columns >= x0) & (columns < x1))[:, None, None, :]
-    return torch.where(inside, images.index_select(0, partner), images)
+    box = inside(torch.from_numpy(edges).to(images.device, non_blocking=True), *images.shape[2:])
+    return torch.where(box, images.index_select(0, partner), images)

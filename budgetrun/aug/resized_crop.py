@@ -9,9 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from budgetrun.aug._boxes import drawn
 from budgetrun.contracts import Batch, Random, UserError
-
-TRIES = 10  # as in torchvision
 
 
 @dataclass
@@ -61,16 +60,8 @@ class ResizedCrop:
 
     def parts(self, count: int, side: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The top, left, height and width [count] of the parts of square images, in whole pixels."""
-        area, shape, place = torch.rand(count, 3, TRIES, generator=random, device=random.device).unbind(1)
-        area = side**2 * (self.area + (1 - self.area) * area)
-        ratio = torch.exp(math.log(self.ratio) * (2 * shape - 1))
-        height, width = (area / ratio).sqrt().round(), (area * ratio).sqrt().round()
-        fits = (height >= 1) & (height <= side) & (width >= 1) & (width <= side)
-        first = fits.int().argmax(1, keepdim=True)
-        found = fits.gather(1, first)[:, 0]
-        height, width = (torch.where(found, lengths.gather(1, first)[:, 0], side) for lengths in (height, width))
-        top, left = ((place[:, k] * (side - lengths + 1)).floor() for k, lengths in enumerate((height, width)))
-        return top, left, height, width
+        size = (side, side)
+        return drawn(count, size, size, (self.area, 1), self.ratio, random)[:4]
 
 
 def weights(begin: Tensor, length: Tensor, size: int, side: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from budgetrun import memory
 from budgetrun.config import Experiment
-from budgetrun.contracts import Batch, Data, Model, Random
+from budgetrun.contracts import Batch, Data, Model, Random, passes
 from budgetrun.folder import features, scorefile
 from budgetrun.identity import is_expected, paths
 from budgetrun.training.budget import full_updates, model_flops
@@ -89,14 +90,14 @@ class Preflight:
 
     def check_model(self, model: Model, experiment: Experiment, data: Data, device: torch.device) -> None:
         settings = experiment.settings
-        smaller = shapes_of(experiment, trained_shape(data, settings))
-        how = [settings.batch_size, settings.precision, settings.compile, str(device), smaller]
+        smaller, of_each = shapes_of(experiment, trained_shape(data, settings)), passes(experiment.aug)
+        how = [settings.batch_size, settings.precision, settings.compile, str(device), of_each, smaller]
         key = json.dumps([self.source(experiment), settings.image_size, repr(model), how])
         if key not in self.models:
             self.flops_of(model, experiment)
             for shape in smaller:
                 model_flops(outline(model, data), shape)
-            check_memory(outline(model, data), data, settings, device)
+            check_memory(outline(model, data), data, settings, device, of_each)
             self.models.add(key)
 
     def check_weights(self, experiment: Experiment, data: Data) -> None:
@@ -188,12 +189,14 @@ class Preflight:
         return self.data[1]
 
     def updates(self, experiment: Experiment) -> int:
-        """How many uniform updates the experiment's budget is worth."""
-        examples = len(trained_on(self.data_of(experiment), experiment.settings).labels)
-        return round(experiment.settings.budget * full_updates(experiment.settings, examples))
+        """How many updates the experiment's budget is worth without looks."""
+        settings = experiment.settings
+        examples = len(trained_on(self.data_of(experiment), settings).labels)
+        uniform = round(settings.budget * full_updates(settings, examples))
+        return uniform if settings.budget_unit == "updates" else math.ceil(uniform / passes(experiment.aug))
 
     def flops_of(self, model: Model, experiment: Experiment) -> tuple[int, int]:
-        """The FLOPs per image of a forward pass and of an update; raises UserError if images do not fit the model."""
+        """The FLOPs per image passed, forward and in an update; raises UserError if images do not fit the model."""
         data = self.data_of(experiment)
         if (key := self.on_images(model, experiment)) not in self.flops:
             self.flops[key] = model_flops(outline(model, data), trained_shape(data, experiment.settings))
@@ -204,7 +207,7 @@ class Preflight:
         data, settings = self.data_of(experiment), experiment.settings
         shape = trained_shape(data, settings)
         kind = [experiment.resolved["model"], shape, data.classes, settings.batch_size, settings.precision]
-        if (key := json.dumps([*kind, settings.device])) not in self.times:
+        if (key := json.dumps([*kind, settings.device, passes(experiment.aug)])) not in self.times:
             self.times[key] = seconds_per_update(experiment, data)
         return self.updates(experiment) * self.times[key]
 
@@ -217,6 +220,8 @@ def seconds_per_update(experiment: Experiment, data: Data) -> float:
     images = torch.randint(256, (settings.batch_size, *trained_shape(data, settings)), dtype=torch.uint8, device=device)
     index = torch.arange(settings.batch_size, device=device)
     batch = Batch.plain(images, index, index % data.classes)
+    if network.passes > 1:
+        batch.others = images[:, None].expand(-1, network.passes - 1, -1, -1, -1)
 
     def timed() -> float:
         began = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from budgetrun.config import Experiment
+from budgetrun.contracts import passes
 from budgetrun.errors import UserError
 from budgetrun.folder.run import RunFolder
 from budgetrun.launch.preflight import Preflight
@@ -27,7 +28,8 @@ def preview(
         folder, costs = RunFolder(experiment.settings.output_dir, experiment.run_id), ""
         if preflight is not None and is_wanted:
             updates, seconds = preflight.updates(experiment), preflight.seconds(experiment)
-            flops = updates * experiment.settings.batch_size * preflight.flops_of(experiment.model, experiment)[1]
+            images = updates * experiment.settings.batch_size * passes(experiment.aug)
+            flops = images * preflight.flops_of(experiment.model, experiment)[1]
             costs = f": {updates:,} updates, {flops:.3g} FLOPs, about {duration(seconds)}"
             total += seconds
         print(f"{word:<12} {folder.path}{costs}")

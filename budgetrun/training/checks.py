@@ -84,11 +84,11 @@ def outline(model: Model, data: Data) -> nn.Module:
             return model.build(*size)
 
 
-def check_memory(net: nn.Module, data: Data, settings: Settings, device: torch.device) -> None:
+def check_memory(net: nn.Module, data: Data, settings: Settings, device: torch.device, passes: int = 1) -> None:
     """Raise UserError if training the network, which fits the images, takes more memory than there is.
 
     It takes at least the weights and their gradients, what a batch leaves for the backward pass, and the images if they
-    live on the device. data: as `load` returns them.
+    live on the device. data: as `load` returns them. passes: images per row of a batch.
     """
     twin = copy.deepcopy(net).to("meta")
     weights = {t.untyped_storage()._cdata: t for t in (*twin.parameters(), *twin.buffers())}
@@ -102,7 +102,7 @@ def check_memory(net: nn.Module, data: Data, settings: Settings, device: torch.d
         twin(torch.empty(2, *trained_shape(data, settings), device="meta"))
     of_two = sum(t.untyped_storage().nbytes() for place, t in left.items() if place not in weights)
     half = uses_bf16(settings.precision, device) or settings.compile  # both keep less
-    of_batch = settings.batch_size * of_two // (4 if half else 2)
+    of_batch = settings.batch_size * passes * of_two // (4 if half else 2)
     of_data = bytes_of(data, settings) if place_of(data, settings, device) == "device" else 0
     count = sum(p.numel() for p in twin.parameters())
     memory.check(

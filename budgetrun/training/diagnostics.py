@@ -30,8 +30,9 @@ class Diagnostics:
     selected_class_entropy: entropy of the visited classes over its maximum log K; 1 if all are visited equally often.
     selected_corrupted: share of the corrupted examples in the visits, next to corrupted, their share in the data;
         selected_corrupted_lately: in the visits since the last evaluation.
-    keep_rate: images backpropagated, divided by the candidates: those that the sampler looks at for an update or, if
-        more, trains on, plus those that it reports as `dropped` without a look.
+    keep_rate: images backpropagated (an image and its further views count as one), divided by the candidates: those
+        that the sampler looks at for an update or, if more, trains on, plus those that it reports as `dropped` without
+        a look.
     looking_updates: share of the updates for which the sampler looked; for a gated method, how often the gate was open.
     effective_batch: mean of (sum w)^2 / sum w^2 over the batch size, w the weights of the losses (Kish).
     selection_seconds, selection_flops: share of the time and the FLOPs spent on choosing: what the sampler spends in
@@ -42,6 +43,7 @@ class Diagnostics:
         device = data.labels.device
         self.labels, self.classes, self.corrupted = data.labels, data.classes, data.corrupted
         self.budget, self.sampler, self.drawn, self.viewing = budget, sampler, Stopwatch(device), view.stopwatch
+        self.passes = view.passes
         self.visits = torch.zeros(len(data.labels), device=device)
         self.visits_before = self.visits.clone()
         self.effective = torch.zeros((), device=device)
@@ -97,7 +99,7 @@ class Diagnostics:
         values = {
             "visits_entropy": of_examples,
             "selected_class_entropy": of_classes / math.log(self.classes) if self.classes > 1 else 1.0,
-            "keep_rate": self.budget.examples_backward / max(1, candidates),
+            "keep_rate": self.budget.examples_backward / self.passes / max(1, candidates),
             "looking_updates": self.looking / updates,
             "selection_seconds": (self.drawn.seconds() - self.viewing.seconds()) / max(1e-9, self.budget.seconds),
             "selection_flops": self.flops / max(1, self.budget.flops),

@@ -139,4 +139,4 @@ class SecondNetwork:
     def learn(self, batch: Batch) -> None:
         self.network.lr = self.first.lr
         self.network.update(batch)
-        self.budget.flops += len(batch) * self.network.cost(batch.images).update
+        self.budget.flops += batch.passed * self.network.cost(batch.images).update

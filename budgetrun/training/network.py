@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from budgetrun.config import Experiment
-from budgetrun.contracts import Batch, Data, Model, Random
+from budgetrun.contracts import Batch, Data, GivesViews, Model, Random, passes
+from budgetrun.softmax import divergence
 from budgetrun.stored import Stored
 from budgetrun.training import machine
 from budgetrun.training.budget import Flops, model_flops
@@ -48,12 +49,12 @@ class Network:
         self, kind: Model, experiment: Experiment, data: Data, device: torch.device, world: World | None = None
     ) -> None:
         settings, shape = experiment.settings, trained_shape(data, experiment.settings)
-        self.empty = outline(kind, data)
+        self.empty, self.passes = outline(kind, data), passes(experiment.aug)
         self.shape, self.costs, self.frozen, self.resting = shape, {}, 0, []
         self.flops = self.counted(shape)
         for other in shapes_of(experiment, shape):
             self.counted(other)
-        check_memory(self.empty, data, settings, device)
+        check_memory(self.empty, data, settings, device, self.passes)
         self.empty.to("meta")
         self.device, self.world = device, world or World()
         net = self.world.synchronised(kind.build(shape[0], data.classes), settings.sync_batchnorm, device)
@@ -62,6 +63,7 @@ class Network:
         self.averaging: Any = self.world.averaging(self.net)  # the same for updates
         self.mode = settings.compile_mode
         self.loss, self.lr = experiment.loss, settings.lr
+        self.consistency = sum(step.consistency for step in experiment.aug if isinstance(step, GivesViews))
         self.optimizer = experiment.optimizer.build(self.net.parameters(), settings.lr, settings.weight_decay)
         self.normalize = Normalize(data, device)
         self.bf16 = machine.uses_bf16(settings.precision, device)
@@ -81,19 +83,27 @@ class Network:
         )
 
     def update(self, batch: Batch, observe: Observe = unobserved) -> Tensor:
-        """Make one update on a batch, of which each process passes its share; returns the loss [] before it."""
+        """Make one update on a batch, of which each process passes its share; returns the loss [] before it.
+
+        That is the loss of the batch's own images, without the divergence of further views.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         own = self.world.own(batch)
-        logits = self.forward(own.images, self.averaging)
+        # all views in one pass, as AugMix's code does: BatchNorm normalises over all
+        of_all_views = self.forward(own.views(), self.averaging)
+        of_views = (of_all_views,) if own.others is None else of_all_views.split(len(own))
+        logits = of_views[0]
         losses = self.loss(logits, own)
         of_all, logits_of_all = self.world.gathered_both(losses.detach(), logits.detach(), len(batch))
         observe(batch, of_all, logits_of_all)
+        if own.others is not None:
+            losses = losses + self.consistency * divergence(torch.stack(of_views))
         loss = self.world.mean(own, losses, batch)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        return loss.detach() if own is batch else batch.mean(of_all)
+        return loss.detach() if own is batch and batch.others is None else batch.mean(of_all)
 
     def cost(self, images: Tensor | Stored, scale: float = 1.0) -> Flops:
         """What one of these images [B, C, H, W] costs now, if its sides are scaled."""
@@ -181,7 +191,7 @@ class Network:
                 some = images[: max(sizes)][:, :, :height, :width]
                 for size in sorted(sizes, reverse=True):
                     for _ in range(times):
-                        self.forward(some[:size], self.model).sum().backward()
+                        self.forward(some[:size].repeat(self.passes, 1, 1, 1), self.model).sum().backward()
                 with torch.no_grad():  # looks, in both modes
                     for training in (False, True):
                         self.train(training)
@@ -215,7 +225,9 @@ class Network:
         view, n = Views(data, experiment.aug, random), len(data.labels)
 
         def update() -> None:
-            self.update(view(torch.randint(n, (settings.batch_size,), generator=random.device, device=self.device)))
+            batch = view(torch.randint(n, (settings.batch_size,), generator=random.device, device=self.device))
+            batch.others = None  # further views are what a method spends, as looks are
+            self.update(batch)
 
         with self.unchanged():
             return machine.seconds_of(update, self.device)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Augmentation, Batch, Data, ImageWise, Plan, Random, Resizes, TakesWhole
+from budgetrun.contracts import Augmentation, Batch, Data, ImageWise, Plan, Random, Resizes, TakesWhole, passes
 from budgetrun.stored import Reader, Stored
 from budgetrun.training.data import middle
 from budgetrun.training.machine import Stopwatch
@@ -32,6 +32,7 @@ class Views:
         self.data, self.random, self.progress = data, random, progress
         self.alone = list(itertools.takewhile(is_image_wise, steps))
         self.mixing = steps[len(self.alone) :]
+        self.passes = passes(steps)  # images that an update passes for each example
         self.whole = bool(steps) and isinstance(steps[0], TakesWhole) and steps[0].takes_whole
         self.ahead = AHEAD_BYTES // data.images[0].nbytes
         self.stopwatch = Stopwatch(data.images.device)

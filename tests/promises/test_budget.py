@@ -239,6 +239,16 @@ def test_uniform_spends_the_same_in_every_unit(result_of: Any, unit: str) -> Non
     assert spent == [11, 11 * B, 11 * B, 11 * B * update]
 
 
+@pytest.mark.parametrize(("unit", "updates"), [("updates", 11), ("examples", 4), ("flops", 4)])
+def test_further_views_of_an_image_are_paid_for(result_of: Any, unit: str, updates: int) -> None:
+    """Three passes for each image: 11 updates cost what 33 do, and what pays 11 pays four, the last in part."""
+    result = result_of(f"budget_unit={unit}", "budget=0.5", "aug=augmix_consistency")
+    _, update = model_flops(CNN(width=2).build(1, 10), (1, 8, 8))
+    spent = [result[key] for key in ("updates", "examples_forward", "examples_backward", "flops")]
+    assert spent == [updates, 3 * updates * B, 3 * updates * B, 3 * updates * B * update]
+    assert result["keep_rate"] == 1
+
+
 def test_a_budget_in_seconds_is_spent_and_counts_less_than_all_the_time(result_of: Any) -> None:
     result = result_of("budget_unit=seconds", "full_seconds=0.5", "budget=0.4")
     assert 0.2 <= result["seconds"] < result["seconds_total"]

@@ -52,6 +52,10 @@ def test_training_takes_weights_gradients_what_a_batch_leaves_and_the_data(
     monkeypatch.setattr(memory, "total", lambda device: needed - 1)
     with pytest.raises(UserError, match="a model of 650 weights and a batch of 100 images do not fit"):
         check_memory(net, data, settings, CPU)
+    monkeypatch.setattr(memory, "total", lambda device: needed + 2 * of_batch)
+    check_memory(net, data, settings, CPU, passes=3)
+    with pytest.raises(UserError, match="do not fit"):
+        check_memory(net, data, settings, CPU, passes=4)
 
 
 def test_an_outline_takes_no_memory_and_draws_no_random_numbers() -> None:

@@ -89,7 +89,7 @@ def test_three_processes_do_too_where_some_have_no_row_of_a_batch(tmp_path: Path
     asked = [
         f"{COMMON} sampler=osgd {AT_WORK['osgd']} batch_size=32",  # its batches end with two images
         f"{COMMON} sampler=is {AT_WORK['is']} aug=cutmix noise=symmetric",
-        f"{COMMON} sampler=sb {AT_WORK['sb']} scores=el2n",
+        f"{COMMON} sampler=sb {AT_WORK['sb']} scores=el2n aug=augmix_consistency",
     ]
     for number, found in enumerate(of(3, tmp_path, *asked)):
         assert_same(found, trained(asked[number], tmp_path / "alone"))
