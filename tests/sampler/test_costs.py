@@ -116,7 +116,7 @@ def test_curricula_cost_what_uniform_costs_and_visit_what_comes_first_more_often
 
 
 def test_self_paced_learning_looks_at_everything_before_each_pass_over_a_part(result_of: Any) -> None:
-    """Passes of 1,438, 719 twice and more: the first 44 updates are 2,816 images, of which three passes begin."""
+    """44 updates of 64 are 2,816 images: a pass over all 1,438, one over a part, and the beginning of a third."""
     forward, update = flops()
     line = ("sampler=self_paced", "sampler.first=0.5", "sampler.until=1", "epochs=2", "model.width=2")
     free = result_of(*line, "sampler.refresh=false")
