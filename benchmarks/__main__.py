@@ -62,16 +62,21 @@ SAMPLERS = {
     "sb, prime=0": ["sampler=sb", "sampler.prime=0"],
     "sb_batchwise, at every batch": ["sampler=sb_batchwise", "sampler.begin=0", "sampler.interrupt=0"],
     "osgd, all rows": ["sampler=osgd"],
+    "atk": ["sampler=atk"],
     "hard_batches": ["sampler=hard_batches"],
     "online_batch": ["sampler=online_batch"],
     "spv": ["sampler=spv"],
     "wpv": ["sampler=wpv"],
     "infobatch": ["sampler=infobatch"],
+    "pacing": ["sampler=pacing", "sampler.order=random"],
+    "self_paced, soft": ["sampler=self_paced", "sampler.use=soft"],
     "proxy": ["sampler=proxy"],
 }
 CORE_SETS = {
     "craig": ["sampler=craig"],
     "gradmatch": ["sampler=gradmatch"],
+    "craig_pb": ["sampler=craig_pb"],
+    "gradmatch_pb": ["sampler=gradmatch_pb"],
     "glister": ["sampler=glister", "validation=0.1"],
 }
 SMOKE = {"resnet18, 3x32x32, batch 128": ["batch_size=8"]}  # seconds an update otherwise

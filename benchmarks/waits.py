@@ -40,6 +40,8 @@ AT_WORK = {
     "sampler=sb": "sampler.prime=0",
     "sampler=sb_batchwise": "sampler.begin=0 sampler.interrupt=3",
     "sampler=osgd": "sampler.thresholds=[0.000001]",
+    "sampler=pacing": "sampler.file={file}",
+    "sampler=self_paced": "sampler.until=1",
     "sampler=rho": "sampler.pool=2 sampler.file={file}",
     "sampler=subset": "sampler.file={file}",
     "scores=dual": "epochs=4",  # it needs several visits

@@ -227,7 +227,7 @@ def values_of(group: str, option: str) -> dict[str, Any]:
     return values
 
 
-FROM_FILES = ("subset", "rho")  # samplers that read a file of scores
+FROM_FILES = tuple(s for s in SAMPLERS if "\nfile: " in (CONF / "sampler" / f"{s}.yaml").read_text())  # of scores
 
 
 def needed(sampler: str, folder: Path, line: str = "") -> str:

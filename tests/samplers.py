@@ -158,7 +158,7 @@ def by_batches(**options: Any) -> BatchwiseSelectiveBackprop:
 
 
 def osgd(**options: Any) -> OrderedSGD:
-    plain = {"thresholds": [0.8, 0.9, 0.95, 0.995], "backward": "all", "accuracy": "running"}
+    plain = {"thresholds": [0.8, 0.9, 0.95, 0.995], "backward": "all", "accuracy": "running", "keep": 1.0}
     return OrderedSGD(**(plain | options))
 
 

@@ -180,6 +180,7 @@ def test_a_path_stays_as_it_is_but_for_the_home(monkeypatch: pytest.MonkeyPatch)
 
 
 AUGMIX = {"severity": 3.0, "width": 3, "depth": 1, "alpha": 1.0, "all_operations": False, "consistency": 0.0}
+PACING = {"file": "a.csv", "order": "lowest", "pace": "linear", "balanced": True}
 # class, its other values, a field, and the ends of its range
 RANGES = [
     ("aug.mixup.Mixup", {"draw": "batch"}, "alpha", 1e-6, 1e6),
@@ -203,6 +204,12 @@ RANGES = [
     ("schedule.step.Step", {"milestones": [0.5]}, "factor", 1e-6, 1),
     ("scores.ensemble.Ensemble", {"acquisition": "entropy", "since": 0.0}, "members", 1, MOST_MEMBERS),
     ("sampler.active_bias.ActiveBias", {"score": "variance", "use": "draw", "warmup": 0.1}, "epsilon", 0, 1e6),
+    ("sampler.ordered_sgd.OrderedSGD", {"thresholds": [], "backward": "all", "accuracy": "running"}, "keep", 1e-9, 1),
+    ("sampler.pacing.Pacing", PACING | {"until": 1.0}, "first", 1e-9, 1),
+    ("sampler.pacing.Pacing", PACING | {"first": 1.0}, "until", 1e-9, 10),
+    ("sampler.self_paced.SelfPaced", {"use": "draw", "until": 1.0, "refresh": True}, "first", 1e-9, 1),
+    ("sampler.self_paced.SelfPaced", {"use": "draw", "first": 1.0, "refresh": True}, "until", 1e-9, 1),
+    ("coreset.per_batch.GradMatchPB", {"size": 1, "gradients": "last"}, "regularization", 0, 1e6),
     ("sampler.infobatch.InfoBatch", {"delta": 0.875}, "ratio", 0, 0.999),
     ("sampler.online_batch.OnlineBatchSelection", {"final": 1.0, "refresh": 0.0, "sort": 1}, "pressure", 1, 1e12),
     ("sampler.online_batch.OnlineBatchSelection", {"final": 1.0, "pressure": 2.0, "sort": 1}, "refresh", 0, MOST),

@@ -33,6 +33,7 @@ from budgetrun.coreset.graph_cut import GraphCut
 from budgetrun.coreset.herding import Herding, herding
 from budgetrun.coreset.k_center import KCenter, k_center_greedy
 from budgetrun.coreset.log_determinant import LogDeterminant
+from budgetrun.coreset.per_batch import CraigPB, GradMatchPB
 from budgetrun.model.cnn import CNN
 from budgetrun.sampler.coreset import CoreSet
 from budgetrun.scores.coreset import CoreSetScores
@@ -366,6 +367,66 @@ def test_the_method_gradmatch_fills_up_with_random_others_of_weight_1() -> None:
         torch.testing.assert_close(weights, torch.tensor([12.0, 1, 1, 1, 1]))
         filled |= set(index[1:].tolist())
     assert len(filled) > 8
+
+
+# ---- whole mini-batches
+
+
+def test_squared_distances_move_the_choice_towards_what_is_far() -> None:
+    """Of 0, 1, 2, 3, 20: the distances to 2 sum to 22 and to 3 to 23, their squares to 330 and 303."""
+    points = torch.tensor([[0.0], [1], [2], [3], [20]])
+    assert craig(points, 1)[0].tolist() == [2]
+    index, weights = craig(points, 1, squared=True)
+    assert (index.tolist(), weights.tolist()) == ([3], [5])
+
+
+@settings(deadline=None, max_examples=30)
+@given(m=st.integers(2, 23), size=st.integers(1, 6), seed=st.integers(0, 1000), part=st.floats(0.05, 1))
+@pytest.mark.parametrize("gradients", ["last", "bias"])
+def test_whole_batches_are_chosen_by_their_mean_gradients_and_weigh_all_their_examples_alike(
+    gradients: str, m: Any, size: Any, seed: Any, part: Any
+) -> None:
+    seen, count = seen_of(m, 2, seed), math.ceil(part * m)
+    parts = torch.randperm(m, generator=torch.Generator().manual_seed(seed)).split(size)
+    rows = np.array(
+        [
+            np.outer(e, x if gradients == "last" else [1]).ravel()
+            for e, x in zip(seen.errors().double().numpy(), seen.inputs().double().numpy(), strict=True)
+        ]
+    )
+    means = np.array([rows[batch.numpy()].mean(0) for batch in parts])
+
+    index, weights = CraigPB(size, gradients)(seen, None, count, torch.Generator().manual_seed(seed))
+    batch_of = {int(i): number for number, batch in enumerate(parts) for i in batch}
+    chosen = list(dict.fromkeys(batch_of[i] for i in index.tolist()))
+    assert len(chosen) == math.ceil(count / size)
+    assert index.tolist() == [int(i) for number in chosen for i in parts[number]]  # all of each, and nothing else
+    distance = ((means[:, None] - means[None]) ** 2).sum(2)
+    similarity = distance.max() - distance
+    for k in range(len(chosen)):
+        value = {i: facility_location(similarity, [*chosen[:k], i]) for i in range(len(parts)) if i not in chosen[:k]}
+        assert value[chosen[k]] == pytest.approx(max(value.values()), abs=1e-4)
+    of_batch = dict(zip((batch_of[i] for i in index.tolist()), weights.tolist(), strict=True))
+    assert sum(of_batch.values()) == len(parts)
+    assert weights.tolist() == [of_batch[batch_of[i]] for i in index.tolist()]
+
+    index, weights = GradMatchPB(size, gradients, 0.5)(seen, None, count, torch.Generator().manual_seed(seed))
+    expected, solved = pursuit(means, math.ceil(count / size), 0.5)
+    matched = [int(i) for number in expected for i in parts[number]]
+    assert index.tolist()[: len(matched)] == matched
+    of_each = [w for number, w in zip(expected, solved, strict=True) for _ in parts[number]]
+    np.testing.assert_allclose(weights[: len(matched)].numpy(), of_each, rtol=1e-3, atol=1e-5)
+    assert len(set(index.tolist())) == len(index) == max(count, len(matched))
+    assert weights[len(matched) :].tolist() == [1] * (len(index) - len(matched))  # random others
+
+
+def test_too_many_gradients_of_batches_give_one_sentence() -> None:
+    wide = Seen(torch.ones(1, 9999).expand(30000, -1), torch.ones(1, 10).expand(30000, -1), torch.zeros(30000).long())
+    with pytest.raises(UserError, match=r"gradients of 30000 batches .* take 11 GiB; choose by its bias"):
+        CraigPB(1, "last")(wide, None, 1, torch.Generator())
+    for wrong in ({"size": 0}, {"gradients": "row"}):
+        with pytest.raises(ValueError, match=r"^(size=0 must be|gradients=row is not)"):
+            CraigPB(**({"size": 2, "gradients": "bias"} | wrong))
 
 
 # ---- GLISTER

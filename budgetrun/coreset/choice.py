@@ -45,7 +45,10 @@ class Method(Protocol):
     def __call__(
         self, seen: Seen, held: Seen | None, count: int, random: torch.Generator
     ) -> tuple[Tensor, Tensor | None]:
-        """Positions [count] in `seen`, in the order of the choice, and their weights [count], or None if all are 1."""
+        """Positions [count] in `seen`, in the order of the choice, and their weights [count], or None if all are 1.
+
+        A method that chooses whole batches returns some more.
+        """
         ...
 
 
@@ -145,7 +148,7 @@ def choose(
         if count:
             found, weights = method(seen[rows], held, count, context.random.device)
             index.append(rows[found])
-            place.append(1 - torch.arange(count, device=rows.device) / len(rows))
+            place.append(1 - torch.arange(len(found), device=rows.device) / len(rows))
             weight += [] if weights is None else [weights]
     weights = torch.cat(weight) if weight else None
     return Chosen(torch.cat(index), torch.cat(place), None if weights is None else weights / weights.mean())

@@ -26,11 +26,12 @@ class Craig:
         return craig(seen.errors(), count)
 
 
-def craig(gradients: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def craig(gradients: Tensor, count: int, squared: bool = False) -> tuple[Tensor, Tensor]:
     """`count` of the gradients [m, d] by greedy facility location, and how many gradients are nearest to each.
 
-    Greedy for `F(S) = sum_i max_{j in S} s_ij`, with `s_ij = max distance - ||g_i - g_j||`. Source: Mirzasoleiman et
-    al. 2020, and their code. It stores `m^2` numbers; raises UserError above 4 GiB. The host does not wait for a GPU.
+    Greedy for `F(S) = sum_i max_{j in S} s_ij`, `s_ij = max distance - ||g_i - g_j||`. Source: Mirzasoleiman et al.
+    2020, and their code. squared: with the squares of the distances, as in CORDS. It stores `m^2` numbers; raises
+    UserError above 4 GiB. The host does not wait for a GPU.
     """
     m = len(gradients)
     if 4 * m * m > 2**32:
@@ -43,6 +44,8 @@ def craig(gradients: Tensor, count: int) -> tuple[Tensor, Tensor]:
     distance = gradients.new_empty(m, m)
     for rows in torch.arange(m, device=gradients.device).split(part):
         distance[rows] = torch.cdist(gradients[rows], gradients, compute_mode="donot_use_mm_for_euclid_dist")
+        if squared:
+            distance[rows] = distance[rows].square()
     nearest = torch.stack([rows.max() for rows in distance.split(part)]).max().expand(m)  # of each to the chosen
     gains = torch.cat(
         [(nearest[:, None] - columns).sum(0, dtype=torch.float64) for columns in distance.split(part, dim=1)]

@@ -36,10 +36,15 @@ class GradMatch:
             own = torch.nn.functional.one_hot(seen.labels, errors.shape[1])
             errors = (errors * own)[:, seen.labels.unique()]
         index, weights = gradmatch(errors, inputs, count, self.regularization)
-        order = torch.randperm(len(seen.labels), generator=random, device=index.device)
-        taken = torch.zeros_like(order, dtype=torch.bool).index_fill_(0, index, True)
-        others = order[taken[order].argsort(stable=True)][: count - len(index)]  # those that are not come first
-        return torch.cat([index, others]), torch.cat([weights, torch.ones_like(others, dtype=weights.dtype)])
+        return filled_up(index, weights, count, len(seen.labels), random)
+
+
+def filled_up(index: Tensor, weights: Tensor, count: int, m: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The chosen of m examples, and if they are fewer than `count`, random others of weight 1."""
+    order = torch.randperm(m, generator=random, device=index.device)
+    taken = torch.zeros_like(order, dtype=torch.bool).index_fill_(0, index, True)
+    others = order[taken[order].argsort(stable=True)][: max(0, count - len(index))]  # those that are not come first
+    return torch.cat([index, others]), torch.cat([weights, torch.ones_like(others, dtype=weights.dtype)])
 
 
 def gradmatch(errors: Tensor, inputs: Tensor, count: int, regularization: float) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,10 @@ class CoreSet:
     Source: CRAIG, GRAD-MATCH and GLISTER. The definitions are in budgetrun/coreset; the options follow the authors'
     code. CRAIG takes the same number of each class, chooses anew after every pass, and normalises over the core-set;
     GRAD-MATCH rounds each class's part up and normalises each batch; the two in CORDS choose anew every 20 passes.
+    CRAIG-PB and GRAD-MATCH-PB choose whole mini-batches, among all classes at once, and shuffle their examples. In the
+    configurations of CORDS, the first chooses anew every 20 passes and the second after every pass.
+    Published: CORDS cuts the mini-batches from the data's own order, once and for all, and looks at augmented images in
+    training mode; here they are cut at random for each choice, and looked at as they are, in evaluation mode.
     Cost of a choice: `n F` (GLISTER: one more F per held-out example); of an update: `b (F + B)`.
 
     method: how to choose, one of budgetrun/coreset. fraction: of the examples, in `(0, 1]`. every: passes over the

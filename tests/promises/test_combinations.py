@@ -27,7 +27,12 @@ from budgetrun.training.budget import model_flops
 UNITS = ("updates", "examples", "flops")  # in seconds no two runs spend the same
 B = 64  # images per update, of digits' recipe
 # fewer looks, or a network smaller than that of two channels
-CHEAPER = {"rho": "sampler.pool=2", "craig": "sampler.every=30", "proxy": "sampler.model.width=1"}
+CHEAPER = {
+    "rho": "sampler.pool=2",
+    "craig": "sampler.every=30",
+    "gradmatch_pb": "sampler.every=3",
+    "proxy": "sampler.model.width=1",
+}
 
 
 # done once for all runs, as it takes longer than a few updates: composing, reading the data, counting FLOPs

@@ -87,6 +87,58 @@ def test_a_budget_of_flops_ends_ordered_sgd_within_one_update(result_of: Any) ->
     assert result["flops"] == 22 * 64 * update + after * cheap
 
 
+def test_the_average_top_k_loss_pays_a_look_at_the_batch_and_an_update_on_the_k(result_of: Any) -> None:
+    forward, update = flops()
+    result = result_of("sampler=atk", "sampler.keep=0.3")
+    assert (result["updates"], result["examples_backward"]) == (22, 22 * 19)
+    assert result["flops"] == 22 * (64 * forward + 19 * update)
+
+
+def test_gradient_norms_cost_a_forward_and_a_backward_pass_of_each_image_of_the_pool(result_of: Any) -> None:
+    _, update = flops()
+    result = result_of(
+        "sampler=is", "sampler.score=gradient_norm", "sampler.threshold=0", "sampler.pool=2", "budget=0.3"
+    )
+    assert result["updates"] == 7  # the first finds the gate closed
+    assert result["flops"] == 7 * 64 * update + 6 * 128 * update
+    assert result["examples_forward"] == 7 * 64 + 6 * 128
+
+
+def test_curricula_cost_what_uniform_costs_and_visit_what_comes_first_more_often(result_of: Any) -> None:
+    _, update = flops()
+    line = ("sampler=pacing", "sampler.order=random", "sampler.until=1", "epochs=2", "budget_unit=flops")
+    entropy = {}
+    for first in (0.1, 1.0):
+        result = result_of(*line, f"sampler.first={first}")
+        assert (result["updates"], result["flops"]) == (44, 44 * 64 * update)
+        entropy[first] = result["visits_entropy"]
+    assert entropy[0.1] < entropy[1.0] - 0.1
+
+
+def test_self_paced_learning_looks_at_everything_before_each_pass_over_a_part(result_of: Any) -> None:
+    """44 updates of 64 are 2,816 images: a pass over all 1,438, one over a part, and the beginning of a third."""
+    forward, update = flops()
+    line = ("sampler=self_paced", "sampler.first=0.5", "sampler.until=1", "epochs=2", "model.width=2")
+    free = result_of(*line, "sampler.refresh=false")
+    assert free["flops"] == 44 * 64 * update
+    looked = result_of(*line)
+    # the second begins at 22 of 43 (int(0.755 x 1438) = 1,086), the third at 39 (1,370)
+    assert looked["flops"] == 44 * 64 * update + 2 * TRAINING * forward
+    for use in ("weight", "soft"):
+        weighed = result_of(*line, f"sampler.use={use}")
+        assert weighed["flops"] == 44 * 64 * update
+        assert 0.3 < weighed["effective_batch"] < 1
+
+
+@pytest.mark.parametrize(("name", "choices"), [("craig_pb", 1), ("gradmatch_pb", 2)])
+def test_a_choice_of_whole_batches_is_a_look_at_everything(name: str, choices: int, result_of: Any) -> None:
+    """144 examples are 3 batches, whole but for the last of all, of 30: 5 updates of 64 begin a second pass."""
+    forward, update = flops()
+    result = result_of(f"sampler={name}", "budget=0.23")
+    assert result["updates"] == 5
+    assert result["flops"] == 5 * 64 * update + choices * TRAINING * forward
+
+
 def test_stale_looks_are_not_charged(result_of: Any) -> None:
     """Without priming, one epoch of candidates in two or three is looked at."""
     forward, update = flops()

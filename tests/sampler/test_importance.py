@@ -358,7 +358,37 @@ def test_losses_that_tell_nothing_apart_are_drawn_from_uniformly(
     assert chisquare(times).pvalue > PLAUSIBLE
 
 
-@pytest.mark.parametrize("wrong", [{"score": "norm"}, {"looks": "both"}])
+def test_by_the_gradient_norm_an_open_gate_draws_in_proportion_to_it_without_a_look(
+    context_for: Callable[..., Context],
+) -> None:
+    """Norms of 1, 2, 2, 3: g is an eighth of each, weights 1 / (4 g) are 2, 1, 1, 2/3, tau is sqrt(4 x 18) / 8."""
+    norms = torch.tensor([1.0, 2, 2, 3])
+    sampler = importance(score="gradient_norm", pool=2, threshold=0.0)
+    sampler.start(context_for(4, 2, gradient_norms=lambda pool: norms[pool.drawn]))
+    opened(sampler)
+    times = torch.zeros(4)
+    for _ in range(2000):
+        sampler.tau.fill_(9.0)
+        batch = sampler.draw()
+        torch.testing.assert_close(batch.weight, torch.tensor([2, 1, 1, 2 / 3])[batch.drawn])
+        times += torch.bincount(batch.drawn, minlength=4)
+    assert float(sampler.tau) == pytest.approx(0.9 * 9 + 0.1 * 72**0.5 / 8)
+    assert chisquare(times, norms / 8 * 4000).pvalue > PLAUSIBLE
+
+
+def test_by_the_gradient_norm_a_closed_gate_follows_the_bound_which_is_free(
+    context_for: Callable[..., Context],
+) -> None:
+    sampler = {score: importance(score=score) for score in ("gradient_norm", "bound")}
+    logits = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    for one in sampler.values():
+        one.start(context_for(40, 4))
+        batch = one.draw()
+        one.observe(batch, torch.ones(4), logits)
+    assert 0 < float(sampler["gradient_norm"].tau) == float(sampler["bound"].tau)
+
+
+@pytest.mark.parametrize("wrong", [{"score": "norm"}, {"looks": "both"}, {"score": "gradient_norm", "looks": "train"}])
 def test_a_score_or_a_mode_that_there_is_not_is_refused(wrong: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="is not one of"):
+    with pytest.raises(ValueError, match=r"is not one of|looks=train has no effect"):
         importance(**wrong)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samplers import PLAUSIBLE, Looking, Stamp, osgd, stamps
+from samplers import PLAUSIBLE, Looking, Stamp, osgd, sampler_of, stamps
 from scipy.stats import chisquare
 from torch import Tensor
 
@@ -194,6 +194,42 @@ def test_without_thresholds_it_is_plain_sgd(context_for: Callable[..., Context])
             assert b.weight is None
 
 
+@pytest.mark.parametrize(("keep", "k", "weights"), [(0.5, 2, [0.0, 2.0, 2.0, 0.0]), (0.8, 3, [4 / 3, 4 / 3, 4 / 3, 0])])
+def test_the_average_top_k_loss_is_the_mean_of_the_k_largest_at_all_times(
+    context_for: Callable[..., Context], keep: float, k: int, weights: list[float]
+) -> None:
+    """Of the losses 1, 3, 2, 0.5: their mean is 2.5 for k = 2 and 2 for k = 3, whatever the training accuracy."""
+    losses = torch.tensor([1.0, 3, 2, 0.5])
+    sampler = sampler_of("atk", keep=keep, backward="all")
+    sampler.start(context_for(12, 4))
+    for _ in range(7):  # more than two epochs
+        batch = sampler.draw()
+        sampler.observe(batch, losses, logits_right_for(batch.label[:, 0], 4))
+        torch.testing.assert_close(batch.weight, torch.tensor(weights))
+        assert float(batch.mean(losses)) == pytest.approx({2: 2.5, 3: 2.0}[k])
+    assert sampler_of("atk", keep=keep).sizes(4) == {4, k}
+
+
+def test_the_least_k_is_the_maximum_loss_and_thresholds_lower_k_where_they_ask_for_less(
+    context_for: Callable[..., Context],
+) -> None:
+    sampler = sampler_of("atk", keep=0.01)
+    losses = torch.arange(12.0)
+    look = Looking(losses)
+    sampler.start(context_for(12, 4, look=look))
+    assert sampler.draw().drawn.tolist() == [int(look.drawn.max())]
+    both = osgd(keep=0.375, thresholds=[0.5, 0.6])
+    both.start(context_for(8, 8))
+    assert both.q == 3
+    for right, q in ((4, 3), (5, 2)):  # half, which is no less than 3, and a quarter
+        batch = both.draw()
+        both.observe(batch, torch.zeros(8), logits_right_for(batch.label[:, 0], right))
+        both.draw()
+        both.right.zero_()
+        assert both.q == q
+        both.updates = 0
+
+
 def test_an_epoch_shorter_than_a_batch_is_one_update(context_for: Callable[..., Context]) -> None:
     sampler = osgd(thresholds=[0.5])
     sampler.start(context_for(5, 8))
@@ -212,6 +248,7 @@ def test_an_epoch_shorter_than_a_batch_is_one_update(context_for: Callable[..., 
         ({"thresholds": [float("nan")]}, "must increase and lie in"),
         ({"backward": "half"}, "backward=half is not one of rows, all"),
         ({"accuracy": "test"}, "accuracy=test is not one of running, pass"),
+        ({"keep": 0.0}, "keep=0.0 must be greater than 0 and at most 1"),
     ],
 )
 def test_options_of_ordered_sgd_that_make_no_sense_are_refused(bad: Any, words: str) -> None:

@@ -169,6 +169,9 @@ BUSY = [
     ("vr", {"threshold": 0.0}),
     ("online_batch", {"refresh": 0.4, "sort": 3}),
     ("infobatch", {}),
+    ("self_paced", {"use": "weight"}),
+    ("self_paced", {"use": "soft"}),
+    ("self_paced", {"refresh": False}),
 ]
 
 
