@@ -18,7 +18,7 @@ from budgetrun.contracts import Batch, Data, Model, Random
 from budgetrun.stored import Stored
 from budgetrun.training import machine
 from budgetrun.training.budget import model_flops
-from budgetrun.training.checks import check_memory, outline
+from budgetrun.training.checks import built, check_memory, outline
 from budgetrun.training.data import Normalize, trained_shape
 from budgetrun.training.record import Diverged
 from budgetrun.training.views import Views
@@ -43,11 +43,11 @@ class Network:
         self, kind: Model, experiment: Experiment, data: Data, device: torch.device, world: World | None = None
     ) -> None:
         settings, shape = experiment.settings, trained_shape(data, experiment.settings)
-        empty = outline(kind, data)
+        empty = outline(kind, data, settings)
         self.flops = model_flops(empty, shape)
         check_memory(empty, data, settings, device)
         self.device, self.world = device, world or World()
-        net = self.world.synchronised(kind.build(shape[0], data.classes), settings.sync_batchnorm, device)
+        net = self.world.synchronised(built(kind, data, settings), settings.sync_batchnorm, device)
         self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: Any = self.net
         self.averaging: Any = self.world.averaging(self.net)  # the same for updates
