@@ -6,6 +6,7 @@ import logging
 import pickle
 import re
 import stat
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,9 @@ def begin_with(pattern: str, net: nn.Module) -> dict[str, int]:
     ]
     if not wrong:
         try:
-            missing, unexpected = net.load_state_dict(weights, strict=False)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")  # BatchNorm's counters
+                missing, unexpected = net.load_state_dict(weights, strict=False)
             wrong = [f"{name} is missing" for name in missing if name not in left]
             wrong += [f"{name} is not in the model" for name in unexpected]
         except RuntimeError as error:  # by a module that reads its weights in a way of its own
@@ -107,7 +110,10 @@ def read(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str,
     except UserError:
         raise
     except Exception as error:  # torch.load raises a dozen kinds, depending on where the file is damaged
-        why = why_not(error) if isinstance(error, OSError | ValueError) else brief(one_line(error))
+        if isinstance(error, OSError | ValueError):
+            why = why_not(error)
+        else:
+            why = brief(f"{type(error).__name__}: {one_line(error)}")
         raise UserError(f"init_from: {path} is not the checkpoint of a run, or a file of weights ({why})") from error
     return weights, runs
 
