@@ -27,6 +27,7 @@ from budgetrun.launch import plugins
 from budgetrun.launch.command import CONF
 from budgetrun.launch.compose import task_part
 from budgetrun.training import machine
+from budgetrun.training.checks import built
 from budgetrun.training.data import Normalize, fingerprint, prepare
 from budgetrun.training.looks import SecondNetwork
 
@@ -140,7 +141,7 @@ def fixed_batch(made: Experiment, data: Data, device: torch.device) -> tuple[Ten
 
 
 def model_of(made: Experiment, data: Data, device: torch.device) -> nn.Module:
-    net = made.model.build(data.images.shape[1], data.classes)
+    net = built(made.model, data, made.settings)
     return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -227,7 +228,7 @@ def conventional(overrides: list[str], data: Data, workers: int, channels_last: 
         steps += [transforms.RandomHorizontalFlip()] if data.flip else []
         steps += [transforms.ToTensor(), transforms.Normalize(data.mean, data.std)]
         dataset = as_torchvision(data, transforms.Compose(steps))
-        net = made.model.build(data.images.shape[1], data.classes).to(device)
+        net = built(made.model, data, made.settings).to(device)
         if channels_last:
             net = net.to(memory_format=torch.channels_last)
         optimizer = made.optimizer.build(net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)

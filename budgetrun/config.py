@@ -276,6 +276,7 @@ def rounded(value: Any) -> Any:
 def in_words(annotation: str) -> str:
     words = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a word", "None": "null"}
     words |= {"list[float]": "a list of numbers, as in [0.1, 0.2]", "list[int]": "a list of whole numbers"}
+    words |= {"dict[str, Any]": "a dictionary, as in {key: 3}"}
     return " or ".join(words.get(part, part) for part in annotation.split(" | "))
 
 

@@ -493,7 +493,11 @@ class Dataset(Protocol):
 
 class Model(Protocol):
     def build(self, channels: int, classes: int) -> nn.Module:
-        """A network that maps float images [B, channels, H, W] to logits [B, classes]."""
+        """A network that maps float images [B, channels, H, W] to logits [B, classes].
+
+        It may have a further argument `image_size`: the pixels per side of the images that the network is given, after
+        resizing and cropping. Such a model takes square images only.
+        """
         ...
 
 
@@ -802,12 +806,15 @@ class Additive(Protocol):
 
 # ---- whether parts fulfil their protocols, and go together
 
+ASKED_FOR = {"build": ("image_size",)}  # arguments that a method may have besides those of its protocol
+
 
 def fits(part: object, protocol: Any) -> str | None:
     """Why an object does not fulfil a `protocol` of this module, in words; None if it does.
 
-    It must have the protocol's methods with as many arguments. Where both are annotated, the types of the arguments and
-    of the result must agree too: a loss and a schedule are both called with two arguments.
+    It must have the protocol's methods with as many arguments, and may have those of ASKED_FOR. Where both are
+    annotated, the types of the arguments and of the result must agree too: a loss and a schedule are both called with
+    two arguments.
     """
     kinds = [kind for kind in protocol.__mro__ if getattr(kind, "_is_protocol", False)]
     methods = {
@@ -822,10 +829,14 @@ def fits(part: object, protocol: Any) -> str | None:
         if not callable(given):
             return lacks
         parameters = [*inspect.signature(asked).parameters][1:]  # without self
+        may_ask = ASKED_FOR.get(name, ())
         try:
-            taken = inspect.signature(given).bind(*parameters).arguments
+            signature = inspect.signature(given)
+            by_name = {one: one for one in may_ask if one in signature.parameters}
+            taken = signature.bind(*parameters, **by_name).arguments
         except TypeError:
-            return f"{lacks} with {', '.join(parameters) or 'nothing'}"
+            besides = "".join(f", or also {one}" for one in may_ask)
+            return f"{lacks} with {', '.join(parameters) or 'nothing'}{besides}"
         except ValueError:  # the signature of a function not written in Python
             continue
         of_asked = types_of(asked)

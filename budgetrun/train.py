@@ -39,7 +39,7 @@ from budgetrun.folder import scorefile
 from budgetrun.folder.run import FINISHED, RunFolder
 from budgetrun.training import machine
 from budgetrun.training.budget import Budget, full_updates
-from budgetrun.training.checkpoint import Checkpoint, Unloadable, begin_with
+from budgetrun.training.checkpoint import Checkpoint, Unloadable
 from budgetrun.training.checks import check_parts, check_views, outline
 from budgetrun.training.data import context_of, prepare, trained_shape
 from budgetrun.training.diagnostics import Diagnostics
@@ -52,6 +52,7 @@ from budgetrun.training.progress import shown
 from budgetrun.training.record import Diverged, Record
 from budgetrun.training.summary import BEFORE, say
 from budgetrun.training.views import Views
+from budgetrun.training.weights import begin_with
 from budgetrun.training.world import World, met
 
 log = logging.getLogger("budgetrun")
@@ -334,7 +335,7 @@ def context_in(
         earlier.features,
         network.world.state_folder(folder.state_path),
         needs_features=lambda: check_features(
-            outline(experiment.model, data), trained_shape(data, experiment.settings)
+            outline(experiment.model, data, experiment.settings), trained_shape(data, experiment.settings)
         ),
         progress=lambda: budget.progress,
         look=looks.look,

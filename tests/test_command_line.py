@@ -36,6 +36,8 @@ def test_every_option_composes_into_a_checked_experiment_gives_exactly_its_class
     from budgetrun.config import experiment
     from budgetrun.launch.help import description
 
+    if option == "timm":
+        pytest.importorskip("timm", reason="the extra timm is not installed")
     sampler = "subset" if group == "select" else option
     chosen = [f"{group}={option}", *(["sampler=subset"] if group == "select" else [])]
     cfg, names = composed(*chosen, *needed(sampler, tmp_path, " ".join(chosen)).split())

@@ -94,6 +94,18 @@ class Mine:
     draw = 3
 
 
+class Sized:
+    """Models that ask for the image size, by its name or by another one."""
+
+    def build(self, channels: int, classes: int, image_size: int) -> Any:
+        return None
+
+
+class Misnamed:
+    def build(self, channels: int, classes: int, size: int) -> Any:
+        return None
+
+
 class Rounding:
     def __call__(self, lr: int, progress: Unknown) -> float:  # noqa: F821
         return lr
@@ -105,6 +117,8 @@ class Rounding:
         (Mine(), "schedule", None),
         (Mine(), "dataset", None),
         (Mine(), "model", None),
+        (Sized(), "model", None),
+        (Misnamed(), "model", "it has no method build with channels, classes, or also image_size"),
         (lambda a, b: a, "loss", None),
         (Rounding(), "schedule", None),
         (max, "schedule", None),

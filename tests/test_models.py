@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -19,11 +20,15 @@ from budgetrun.training.budget import model_flops
 MODELS = sorted(p.stem for p in (CONF / "model").glob("*.yaml"))
 
 
-def network(name: str, channels: int = 3, classes: int = 10, **changes: Any) -> nn.Module:
-    """The network of an option, made with a fixed seed."""
+def network(name: str, channels: int = 3, classes: int = 10, size: int = 32, **changes: Any) -> nn.Module:
+    """The network of an option for images of this many pixels per side, made with a fixed seed."""
+    if name == "timm":
+        pytest.importorskip("timm", reason="the extra timm is not installed")
     values: Any = OmegaConf.to_container(OmegaConf.load(CONF / "model" / f"{name}.yaml"))
     torch.manual_seed(0)
-    return build({**values, **changes}, "model.", Model).build(channels, classes)  # type: ignore[no-any-return]
+    model = build({**values, **changes}, "model.", Model)
+    sizes = {"image_size": size} if "image_size" in inspect.signature(model.build).parameters else {}
+    return model.build(channels, classes, **sizes)  # type: ignore[no-any-return]
 
 
 def flops(name: str, size: int, **changes: Any) -> int:
@@ -41,7 +46,8 @@ def images(count: int, channels: int, size: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_one_update_on_colour_images_of_32_pixels_reaches_every_weight_and_lowers_the_loss(name: str) -> None:
-    net, batch, labels = network(name, classes=5), images(4, 3, 32), torch.tensor([0, 4, 2, 0])
+    begun = {"args": {"zero_init_last": False}} if name == "timm" else {}  # else its residual branches begin as zero
+    net, batch, labels = network(name, classes=5, **begun), images(4, 3, 32), torch.tensor([0, 4, 2, 0])
     torch.manual_seed(0)  # of dropout
     before = F.cross_entropy(net(batch), labels)
     before.backward()
@@ -61,7 +67,7 @@ def test_one_update_on_colour_images_of_32_pixels_reaches_every_weight_and_lower
 @pytest.mark.parametrize(("channels", "size"), [(3, 32), (1, 28)])
 def test_the_logits_of_an_image_depend_on_every_corner_of_it(name: str, channels: int, size: int) -> None:
     batch = images(2, channels, size).requires_grad_()
-    logits = network(name, channels, 7)(batch)
+    logits = network(name, channels, 7, size)(batch)
     logits[0].square().sum().backward()
     assert batch.grad is not None
     gradient = batch.grad[0].abs().sum(0)

@@ -18,7 +18,6 @@ from budgetrun.contracts import Batch, Data, Model, Random, passes
 from budgetrun.folder import features, scorefile
 from budgetrun.identity import is_expected, paths
 from budgetrun.training.budget import full_updates, model_flops
-from budgetrun.training.checkpoint import begin_with
 from budgetrun.training.checks import check_memory, check_parts, check_views, outline, shapes_of
 from budgetrun.training.data import (
     check_fits,
@@ -35,6 +34,7 @@ from budgetrun.training.looks import check_features
 from budgetrun.training.machine import find_device, synchronize
 from budgetrun.training.network import Network
 from budgetrun.training.views import Views
+from budgetrun.training.weights import begin_with
 
 ENOUGH = 0.5  # seconds of updates to time
 
@@ -96,18 +96,18 @@ class Preflight:
         if key not in self.models:
             self.flops_of(model, experiment)
             for shape in smaller:
-                model_flops(outline(model, data), shape)
-            check_memory(outline(model, data), data, settings, device, of_each)
+                model_flops(outline(model, data, settings), shape)
+            check_memory(outline(model, data, settings), data, settings, device, of_each)
             self.models.add(key)
 
     def check_weights(self, experiment: Experiment, data: Data) -> None:
         """Raises UserError if init_from has not the weights of this network."""
         pattern = experiment.settings.init_from
-        key = json.dumps([pattern, repr(experiment.model), data.images.shape[1], data.classes])
+        key = json.dumps([pattern, self.on_images(experiment.model, experiment)])
         if pattern is not None and key not in self.weights:
             with contextlib.suppress(NeedsAModel):
                 wait_for(pattern)
-                begin_with(pattern, outline(experiment.model, data))
+                begin_with(pattern, outline(experiment.model, data, experiment.settings))
                 self.weights.add(key)
 
     def rehearse(self, experiment: Experiment, data: Data, device: torch.device) -> None:
@@ -142,7 +142,7 @@ class Preflight:
 
         def needs_features() -> None:
             if (key := self.on_images(experiment.model, experiment)) not in self.embedding:
-                check_features(outline(experiment.model, data), trained_shape(data, settings))
+                check_features(outline(experiment.model, data, settings), trained_shape(data, settings))
                 self.embedding.add(key)
 
         without = dict.fromkeys(("look", "embed", "gradient_norms", "logit_gradients"), needs_a_model)
@@ -197,9 +197,9 @@ class Preflight:
 
     def flops_of(self, model: Model, experiment: Experiment) -> tuple[int, int]:
         """The FLOPs per image passed, forward and in an update; raises UserError if images do not fit the model."""
-        data = self.data_of(experiment)
+        data, settings = self.data_of(experiment), experiment.settings
         if (key := self.on_images(model, experiment)) not in self.flops:
-            self.flops[key] = model_flops(outline(model, data), trained_shape(data, experiment.settings))
+            self.flops[key] = model_flops(outline(model, data, settings), trained_shape(data, settings))
         return self.flops[key]
 
     def seconds(self, experiment: Experiment) -> float:

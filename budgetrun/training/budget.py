@@ -176,8 +176,8 @@ def model_flops(model: nn.Module, shape: torch.Size) -> Flops:
             logits = twin(images)
         with FlopCounterMode(display=False) as backward:
             logits.sum().backward()
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(
             f"the model does not fit images of {shape[0]}x{shape[1]}x{shape[2]} ({reason}); choose another model"
         ) from error

@@ -9,14 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from budgetrun.contracts import KeepsFiles, Stateful, UserError
-from budgetrun.errors import one_line
-from budgetrun.folder.reading import brief, content
-from budgetrun.folder.run import RunFolder, commit, why_not
-from budgetrun.identity import one_path
+from budgetrun.contracts import KeepsFiles, Stateful
+from budgetrun.folder.run import RunFolder, commit
 from budgetrun.training.network import Network
 
 log = logging.getLogger("budgetrun")
@@ -24,28 +18,6 @@ log = logging.getLogger("budgetrun")
 
 class Unloadable(Exception):
     """The checkpoint does not fit all parts of the run and is set aside; what was loaded must be discarded."""
-
-
-def begin_with(pattern: str, net: nn.Module) -> dict[str, int]:
-    """Load the weights of an earlier run's checkpoint; returns the runs that led to it, each with its FLOPs.
-
-    net: on the meta device, the weights are not read, and only their shapes are checked.
-    Raises UserError if it is not one checkpoint, or has the weights of another network.
-    """
-    path = one_path(pattern, "init_from")
-    try:
-        content(path)  # a file, and neither missing nor one that never ends
-        state = torch.load(path, map_location=next(net.parameters()).device, weights_only=True)
-        weights, budget, run = state["model"], state["budget"], state.get("run", str(path))
-    except Exception as error:  # torch.load raises a dozen kinds, depending on where the file is damaged
-        why = why_not(error) if isinstance(error, OSError | ValueError) else brief(one_line(error))
-        raise UserError(f"init_from: {path} is not the checkpoint of a run ({why})") from error
-    try:
-        net.load_state_dict(weights)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()  # torch lists every layer
-        raise UserError(f"init_from: {path} has the weights of another network ({first})") from error
-    return {**budget.get("before", {}), run: budget["flops"]}
 
 
 class Checkpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from budgetrun.contracts import (
     check_row,
     check_schedule,
 )
+from budgetrun.errors import one_line
 from budgetrun.folder.run import check_made
 from budgetrun.identity import is_expected, made_files
 from budgetrun.training.data import bytes_of, place_of, scaled, trained_shape
@@ -70,18 +72,38 @@ def shapes_of(experiment: Experiment, shape: torch.Size) -> list[torch.Size]:
     return smaller
 
 
-def outline(model: Model, data: Data) -> nn.Module:
+def built(model: Model, data: Data, settings: Settings) -> nn.Module:
+    """The network, for the images that a run trains on; raises UserError if the model has none for them."""
+    channels, height, width = trained_shape(data, settings)
+    size = {}
+    if "image_size" in inspect.signature(model.build).parameters:
+        if height != width:
+            raise UserError(
+                f"the model asks for the pixels per side of square images, and these are {height}x{width}; "
+                f"set image_size={max(height, width)}, or choose another model"
+            )
+        size = {"image_size": height}
+    try:
+        with memory.explained():
+            return model.build(channels, data.classes, **size)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"the model cannot be built for images of {channels}x{height}x{width} and {data.classes} classes "
+            f"({one_line(error)}); set image_size, or choose another model"
+        ) from error
+
+
+def outline(model: Model, data: Data, settings: Settings) -> nn.Module:
     """The network without its weights, on the meta device; with its weights if it cannot be built there.
 
     The random state that initial weights are drawn from is left as it was.
     """
-    size = data.images.shape[1], data.classes
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):
-                return model.build(*size)
+                return built(model, data, settings)
         except Exception:  # a user's module may raise anything: if it is at fault, it raises again
-            return model.build(*size)
+            return built(model, data, settings)
 
 
 def check_memory(net: nn.Module, data: Data, settings: Settings, device: torch.device, passes: int = 1) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from budgetrun.contracts import Batch, ClosedForm, UserError
 from budgetrun.training.budget import Budget
 from budgetrun.training.network import Network
+from budgetrun.training.weights import heads
 
 
 class Looks:
@@ -90,7 +91,8 @@ class Looks:
 @contextlib.contextmanager
 def last_inputs(net: nn.Module) -> Iterator[list[Tensor]]:
     """Collects what the last linear layer is given meanwhile; raises UserError if the network has none."""
-    linear = [layer for layer in net.modules() if isinstance(layer, nn.Linear)]
+    last = [layer for name in heads(net) for layer in net.get_submodule(name).modules()]
+    linear = [layer for layer in last if isinstance(layer, nn.Linear)]
     if not linear:
         raise UserError("the model has no linear layer, and features are the input of the last one")
     seen: list[Tensor] = []

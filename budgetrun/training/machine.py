@@ -152,6 +152,6 @@ def describe(device: torch.device) -> dict[str, Any]:
             return None
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    packages = ("budgetrun", "torch", "torchvision", "numpy", "hydra-core", "omegaconf")
+    packages = ("budgetrun", "torch", "torchvision", "timm", "numpy", "hydra-core", "omegaconf")
     versions = {"python": platform.python_version(), **{package: version(package) for package in packages}}
     return {"device": f"{device.type} ({name})", "threads": torch.get_num_threads(), "versions": versions}

@@ -20,7 +20,7 @@ from budgetrun.softmax import divergence
 from budgetrun.stored import Stored
 from budgetrun.training import machine
 from budgetrun.training.budget import Flops, model_flops
-from budgetrun.training.checks import check_memory, outline, shapes_of
+from budgetrun.training.checks import built, check_memory, outline, shapes_of
 from budgetrun.training.data import Normalize, cropped, scaled, trained_shape
 from budgetrun.training.layers import Layer, in_order
 from budgetrun.training.record import Diverged
@@ -49,7 +49,7 @@ class Network:
         self, kind: Model, experiment: Experiment, data: Data, device: torch.device, world: World | None = None
     ) -> None:
         settings, shape = experiment.settings, trained_shape(data, experiment.settings)
-        self.empty, self.passes = outline(kind, data), passes(experiment.aug)
+        self.empty, self.passes = outline(kind, data, settings), passes(experiment.aug)
         self.shape, self.costs, self.frozen, self.resting = shape, {}, 0, []
         self.flops = self.counted(shape)
         for other in shapes_of(experiment, shape):
@@ -57,7 +57,7 @@ class Network:
         check_memory(self.empty, data, settings, device, self.passes)
         self.empty.to("meta")
         self.device, self.world = device, world or World()
-        net = self.world.synchronised(kind.build(shape[0], data.classes), settings.sync_batchnorm, device)
+        net = self.world.synchronised(built(kind, data, settings), settings.sync_batchnorm, device)
         self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: Any = self.net
         self.averaging: Any = self.world.averaging(self.net)  # the same for updates

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cli import CHECKOUT, here
+from cli import CHECKOUT, here, refused
 
 sys.path.insert(0, str(CHECKOUT / "scripts"))
 
@@ -129,6 +129,23 @@ def test_the_sampler_of_the_documentation_is_two_files(tmp_path: Path, monkeypat
     kind = pkgutil.resolve_name("my.hardest.Hardest")
     assert methods.described(kind).labelled.keys() == {"Source", "Cost of an update"}
     assert methods.cost(kind) == "`pool b F + b (F + B)`"
+
+
+def test_the_model_of_the_documentation_is_two_files_and_asks_for_the_image_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (CHECKOUT / "docs" / "extending.md").read_text()
+    for name, text in re.findall(r"^```(?:python|yaml)\n# (mine/\S+)\n(.*?)^```$", page, flags=re.M | re.S):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    (line,) = re.findall(r"^python -m budgetrun (--config-dir mine.*)$", page, flags=re.M)
+    refused(here(f"{line} model.patch=3", tmp_path), "cannot be built for images of 1x8x8", "indivisible by patch size")
+    done = here(f"{line} epochs=0.2 evaluations=1 model.depth=1", tmp_path)
+    assert done.code == 0, done.err
+    # 64 -> 64 patches, a class token, 17 positions, one block, its norm, and the last layer
+    block = 4 * 64 * 65 + (64 * 256 + 256) + (256 * 64 + 64) + 2 * 2 * 64
+    assert done.result["n_parameters"] == 64 * 5 + 64 + 17 * 64 + block + 2 * 64 + 65 * 10
 
 
 # ---- citations and links

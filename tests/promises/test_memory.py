@@ -46,7 +46,7 @@ def test_training_takes_weights_gradients_what_a_batch_leaves_and_the_data(
     data = Data(images, labels, images[:7], labels[:7], [0.5], [0.5], flip=False, padding=0, classes=10)
     settings: Any = SimpleNamespace(image_size=8, batch_size=100, precision=precision, compile=False, data_on="auto")
     needed = 2 * 650 * 4 + of_batch + 37 * 64
-    net = outline(model, data)
+    net = outline(model, data, settings)
     monkeypatch.setattr(memory, "total", lambda device: needed)
     check_memory(net, data, settings, CPU)
     monkeypatch.setattr(memory, "total", lambda device: needed - 1)
@@ -61,8 +61,9 @@ def test_training_takes_weights_gradients_what_a_batch_leaves_and_the_data(
 def test_an_outline_takes_no_memory_and_draws_no_random_numbers() -> None:
     images = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
     data = Data(images, images, images, images, [0.5], [0.5], flip=False, padding=0, classes=10)
+    settings: Any = SimpleNamespace(image_size=None)
     before = torch.get_rng_state()
-    assert all(p.is_meta for p in outline(Flat(), data).parameters())
+    assert all(p.is_meta for p in outline(Flat(), data, settings).parameters())
     assert torch.equal(torch.get_rng_state(), before)
 
 
