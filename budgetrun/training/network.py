@@ -21,6 +21,7 @@ from budgetrun.training.budget import model_flops
 from budgetrun.training.checks import check_memory, outline
 from budgetrun.training.data import Normalize, trained_shape
 from budgetrun.training.record import Diverged
+from budgetrun.training.returned import check_batch
 from budgetrun.training.views import Views
 from budgetrun.training.world import World
 
@@ -44,7 +45,7 @@ class Network:
     ) -> None:
         settings, shape = experiment.settings, trained_shape(data, experiment.settings)
         empty = outline(kind, data)
-        self.flops = model_flops(empty, shape)
+        self.flops = model_flops(empty, shape, data.classes)
         check_memory(empty, data, settings, device)
         self.device, self.world = device, world or World()
         net = self.world.synchronised(kind.build(shape[0], data.classes), settings.sync_batchnorm, device)
@@ -71,6 +72,7 @@ class Network:
 
     def update(self, batch: Batch, observe: Observe = unobserved) -> Tensor:
         """Make one update on a batch, of which each process passes its share; returns the loss [] before it."""
+        check_batch(batch)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         own = self.world.own(batch)

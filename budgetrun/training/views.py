@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Augmentation, Batch, Data, ImageWise, Plan, Random, TakesWhole
+from budgetrun.contracts import Augmentation, Batch, ByData, Data, ImageWise, Plan, Random, TakesWhole
 from budgetrun.stored import Reader, Stored
 from budgetrun.training.data import middle
 from budgetrun.training.machine import Stopwatch
@@ -27,6 +27,7 @@ class Views:
 
     def __init__(self, data: Data, steps: Sequence[Augmentation], random: Random) -> None:
         self.data, self.random = data, random
+        steps = fitted(steps, data)
         self.alone = list(itertools.takewhile(is_image_wise, steps))
         self.mixing = steps[len(self.alone) :]
         self.whole = bool(steps) and isinstance(steps[0], TakesWhole) and steps[0].takes_whole
@@ -73,6 +74,11 @@ class Views:
             for step in self.mixing:
                 batch = step(batch, self.random)
             return batch
+
+
+def fitted(steps: Sequence[Augmentation], data: Data) -> list[Augmentation]:
+    """The steps with the values that they have for these data."""
+    return [step.of(data) if isinstance(step, ByData) else step for step in steps]
 
 
 def is_image_wise(step: Augmentation) -> bool:
