@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from cli import CHECKOUT, Done, environment, here, refused
-from test_adapters import kmnist
+from test_adapters import folders, kmnist, pets
 
 from budgetrun.contracts import Batch, Random
 
@@ -75,9 +76,20 @@ def test_the_data_set_is_learnt_and_its_mean_is_measured(folder: Path) -> None:
     refused(here(f"{example('dataset=shapes')} dataset.count=4", folder), "dataset.count=4", "at least 5")
 
 
-def test_a_data_set_of_torchvision_is_read(folder: Path) -> None:
-    kmnist(folder / "data" / "torchvision" / "KMNIST")
-    assert run("dataset.name=KMNIST", folder, "budget=1 epochs=1 batch_size=8").result["n_training"] == 20
+def test_data_sets_of_torchvision_are_read(folder: Path) -> None:
+    root = folder / "data" / "torchvision"
+    kmnist(root / "KMNIST")
+    kmnist(root / "EMNIST", "EMNIST", "emnist-letters-train", "emnist-letters-test", first=1)
+    pets(root / "OxfordIIITPet")
+    folders(root / "EuroSAT" / "eurosat" / "2750", [8])
+    for name, count in (("KMNIST", 20), ("EMNIST", 20), ("OxfordIIITPet", 6), ("EuroSAT", 12)):
+        for done in folder.glob("outputs"):
+            shutil.rmtree(done)
+        result = run(
+            f"dataset.name={name}", folder, "recipe=digits budget=1 epochs=1 batch_size=4 evaluations=1"
+        ).result
+        assert result["n_training"] == count
+        assert result["config"]["dataset"]["name"] == name
 
 
 @pytest.mark.skipif(importlib.util.find_spec("datasets") is None, reason="needs budgetrun[huggingface]")
@@ -299,8 +311,20 @@ MISTAKES = [
     ("scores=mean_loss", "mean_loss.py", '"score": self', '"scores": self', ["scores, visits", "one called score"]),
     ("scores=mean_loss", "mean_loss.py", ".clamp(min=1e-9)", "", ["my.mean_loss.MeanLoss.scores", "not a number"]),
     ("scores=mean_loss", "mean_loss.py", '"visits": self.visits}', '"visits": self.visits[:9]}', ["[9]", "[1438]"]),
-    ("model=tiny", "tiny.py", "return nn.Sequential(", "nn.Sequential(", ["model's build", "returns nothing", "torch.nn.Module"]),
-    ("model=tiny", "tiny.py", "nn.Linear(self.width, classes)", "nn.Linear(self.width, classes - 1)", ["[2, 9]", "must return logits, [2, 10]"]),
+    (
+        "model=tiny",
+        "tiny.py",
+        "return nn.Sequential(",
+        "nn.Sequential(",
+        ["model's build", "returns nothing", "torch.nn.Module"],
+    ),
+    (
+        "model=tiny",
+        "tiny.py",
+        "nn.Linear(self.width, classes)",
+        "nn.Linear(self.width, classes - 1)",
+        ["[2, 9]", "must return logits, [2, 10]"],
+    ),
     ("model=tiny", "tiny.py", "nn.AdaptiveAvgPool2d(1),", "", ["the model does not fit"]),
 ]
 

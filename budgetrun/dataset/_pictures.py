@@ -26,6 +26,12 @@ DECODING = 1  # increase it when decoding changes: the pixels that were kept are
 GREY = ("1", "L", "LA")  # Pillow's modes
 
 
+def files_below(root: Path) -> list[Path]:
+    """The files of a data set in a folder, or the file itself, without hidden ones and what is kept of others."""
+    found = [path for path in (root, *root.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    return sorted(path for path in found if "decoded" not in path.relative_to(root).parts)
+
+
 @dataclass
 class Pictures:
     """A split of a library's data set: how many pictures it has, and a function that reads one, and its label."""

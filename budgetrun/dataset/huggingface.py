@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from budgetrun.contracts import Data, UserError, path
-from budgetrun.dataset._pictures import OfPictures, Pictures
+from budgetrun.dataset._pictures import OfPictures, Pictures, files_below
 from budgetrun.errors import one_line
 
 
@@ -39,6 +40,8 @@ class HuggingFace(OfPictures):
             import datasets
         except ImportError as error:
             raise UserError("dataset=huggingface needs the package datasets; install budgetrun[huggingface]") from error
+        if not sys.stderr.isatty():
+            datasets.disable_progress_bars()
         place = Path(folder) / self.path
         try:
             found = self.read(datasets, place, folder)
@@ -58,8 +61,7 @@ class HuggingFace(OfPictures):
         image = self.column("image", chosen[0].features, datasets.Image)
         label = self.column("label", chosen[0].features, datasets.ClassLabel)
         files = {Path(file["filename"]) for split in chosen for file in split.cache_files}
-        if place.exists():
-            files |= {file for file in [place, *place.rglob("*")] if file.is_file() and not file.name.startswith(".")}
+        files |= set(files_below(place))
 
         def pictures(split: Any) -> Pictures:
             rows = split.select_columns([image, label])

@@ -10,7 +10,7 @@ from typing import Any
 
 from budgetrun.contracts import Data, UserError, path
 from budgetrun.dataset._fetch import fetch
-from budgetrun.dataset._pictures import OfPictures, Pictures
+from budgetrun.dataset._pictures import OfPictures, Pictures, files_below
 from budgetrun.errors import one_line
 
 
@@ -40,7 +40,7 @@ class Torchvision(OfPictures):
 
     def load(self, folder: str) -> Data:
         kind = self.kind()
-        takes = inspect.signature(kind).parameters
+        takes = arguments(kind)
         root = Path(folder) / (self.root or f"torchvision/{self.name}")
         if "train" not in takes and ("split" not in takes or "split" in self.options) and self.share is None:
             raise UserError(
@@ -55,10 +55,10 @@ class Torchvision(OfPictures):
                 raise RuntimeError(f"torchvision cannot download {self.name}")
             opened(place, download=True)
 
-        splits = fetch(root, [f"what torchvision's {self.name} reads"], opened, download, "where its page says")
-        files = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+        page = f"the address in torchvision's documentation of {self.name}"
+        splits = fetch(root, ["..."], opened, download, page)
         what = f"torchvision's {self.name} {self.options or ''} {' '.join(self.splits)}"
-        return self.data(what, root, [Pictures(len(one), one.__getitem__) for one in splits], files, folder)
+        return self.data(what, root, [Pictures(len(one), one.__getitem__) for one in splits], files_below(root), folder)
 
     def kind(self) -> Any:
         from torchvision import datasets
@@ -72,8 +72,8 @@ class Torchvision(OfPictures):
 
     def split(self, kind: Any, root: Path, split: str, options: dict[str, Any]) -> Any:
         """One split, as torchvision's class; raises UserError if it does not take what is configured."""
-        takes = inspect.signature(kind).parameters
-        if unknown := options.keys() - takes.keys():
+        takes = arguments(kind)
+        if unknown := options.keys() - takes:
             raise UserError(f"dataset.options={{{unknown.pop()}: ...}} is not an argument of torchvision's {self.name}")
         if "train" in takes:
             if split not in ("train", "test"):
@@ -87,3 +87,10 @@ class Torchvision(OfPictures):
             raise UserError(
                 f"torchvision's {self.name}: {one_line(error)}; set dataset.train, dataset.test or dataset.options"
             ) from error
+
+
+def arguments(kind: Any) -> set[str]:
+    """The names of a class's arguments; those of its base class too if it passes on what it does not know."""
+    found = inspect.signature(kind).parameters
+    passes_on = any(one.kind is one.VAR_KEYWORD for one in found.values())
+    return {*found, *(arguments(kind.__base__) if passes_on else ())}
