@@ -338,17 +338,3 @@ def test_a_first_mistake_ends_in_one_sentence(
     file.write_text(file.read_text().replace(old, new))
     refused(here(f"{example(word)} epochs=1 evaluations=1 budget=1", folder), *words)
     assert not list(folder.glob("outputs/*/result.json"))
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("--config-dir my/cnf sampler=hardest", ["--config-dir", "my/cnf", "no folder"]),
-        ("--config-dir my/conf sampler=hadest", ["did you mean sampler=hardest?"]),
-        ("--config-dir my/conf sampler={pool: 3}", ["sampler={pool: 3} is not an option"]),
-        ("--config-dir my/conf sampler=hardest sampler.pol=3", ["did you mean sampler.pool?"]),
-        ("sampler=hardest", ["sampler=hardest is not an option"]),
-    ],
-)
-def test_a_mistyped_option_of_a_folder_of_one_s_own_is_guessed(line: str, words: list[str], folder: Path) -> None:
-    refused(here(line.replace("{pool: 3}", "'{pool: 3}'"), folder), *words)

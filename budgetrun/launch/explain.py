@@ -29,6 +29,9 @@ def in_words(error: BaseException, arguments: list[str]) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, option = error.missing_cfg_file.partition("/")  # an option may be in a folder of its own
+        if options := options_of(group, arguments):
+            return no_option(group, option, options)
         group, _, option = error.missing_cfg_file.rpartition("/")
         return no_option(group, option, list(error.options))
     if isinstance(error, OverrideParseException):
