@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ import torch
 from cli import CHECKOUT, Done, environment, here, refused
 from test_adapters import folders, kmnist, pets
 
+from budgetrun.aug.crop import Crop
+from budgetrun.aug.flip import Flip
 from budgetrun.contracts import Batch, Random
+from budgetrun.training.views import fitted
 
 PAGES = [CHECKOUT / "docs" / "extending.md", *sorted((CHECKOUT / "docs" / "extending").glob("*.md"))]
 TEXT = "\n".join(page.read_text() for page in PAGES)
@@ -74,6 +78,18 @@ def test_the_data_set_is_learnt_and_its_mean_is_measured(folder: Path) -> None:
     data = importlib.import_module("my.shapes").Shapes(count=10).load("")
     assert (data.labels.bincount().tolist(), data.test_labels.bincount().tolist()) == ([8] * 3, [2] * 3)
     refused(here(f"{example('dataset=shapes')} dataset.count=4", folder), "dataset.count=4", "at least 5")
+
+
+def test_the_augmentation_takes_from_the_data_what_their_configuration_does_not_say(
+    folder: Path, experiment_for: Any
+) -> None:
+    data = importlib.import_module("my.shapes").Shapes(count=10).load("")
+    steps = experiment_for("aug.crop.padding=null", "aug.flip.allowed=null").aug
+    assert fitted(steps, data) == [Crop(padding=0), Flip(allowed=False)]
+    assert fitted(steps, replace(data, padding=2, flip=True)) == [Crop(padding=2), Flip(allowed=True)]
+    assert fitted(experiment_for("dataset.padding=3").aug, data) == [Crop(padding=3), Flip(allowed=False)]
+    config = run("dataset=shapes", folder, "dataset.count=30 epochs=1 evaluations=1 batch_size=8").result["config"]
+    assert (config["aug"]["crop"]["padding"], config["aug"]["flip"]["allowed"]) == (None, None)
 
 
 def test_data_sets_of_torchvision_are_read(folder: Path) -> None:
@@ -278,8 +294,8 @@ MISTAKES = [
         "aug=affine",
         "affine.py",
         "self.transform(image) for",
-        "self.transform(image)[:, 1:] for",
-        ["aug.affine", "[2, 1, 7, 8]"],
+        "self.transform(image)[0] for",
+        ["aug.affine", "[2, 8, 8]"],
     ),
     (
         "aug=affine",

@@ -57,7 +57,7 @@ class Torchvision(OfPictures):
 
         page = f"the address in torchvision's documentation of {self.name}"
         splits = fetch(root, ["..."], opened, download, page)
-        what = f"torchvision's {self.name} {self.options or ''} {' '.join(self.splits)}"
+        what = " ".join([f"torchvision's {self.name}", *([str(self.options)] if self.options else []), *self.splits])
         return self.data(what, root, [Pictures(len(one), one.__getitem__) for one in splits], files_below(root), folder)
 
     def kind(self) -> Any:

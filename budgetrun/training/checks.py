@@ -64,15 +64,15 @@ def check_calls(experiment: Experiment, data: Data) -> None:
 
     Each is called once, on two made-up images. The random state that others draw from is left as it was.
     """
-    steps, shape = fitted(experiment.aug, data), trained_shape(data, experiment.settings)
+    steps = fitted(experiment.aug, data)
     whole = bool(steps) and isinstance(steps[0], TakesWhole) and steps[0].takes_whole
     random = Random.seeded(0, "check", torch.device("cpu"))
-    size = data.images.shape[1:] if whole else shape
+    size = data.images.shape[1:] if whole else trained_shape(data, experiment.settings)
     images: Tensor | None = torch.randint(256, (2, *size), dtype=torch.uint8, generator=random.device)
     with torch.random.fork_rng(devices=[]):
         for name, step in zip(experiment.resolved["aug"], steps, strict=True):
             if images is not None:
-                images = check_step(step, name, images, random, shape)
+                images = check_step(step, name, images, random)
         check_loss(experiment.loss, data.classes)
 
 

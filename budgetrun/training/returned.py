@@ -64,10 +64,10 @@ def check_labels(labels: Any, count: int, classes: int, where: str) -> None:
         )
 
 
-def check_step(step: Augmentation, name: str, images: Tensor, random: Random, shape: torch.Size) -> Tensor | None:
+def check_step(step: Augmentation, name: str, images: Tensor, random: Random) -> Tensor | None:
     """The images that a step of the augmentation makes of these, [2, C, H, W]; None if it raises an error of its own.
 
-    Raises UserError unless it returns a batch of as many images [C, H, W] = shape, with pixels in 0 .. 255.
+    Raises UserError unless it returns a batch of as many images of as many channels, with pixels in 0 .. 255.
     """
     where = f"aug.{name} ({named(step)})"
     index = torch.arange(len(images))
@@ -83,8 +83,10 @@ def check_step(step: Augmentation, name: str, images: Tensor, random: Random, sh
     if not isinstance(made, Tensor) or made.dtype not in (torch.uint8, torch.float32):
         what = made.dtype if isinstance(made, Tensor) else one(made)
         raise UserError(f"{where} makes images that are {what}, and must be torch.uint8 or torch.float32")
-    if len(batch) != len(images) or made.shape != (len(images), *shape):
-        raise UserError(f"{where} makes images {list(made.shape)} of {[len(images), *shape]}; the shape must stay")
+    if len(batch) != len(images) or made.ndim != 4 or made.shape[:2] != images.shape[:2]:
+        raise UserError(
+            f"{where} makes images {list(made.shape)} of {list(images.shape)}; number and channels must stay"
+        )
     low, high = made.float().min().item(), made.float().max().item()
     if not (low >= -255 and 1.5 < high <= 510):  # a step may overshoot, but not change the scale; nan fails too
         raise UserError(
