@@ -6,6 +6,7 @@ Slow imports are not at the top of the module: `--help` works without torch.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -19,7 +20,7 @@ import hydra
 from budgetrun import processes
 from budgetrun.errors import STOPPING, Interrupted, heard
 from budgetrun.launch import plugins
-from budgetrun.launch.command import CONF, at_home, command
+from budgetrun.launch.command import CONF, at_home, command, completes, completing
 from budgetrun.launch.job import no_run_dir, task
 from budgetrun.terminal import any_encoding, lasting
 
@@ -35,7 +36,9 @@ def wants_traceback() -> bool:
 def main() -> int:
     """Run the command line; returns the exit code: 0, 1 if something failed, 128 + the signal that stopped it."""
     any_encoding()
-    with lasting():
+    # the shell's user is typing, and a sentence about the unfinished line would be in the way
+    quiet = contextlib.redirect_stderr(io.StringIO()) if completes(sys.argv[1:]) else contextlib.nullcontext()
+    with lasting(), quiet:
         return ended()
 
 
@@ -48,7 +51,7 @@ def ended() -> int:
         return 1
     if here not in sys.path:
         sys.path.insert(0, here)  # for the user's own components, as `python -m` does by itself
-    sys.argv[1:] = map(at_home, sys.argv[1:])
+    sys.argv[1:] = completing([at_home(argument) for argument in sys.argv[1:]])
     if "HYDRA_FULL_ERROR" not in os.environ:
         # Hydra then raises its errors, and `explain` puts them into words. The second variable says that we set the
         # first. The processes of parallel launchers inherit both

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import importlib
 import json
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
@@ -203,7 +204,7 @@ def build(values: Any, where: str, protocol: Any) -> Any:
     try:
         kind: Any = pkgutil.resolve_name(target)
     except Exception as error:  # importing a user's module may raise anything
-        raise UserError(f"{where}_target_={target} cannot be imported ({one_line(error)})") from error
+        raise UserError(f"{where}_target_={target} cannot be imported ({why_not_there(target, error)})") from error
     if not dataclasses.is_dataclass(kind):
         raise UserError(f"{where}_target_={target} is not a dataclass, so it has no fields for its values")
     part = typed(kind, {key: value for key, value in values.items() if key != "_target_"}, where)
@@ -212,6 +213,23 @@ def build(values: Any, where: str, protocol: Any) -> Any:
             raise UserError(f"{where}_target_={target} cannot be used here: {why}")
         FITTING.add((kind, protocol))
     return part
+
+
+def why_not_there(target: str, error: Exception) -> str:
+    """Why a class cannot be imported. error: what was raised, which does not say what is wrong inside a module."""
+    module, _, name = target.rpartition(".")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as missing:
+        outside = f"{module}.".startswith(f"{missing.name}.")
+        where = "; the folder that contains it must be the current one, or in PYTHONPATH" if outside else ""
+        return f"{one_line(missing)}{where}"
+    except Exception as raised:
+        return f"{type(raised).__name__}: {one_line(raised)}"
+    if hasattr(found, name):
+        return one_line(error)
+    close = difflib.get_close_matches(name, vars(found), n=1)
+    return f"{module} has no {name}" + (f"; did you mean {close[0]}?" if close else "")
 
 
 def typed(kind: Any, values: Mapping[str, Any], where: str) -> Any:
@@ -236,7 +254,8 @@ def typed(kind: Any, values: Mapping[str, Any], where: str) -> Any:
             return rounded(converted(kind, key, json.dumps(value)))
         except OmegaConfBaseException:
             expected = next(f.type for f in fields if f.name == key)
-            raise UserError(f"{where}{key}={value} is not {in_words(str(expected))}") from None
+            words = expected.__name__ if isinstance(expected, type) else str(expected)
+            raise UserError(f"{where}{key}={value} is not {in_words(words)}") from None
 
     try:
         return kind(**{key: value_of(key, value) for key, value in values.items()})

@@ -19,7 +19,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, get_origin, get_type_hints, runtime_checkable
 
@@ -152,7 +152,7 @@ class Data:
 
     images, test_images: uint8 [N, C, H, W], in memory, or Stored if they are many; labels, test_labels: int64 [N] in
     0 .. classes-1.
-    mean, std: one number per channel, of pixels scaled to [0, 1].
+    mean, std: one number per channel, of pixels scaled to [0, 1]; None: measured on the training images.
     flip: whether a mirrored image keeps its label. padding: pixels of zero padding for random crops.
     position: int64 [N], which of the data set's training examples these are; None if none are held out.
     each_access: the step applied to training images whenever they are viewed, before augmentation.
@@ -164,11 +164,11 @@ class Data:
     labels: Tensor
     test_images: Tensor | Stored
     test_labels: Tensor
-    mean: list[float]
-    std: list[float]
-    flip: bool
-    padding: int
-    classes: int
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    flip: bool = False
+    padding: int = 0
+    classes: int = field(kw_only=True)
     val_images: Tensor | Stored | None = None
     val_labels: Tensor | None = None
     position: Tensor | None = None
@@ -502,7 +502,7 @@ class Model(Protocol):
 
 
 class Augmentation(Protocol):
-    """A step of the augmentation. Optional: ImageWise, TakesWhole, Mixing, GivesViews, ChecksShape, Resizes."""
+    """A step of the augmentation. Optional: ImageWise, TakesWhole, Mixing, GivesViews, ByData, ChecksShape, Resizes."""
 
     def __call__(self, batch: Batch, random: Random) -> Batch:
         """A changed batch of the same length; on the device, without waiting for the host."""
@@ -652,6 +652,15 @@ class GivesViews(Protocol):
 
     others: int
     consistency: float
+
+
+@runtime_checkable
+class ByData(Protocol):
+    """A step of the augmentation with values that the data set decides where they are null."""
+
+    def of(self, data: Data) -> Augmentation:
+        """The step with the values that it has for these data."""
+        ...
 
 
 @runtime_checkable
@@ -888,8 +897,14 @@ def check_row(steps: Sequence[Augmentation]) -> None:
 
 def check_schedule(schedule: Schedule, lr: float) -> None:
     """Raise UserError if a learning rate is negative, infinite or not a number, or if the last one is above `lr`."""
-    rates = {progress: schedule(lr, progress) for progress in (0.0, 0.5, 1.0)}
+    rates: dict[float, Any] = {progress: schedule(lr, progress) for progress in (0.0, 0.5, 1.0)}
     for progress, rate in rates.items():
+        if not isinstance(rate, int | float):
+            kind = type(schedule)
+            raise UserError(
+                f"schedule ({kind.__module__}.{kind.__qualname__}) returns {rate!r} at {progress:.0%} of the budget, "
+                "and must return the learning rate, a number"
+            )
         if not 0 <= rate < math.inf:
             raise UserError(f"schedule gives the learning rate {rate} at {progress:.0%} of the budget, with lr={lr:g}")
     if rates[1.0] > lr:

@@ -141,3 +141,18 @@ def on_disk(images: Tensor | Stored, folder: Path) -> Stored:
             f"data_on=disk writes the images into data_dir={folder}, which cannot be written "
             f"({error.strerror or error}); make room, or set data_dir to another folder"
         ) from error
+
+
+def mean_and_std(images: Tensor | Stored) -> tuple[list[float], list[float]]:
+    """Of each channel, over all pixels of uint8 images [N, C, H, W] scaled to [0, 1]; computed in float64."""
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for part in images.split(1000):
+        for channel, of_values in enumerate(counts):
+            of_values += torch.bincount(part[:, channel].flatten(), minlength=256)
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for of_values in counts.double():
+        mean = (of_values @ values) / of_values.sum()
+        means.append(mean.item())
+        stds.append(((of_values @ (values - mean) ** 2) / of_values.sum()).sqrt().item())
+    return means, stds

@@ -40,7 +40,7 @@ from budgetrun.folder.run import FINISHED, RunFolder
 from budgetrun.training import machine
 from budgetrun.training.budget import Budget, full_updates
 from budgetrun.training.checkpoint import Checkpoint, Unloadable
-from budgetrun.training.checks import check_parts, check_views, outline
+from budgetrun.training.checks import check_calls, check_parts, check_views, outline
 from budgetrun.training.data import context_of, prepare, trained_shape
 from budgetrun.training.diagnostics import Diagnostics
 from budgetrun.training.draws import Draws
@@ -109,6 +109,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
     # ---- data, as uint8, on the device unless they are too many
     data, fingerprint = prepare(experiment, device)
     check_views(experiment, data)
+    check_calls(experiment, data)
 
     # ---- randomness: one stream per purpose, so that no method changes another's draws
     torch.manual_seed(settings.seed)  # initial weights and dropout

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from budgetrun.contracts import Batch, Random, UserError
+from budgetrun.contracts import Batch, Data, Random, UserError
 
 
 @dataclass
@@ -18,19 +18,23 @@ class Crop:
     """Pad every side with `padding` black pixels, then crop to the original size at a random place per image.
 
     Source: the standard CIFAR augmentation, as in Arazo et al. 2021.
-    padding: pixels, at most an image's side; each data set has its own, CIFAR 4.
+    padding: pixels, at most an image's side; each data set has its own, CIFAR 4. null: what its `Data` say.
     """
 
     image_wise: ClassVar[bool] = True
-    padding: int
+    padding: int | None
 
     def __post_init__(self) -> None:
-        if self.padding < 0:
+        if self.padding is not None and self.padding < 0:
             raise ValueError(f"padding={self.padding} must be at least 0 pixels")
+
+    def of(self, data: Data) -> Crop:
+        return self if self.padding is not None else Crop(data.padding)
 
     def check(self, shape: torch.Size) -> None:
         """Raise UserError if the padding is too large for images of this shape."""
         height, width = shape[1:]
+        assert self.padding is not None
         if self.padding > min(height, width):  # a crop from further out would show nothing of the image
             raise UserError(
                 f"aug.crop.padding={self.padding} is more than a side of the images, {height}x{width}: padded they are "
@@ -39,6 +43,7 @@ class Crop:
 
     def __call__(self, batch: Batch, random: Random) -> Batch:
         count, channels, height, width = batch.images.shape
+        assert self.padding is not None
         rows, shifts = places(count, channels, height, width, self.padding, batch.images.device)
         chosen = torch.randint(len(shifts), (count,), generator=random.device, device=batch.images.device)
         begin = rows + shifts.index_select(0, chosen)[:, None, None]

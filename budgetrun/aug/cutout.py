@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from budgetrun.aug._boxes import check_fill, filled
-from budgetrun.contracts import Batch, Random
+from budgetrun.contracts import Batch, Data, Random
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Cutout:
     Published: 0 in normalised images, which is the data set's mean; here that mean, to the nearest whole pixel value.
     side: of the square, as a part of the image's shorter side, in `(0, 1]`; theirs are 0.5 for CIFAR-10 (16 pixels),
     0.25 for CIFAR-100 and 0.625 for SVHN. Half sides are whole pixels, as in their code, and at least one.
-    fill: the colour, one number per channel in `[0, 1]`.
+    fill: the colour, one number per channel in `[0, 1]`; null: the data set's mean.
     """
 
     image_wise: ClassVar[bool] = True
@@ -29,10 +29,9 @@ class Cutout:
     def __post_init__(self) -> None:
         if not 1e-6 <= self.side <= 1:
             raise ValueError(f"side={self.side} must be greater than 0 and at most 1: a part of the image's side")
-        if self.fill is None:
-            raise ValueError(
-                "fill=null is the mean of a data set that is not measured yet; set one number per channel in [0, 1]"
-            )
+
+    def of(self, data: Data) -> Cutout:
+        return self if self.fill is not None else Cutout(self.side, list(data.mean))
 
     def check(self, shape: torch.Size) -> None:
         """Raise UserError if the colour is not one of images of this shape."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from budgetrun.contracts import Batch, Random
+from budgetrun.contracts import Batch, Data, Random
 
 
 @dataclass
@@ -15,11 +15,15 @@ class Flip:
     """Mirror each image left to right with probability 1/2.
 
     Source: the standard CIFAR augmentation, as in Arazo et al. 2021.
-    allowed: whether images are flipped at all; each data set says whether a mirrored image keeps its class.
+    allowed: whether images are flipped at all; each data set says whether a mirrored image keeps its class. null: what
+    its `Data` say.
     """
 
     image_wise: ClassVar[bool] = True
-    allowed: bool
+    allowed: bool | None
+
+    def of(self, data: Data) -> Flip:
+        return self if self.allowed is not None else Flip(data.flip)
 
     def __call__(self, batch: Batch, random: Random) -> Batch:
         if self.allowed:

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from budgetrun.contracts import MOST, Facts
 from budgetrun.dataset._store import Part, kept_as, stored
 from budgetrun.errors import UserError, one_line
-from budgetrun.stored import Stored
+from budgetrun.stored import Stored, mean_and_std
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -302,18 +301,3 @@ def pixels_of(
         measured = facts(f"mean and standard deviation of the first {len(images)}", lambda: mean_and_std(images))
         mean, std = measured[0] if mean is None else mean, measured[1] if std is None else std
     return mean, std
-
-
-def mean_and_std(images: Stored) -> tuple[list[float], list[float]]:
-    """Of each channel, over all pixels of uint8 images [N, C, H, W] scaled to [0, 1]; computed in float64."""
-    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
-    for part in images.split(TOGETHER):
-        for channel, of_values in enumerate(counts):
-            of_values += torch.bincount(part[:, channel].flatten(), minlength=256)
-    values = torch.arange(256, dtype=torch.float64) / 255
-    means, stds = [], []
-    for of_values in counts.double():
-        mean = (of_values @ values) / of_values.sum()
-        means.append(mean.item())
-        stds.append(((of_values @ (values - mean) ** 2) / of_values.sum()).sqrt().item())
-    return means, stds

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import re
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,6 +38,34 @@ def at_home(argument: str) -> str:
     """Expand ~/ in the values of a key=value. A shell does so only for some keys, and Hydra does not expand ~."""
     key, equals, values = argument.partition("=")
     return key + equals + re.sub(r"(?:^|(?<=,))~(?=/|,|$)", str(Path.home()), values) if equals else argument
+
+
+def folders(arguments: list[str]) -> list[Path]:
+    """The folders of options that a command line names: ours, or the user's instead, and one that is searched too."""
+    typed = command(arguments)
+    return [Path(typed.config_path or CONF), *([Path(typed.config_dir)] if typed.config_dir else [])]
+
+
+def options_in(folder: Path) -> dict[str, Path]:
+    """The options in a group's folder, by name, each with its file; one in a folder of its own is `folder/name`."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".yaml", ".yml"))
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+
+
+def completes(arguments: list[str]) -> bool:
+    """Whether a shell asks how its line may go on."""
+    return "COMP_LINE" in os.environ and ("-sc" in arguments or "--shell-completion" in arguments)
+
+
+def completing(arguments: list[str]) -> list[str]:
+    """The arguments of a shell that asks for completions, with the folder of options that the line so far names.
+
+    Hydra completes the line in $COMP_LINE, but takes the folder from its own arguments.
+    """
+    with contextlib.suppress(UserError):  # the line is not finished
+        if completes(arguments) and (folder := command(os.environ["COMP_LINE"].split()[1:]).config_dir):
+            return ["--config-dir", at_home(f"={folder}")[1:], *arguments]
+    return arguments
 
 
 def searching(folder: str | Path | None) -> list[str]:

@@ -152,7 +152,8 @@ def task_part(cfg: DictConfig) -> DictConfig:
 def unresolved(node: Any) -> Any:
     """The plain values of a node, interpolations unresolved. Environment variables, which no job changes, are read.
 
-    Raises NotPlain if a part of the node is typed, since setting such a value converts it.
+    `${oc.select:key,default}` becomes `${key}`, or the default where there is no such key: no job adds one. Raises
+    NotPlain if a part of the node is typed, since setting such a value converts it.
     """
     if OmegaConf.get_type(node) not in (dict, list):
         raise NotPlain
@@ -161,6 +162,9 @@ def unresolved(node: Any) -> Any:
     def value(key: Any) -> Any:
         if isinstance(raw[key], str) and re.fullmatch(r"\$\{oc\.env:[^${}]*\}", raw[key]):
             return node[key]
+        if isinstance(raw[key], str) and (selects := re.fullmatch(r"\$\{oc\.select:(\w+)\.(\w+),\w+\}", raw[key])):
+            group = node._get_root().get(selects[1]) or {}
+            return f"${{{selects[1]}.{selects[2]}}}" if selects[2] in group.keys() else node[key]  # noqa: SIM118 -- ???
         return unresolved(node._get_node(key)) if isinstance(raw[key], dict | list) else raw[key]
 
     return {key: value(key) for key in raw} if isinstance(raw, dict) else [value(i) for i in range(len(raw))]

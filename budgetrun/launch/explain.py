@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from budgetrun.config import unknown
 from budgetrun.errors import UserError, one_line
-from budgetrun.launch.command import CONF, command, composed
+from budgetrun.launch.command import command, composed, folders, options_in
 from budgetrun.terminal import shown
 
 # sweepers and launchers, and the packages that they build on
@@ -29,6 +29,9 @@ def in_words(error: BaseException, arguments: list[str]) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, option = error.missing_cfg_file.partition("/")  # an option may be in a folder of its own
+        if options := options_of(group, arguments):
+            return no_option(group, option, options)
         group, _, option = error.missing_cfg_file.rpartition("/")
         return no_option(group, option, list(error.options))
     if isinstance(error, OverrideParseException):
@@ -36,18 +39,25 @@ def in_words(error: BaseException, arguments: list[str]) -> str | None:
     text = one_line(error)
     typed = [o.partition("=") for o in command(arguments).overrides]
     for group, _, option in typed:
-        if option.startswith("{") and options_of(group):
+        if option.startswith("{") and options_of(group, arguments):
             return f"{group}={option} is not an option; type {group}=... for one, and its values as {group}.key=value"
     if text.startswith("Config group override must be"):  # null or a number instead of an option
         for group, _, option in typed:
-            if (options := options_of(group)) and option not in options:
+            if (options := options_of(group, arguments)) and option not in options:
                 return no_option(group, option, options)
+    if match := re.search(r"Additional config directory '([^']+)' not found", text):
+        return (
+            f"--config-dir: there is no folder {match[1]}; type the one that holds your folders sampler/, dataset/, ..."
+        )
     if text.startswith("Ambiguous value for argument 'grid="):
         return f"{text.split(chr(39))[1]} is more than one grid; run them one after the other"
     if match := re.search(r"An item is already at '([^']+)'", text):
         return f"{match[1]} already exists; type it without the +"
     if match := re.search(r"Could not (?:override|append.*?|find.*?) '([^']+)'", text):
-        return unknown(match[1], keys(arguments))
+        there = keys(arguments)
+        if match[1] in there:
+            return f"{match[1]} is a dictionary, and has not all of these keys; type +{match[1]}.key=value to add one"
+        return unknown(match[1], there)
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename} cannot be used ({error.strerror}); set output_dir or data_dir to another folder"
     if isinstance(error, (HydraException, OmegaConfBaseException)) or raised_by_hydra(error):
@@ -75,14 +85,16 @@ def module_of(error: BaseException) -> str:
     return frames[-1].partition(".")[0] if frames else ""
 
 
-def options_of(group: str) -> list[str]:
-    """The options of one of our groups; an empty list for any other key."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group.isidentifier() else []
+def options_of(group: str, arguments: list[str]) -> list[str]:
+    """The options of a group in the folders that the command line names; an empty list for any other key."""
+    return sorted(
+        {name for folder in folders(arguments) for name in options_in(folder / group)} if group.isidentifier() else ()
+    )
 
 
 def keys(arguments: list[str]) -> list[str]:
     """All keys that a command line can set, given the options that it chooses if those exist."""
-    groups = [p.name for p in CONF.iterdir() if p.is_dir() and p.name != "hydra"]
+    groups = sorted({p.name for folder in folders(arguments) for p in folder.iterdir() if p.is_dir()} - {"hydra"})
     chosen = [o for o in command(arguments).overrides if o.partition("=")[0] in [*groups, "hydra/launcher"]]
     try:
         cfg = composed(arguments, chosen)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from budgetrun.launch.command import options_in
 
 HEAD = """\
 budgetrun: training under a budget. Spend it on choosing samples cleverly, or on more varied data?
@@ -26,8 +33,9 @@ then
   python scripts/aggregate.py outputs/smoke --rows noise,sampler,aug --cols budget
   python scripts/report.py outputs/smoke
 
-An option's own values are set as in sampler.pool=5; --cfg job shows all of them. --config-dir DIR adds your own YAML
-files. A finished run is not run again, an interrupted one goes on. Results: output_dir/<run>/result.json.
+sampler=is --help shows the values of that option; --cfg job shows those of the whole run. --config-dir DIR adds your
+own YAML files. A finished run is not run again, an interrupted one goes on. Results: output_dir/<run>/result.json.
+Tab completion: eval "$(budgetrun -sc install=bash)"
 Exit codes: 0 done, 1 failed (one sentence on stderr says why), above 128 stopped by a signal
 (130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1, 140 SIGUSR2) and saved.
 """
@@ -51,20 +59,53 @@ ORDER = [
 ]
 
 
-def help_page(conf: Path) -> str:
-    """Groups with their options, root values with their defaults and units, examples."""
+def help_page(conf: Path, cfg: DictConfig | None = None) -> str:
+    """Groups with their options, root values with their defaults and units, examples.
+
+    cfg: the configuration of a command line, of whose chosen options the values are listed too; options are also those
+    of the folders that it was composed from.
+    """
+    sources = cfg.hydra.runtime.config_sources if cfg is not None else []
+    folders = [Path(source.path) for source in sources if source.schema == "file"] or [conf]
     lines = [HEAD, "Groups"]
     root = (conf / "config.yaml").read_text()
     default = dict(re.findall(r"^  - (\w+): (\w+)", root, flags=re.M)) | {"recipe": "set by the data set"}
-    for group in sorted(default, key=ORDER.index):
-        lines.append(f"  {group} (default: {default[group]})")
-        for option in sorted((conf / group).glob("*.yaml")):
-            lines.append(f"    {option.stem:<18} {description(option)}")
+    own = {path.name for folder in folders for path in folder.iterdir() if path.is_dir() and path.name.isidentifier()}
+    for group in [*sorted(default, key=ORDER.index), *sorted(own - {*default, "hydra"})]:
+        lines.append(f"  {group} (default: {default.get(group, 'none; +' + group + '=... adds one')})")
+        found = {name: path for folder in folders for name, path in options_in(folder / group).items()}
+        lines += [f"    {name:<18} {description(path)}" for name, path in sorted(found.items())]
+    if cfg is not None:
+        lines += ["", "Values of the chosen options"]
+        for group in sorted(default.keys() - {"recipe", "grid"}, key=ORDER.index):
+            lines += values_of(group, cfg, folders)
     lines += ["", "Values at the root (a recipe may change them)"]
     for key, value, comment in re.findall(r"^(\w+): (\S+) # (.*)$", root, flags=re.M):
         lines.append(f"  {key + '=' + value:<22} {comment}" if "$" not in value else f"  {key:<22} {comment}")
     # Hydra uses the page as a template, in which a dollar sign is written twice
     return "\n".join([*lines, "", TAIL]).replace("$", "$$")
+
+
+def values_of(group: str, cfg: DictConfig, folders: list[Path]) -> list[str]:
+    """A line for each value of the group's chosen options, with the comment that the option's file has on it."""
+    option = cfg.hydra.runtime.choices.get(group)
+    file = next((path for folder in folders if (path := options_in(folder / group).get(str(option)))), None)
+    comments = dict(re.findall(r"^(\w+): .*? # (.*)$", file.read_text(), flags=re.M)) if file else {}
+
+    def walk(values: Any, path: str) -> list[str]:
+        lines: list[str] = []
+        for key, value in values.items():
+            if isinstance(value, dict):
+                lines += walk(value, f"{path}.{key}")
+            elif key != "_target_":
+                shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+                lines.append(f"  {f'{path}.{key}={shown}':<28} {comments.get(key, '')}".rstrip())
+        return lines
+
+    values: Any = cfg.get(group) or OmegaConf.create({})
+    with contextlib.suppress(OmegaConfBaseException):
+        return walk(OmegaConf.to_container(values, resolve=True), group)
+    return walk(OmegaConf.to_container(values, resolve=False), group)  # one cannot be resolved yet
 
 
 def description(option: Path) -> str:

@@ -78,7 +78,7 @@ def mode(*, _root_: DictConfig) -> str | None:
 
 def register_resolvers() -> None:
     """Register the resolvers that conf/config.yaml uses; worker processes need them too."""
-    OmegaConf.register_new_resolver("budgetrun.help", lambda: help_page(CONF), replace=True)
+    OmegaConf.register_new_resolver("budgetrun.help", lambda *, _root_: help_page(CONF, _root_), replace=True)
     OmegaConf.register_new_resolver("budgetrun.mode", mode, replace=True)
 
 

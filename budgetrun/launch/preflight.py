@@ -18,7 +18,7 @@ from budgetrun.contracts import Batch, Data, Model, Random, passes
 from budgetrun.folder import features, scorefile
 from budgetrun.identity import is_expected, paths
 from budgetrun.training.budget import full_updates, model_flops
-from budgetrun.training.checks import check_memory, check_parts, check_views, outline, shapes_of
+from budgetrun.training.checks import check_calls, check_memory, check_parts, check_views, outline, shapes_of
 from budgetrun.training.data import (
     check_fits,
     context_of,
@@ -64,6 +64,7 @@ class Preflight:
         self.embedding: set[str] = set()  # models that have features
         self.flops: dict[str, tuple[int, int]] = {}  # per model, of a forward pass and of an update
         self.noises: set[str] = set()
+        self.called: set[str] = set()
         self.times: dict[str, float] = {}
         self.fingerprints: dict[str, str] = {}
 
@@ -84,6 +85,10 @@ class Preflight:
             corrupt(data, experiment, place)
             self.noises.add(noise)
         check_views(experiment, data)
+        called = json.dumps([self.source(experiment), settings.image_size, resolved["aug"], resolved["loss"]])
+        if called not in self.called:
+            check_calls(experiment, data)
+            self.called.add(called)
         self.check_model(experiment.model, experiment, data, device)
         self.check_weights(experiment, data)
         self.rehearse(experiment, data, device)
@@ -199,7 +204,8 @@ class Preflight:
         """The FLOPs per image passed, forward and in an update; raises UserError if images do not fit the model."""
         data, settings = self.data_of(experiment), experiment.settings
         if (key := self.on_images(model, experiment)) not in self.flops:
-            self.flops[key] = model_flops(outline(model, data, settings), trained_shape(data, settings))
+            shape = trained_shape(data, settings)
+            self.flops[key] = model_flops(outline(model, data, settings), shape, data.classes)
         return self.flops[key]
 
     def seconds(self, experiment: Experiment) -> float:

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from budgetrun.contracts import Settings, UserError
 from budgetrun.training.machine import synchronize
+from budgetrun.training.returned import one
 
 SHORTEST = 1e-5  # seconds that an update takes at least: it makes about a hundred calls
 
@@ -163,17 +164,24 @@ def full_updates(settings: Settings, examples: int) -> int:
     return full
 
 
-def model_flops(model: nn.Module, shape: torch.Size) -> Flops:
+def model_flops(model: nn.Module, shape: torch.Size, classes: int | None = None) -> Flops:
     """FLOPs of one image [C, H, W], with the parameters that require gradients.
 
     Counted by torch on the meta device (a multiplication and an addition count as two), so it takes no memory, and 0.1
-    to 0.5 s for a ResNet. Raises UserError if the model does not fit the images.
+    to 0.5 s for a ResNet. Raises UserError if the model does not fit the images, or returns no logits [B, classes].
     """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"the model's build returns {one(model)}, and must return a torch.nn.Module")
     twin = copy.deepcopy(model).to("meta")
     images = torch.empty(2, *shape, device="meta")  # two images: BatchNorm cannot train on one value per channel
     try:
         with FlopCounterMode(display=False) as forward:
-            logits = twin(images)
+            logits: Any = twin(images)
+        if not isinstance(logits, Tensor) or (classes is not None and logits.shape != (2, classes)):
+            what = list(logits.shape) if isinstance(logits, Tensor) else one(logits)
+            raise UserError(
+                f"the model returns {what} for 2 images, and must return logits, [2, {classes or 'classes'}]"
+            )
         with FlopCounterMode(display=False) as backward:
             logits.sum().backward()
     except (RuntimeError, ValueError, AssertionError) as error:

@@ -16,9 +16,11 @@ from budgetrun.contracts import (
     FromScratch,
     KnowsChannels,
     Model,
+    Random,
     Resizes,
     ScalesLooks,
     Settings,
+    TakesWhole,
     UserError,
     check_pixels,
     check_row,
@@ -29,6 +31,8 @@ from budgetrun.folder.run import check_made
 from budgetrun.identity import is_expected, made_files
 from budgetrun.training.data import bytes_of, place_of, scaled, trained_shape
 from budgetrun.training.machine import find_device, uses_bf16
+from budgetrun.training.returned import check_loss, check_step
+from budgetrun.training.views import fitted
 
 
 def check_parts(experiment: Experiment) -> torch.device:
@@ -59,9 +63,26 @@ def check_parts(experiment: Experiment) -> torch.device:
 
 def check_views(experiment: Experiment, data: Data) -> None:
     """Raise UserError if a step of the augmentation does not accept the images."""
-    for step in experiment.aug:
+    for step in fitted(experiment.aug, data):
         if isinstance(step, ChecksShape):
             step.check(trained_shape(data, experiment.settings))
+
+
+def check_calls(experiment: Experiment, data: Data) -> None:
+    """Raise UserError if a step of the augmentation, or the loss, does not return what it must.
+
+    Each is called once, on two made-up images. The random state that others draw from is left as it was.
+    """
+    steps = fitted(experiment.aug, data)
+    whole = bool(steps) and isinstance(steps[0], TakesWhole) and steps[0].takes_whole
+    random = Random.seeded(0, "check", torch.device("cpu"))
+    size = data.images.shape[1:] if whole else trained_shape(data, experiment.settings)
+    images: Tensor | None = torch.randint(256, (2, *size), dtype=torch.uint8, generator=random.device)
+    with torch.random.fork_rng(devices=[]):
+        for name, step in zip(experiment.resolved["aug"], steps, strict=True):
+            if images is not None:
+                images = check_step(step, name, images, random)
+        check_loss(experiment.loss, data.classes)
 
 
 def shapes_of(experiment: Experiment, shape: torch.Size) -> list[torch.Size]:

@@ -29,7 +29,8 @@ from budgetrun.contracts import (
     View,
     check_pixels,
 )
-from budgetrun.stored import CPU, Stored, on_disk
+from budgetrun.stored import CPU, Stored, mean_and_std, on_disk
+from budgetrun.training.returned import check_data
 
 log = logging.getLogger("budgetrun")
 
@@ -106,6 +107,10 @@ def load(experiment: Experiment) -> Data:
     """The clean data of a run with its held-out part, before resizing. Raises UserError if settings do not fit."""
     settings = experiment.settings
     data = experiment.dataset.load(settings.data_dir)
+    check_data(data, experiment.dataset, "load")
+    if data.mean is None or data.std is None:
+        mean, std = mean_and_std(data.images)
+        data = replace(data, mean=data.mean or mean, std=data.std or std)
     check_pixels(data.mean, data.std, data.images.shape[1])
     check_crop(data, settings)
     if settings.validation > 0:
@@ -123,6 +128,7 @@ def corrupt(data: Data, experiment: Experiment, place: str) -> Data:
     if place != "disk":
         data = replace(data, images=in_memory(data.images))
     noisy = experiment.noise.apply(data, Random.seeded(experiment.settings.seed, "noise", torch.device("cpu")))
+    check_data(noisy, experiment.noise, "apply")
     rate = experiment.noise.rate if isinstance(experiment.noise, KnowsRate) else 0
     if rate and noisy.corrupted is not None and not noisy.corrupted.any():
         raise UserError(

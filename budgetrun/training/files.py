@@ -17,6 +17,7 @@ from budgetrun.training.budget import Budget
 from budgetrun.training.data import digest
 from budgetrun.training.diagnostics import Diagnostics
 from budgetrun.training.network import Network
+from budgetrun.training.returned import check_columns
 
 
 @dataclass
@@ -61,13 +62,13 @@ class Files:
         """Write the scorer's file, with what its scores are about, and the recall of each example's class if known."""
         data, network = self.data, self.network
         with network.as_compiled():
-            columns, labels = scorer.scores(), data.labels
-        if data.val_images is not None and data.val_labels is not None:
-            if isinstance(scorer, OfPart) and scorer.of == "validation":
-                labels = data.val_labels
-            else:
-                recalls = network.recalls(data.val_images, data.val_labels, data.classes)[labels]
-                columns = {**columns, "recall": recalls[columns["index"]] if "index" in columns else recalls}
+            columns = scorer.scores()
+        held_out = data.val_labels if isinstance(scorer, OfPart) and scorer.of == "validation" else None
+        labels = data.labels if held_out is None else held_out
+        check_columns(columns, len(labels), scorer)
+        if held_out is None and data.val_images is not None and data.val_labels is not None:
+            recalls = network.recalls(data.val_images, data.val_labels, data.classes)[labels]
+            columns = {**columns, "recall": recalls[columns["index"]] if "index" in columns else recalls}
         about = self.origin("scores", labels, self.runs())
         if isinstance(scorer, OfKind):
             about["kind"] = scorer.kind

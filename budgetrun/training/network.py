@@ -24,6 +24,7 @@ from budgetrun.training.checks import built, check_memory, outline, shapes_of
 from budgetrun.training.data import Normalize, cropped, scaled, trained_shape
 from budgetrun.training.layers import Layer, in_order
 from budgetrun.training.record import Diverged
+from budgetrun.training.returned import check_batch
 from budgetrun.training.views import Views
 from budgetrun.training.world import World
 
@@ -50,7 +51,8 @@ class Network:
     ) -> None:
         settings, shape = experiment.settings, trained_shape(data, experiment.settings)
         self.empty, self.passes = outline(kind, data, settings), passes(experiment.aug)
-        self.shape, self.costs, self.frozen, self.resting = shape, {}, 0, []
+        self.shape, self.classes = shape, data.classes
+        self.costs, self.frozen, self.resting = {}, 0, []
         self.flops = self.counted(shape)
         for other in shapes_of(experiment, shape):
             self.counted(other)
@@ -87,6 +89,7 @@ class Network:
 
         That is the loss of the batch's own images, without the divergence of further views.
         """
+        check_batch(batch)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         own = self.world.own(batch)
@@ -112,7 +115,7 @@ class Network:
 
     def counted(self, shape: torch.Size) -> Flops:
         if (shape, self.frozen) not in self.costs:
-            self.costs[shape, self.frozen] = model_flops(self.empty, shape)
+            self.costs[shape, self.frozen] = model_flops(self.empty, shape, self.classes)
         return self.costs[shape, self.frozen]
 
     @functools.cached_property

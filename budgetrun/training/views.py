@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Augmentation, Batch, Data, ImageWise, Plan, Random, Resizes, TakesWhole, passes
+from budgetrun.contracts import Augmentation, Batch, ByData, Data, ImageWise, Plan, Random, Resizes, TakesWhole, passes
 from budgetrun.stored import Reader, Stored
 from budgetrun.training.data import middle
 from budgetrun.training.machine import Stopwatch
@@ -30,6 +30,7 @@ class Views:
         self, data: Data, steps: Sequence[Augmentation], random: Random, progress: Callable[[], float] = lambda: 1.0
     ) -> None:
         self.data, self.random, self.progress = data, random, progress
+        steps = fitted(steps, data)
         self.alone = list(itertools.takewhile(is_image_wise, steps))
         self.mixing = steps[len(self.alone) :]
         self.passes = passes(steps)  # images that an update passes for each example
@@ -79,6 +80,11 @@ class Views:
                     step(batch, self.random, self.progress()) if isinstance(step, Resizes) else step(batch, self.random)
                 )
             return batch
+
+
+def fitted(steps: Sequence[Augmentation], data: Data) -> list[Augmentation]:
+    """The steps with the values that they have for these data."""
+    return [step.of(data) if isinstance(step, ByData) else step for step in steps]
 
 
 def is_image_wise(step: Augmentation) -> bool:

@@ -79,7 +79,9 @@ def test_every_combination_trains_spends_its_budget_and_ends_the_same_bit_for_bi
     experiment = replace(parts_of(*line.split()), aug=with_aug.aug, noise=with_noise.noise)
 
     monkeypatch.setattr(Digits, "load", lambda self, folder: DIGITS)
-    monkeypatch.setattr("budgetrun.training.network.model_flops", lambda net, shape: FLOPS[net[0].out_channels])
+    monkeypatch.setattr(
+        "budgetrun.training.network.model_flops", lambda net, shape, classes: FLOPS[net[0].out_channels]
+    )
 
     def run_in(name: str) -> Path:
         (tmp_path / name).mkdir(exist_ok=True)

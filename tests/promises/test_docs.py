@@ -17,7 +17,7 @@ sys.path.insert(0, str(CHECKOUT / "scripts"))
 
 import methods
 
-PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md")), *(CHECKOUT / "docs").glob("extending/*.md")]
 SAMPLERS = {c.heading: c.kind for c in methods.components("sampler")}
 METHODS = {c.heading: c for group in methods.METHODS for c in methods.components(group)}
 

@@ -292,6 +292,86 @@ def test_a_dry_run_names_every_run_that_cannot_be(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+# ---- what a shell and --help say of a folder of options of the user's own
+
+
+@pytest.fixture
+def options(own: Path) -> Path:
+    for name, text in {
+        "sampler/mine": "# ours\n_target_: x.Mine\npool: 3 # batches",
+        "model/wide/mine": "# wide\n_target_: x.Wide",
+        "study/first": "# @package _global_\n# a study\nlr: 0.3",
+    }.items():
+        (own / "cn" / name).parent.mkdir(parents=True, exist_ok=True)
+        (own / "cn" / f"{name}.yaml").write_text(f"{text}\n")
+    return own
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("budgetrun --config-dir cn sampler=m", "sampler=mine"),
+        ("budgetrun -cd cn sampler=mine sampler.p", "sampler.pool="),
+        ("budgetrun sampler=m -cd=cn", "sampler=mine"),
+        ("budgetrun sampler=m", ""),
+        ("budgetrun sampler=is sampler.po", "sampler.pool="),
+        ("budgetrun -cd cn +stu", "+study="),
+        ("budgetrun -cd cn +study=", "+study=first"),
+        ("budgetrun budget", "budget= budget_unit="),
+        ("budgetrun sampler=nothing sampler.p", ""),
+        ("budgetrun -cd nowhere sampler=m", ""),
+        ("budgetrun --config-dir", ""),
+        ("budgetrun 'lr=0.3 sam", ""),
+    ],
+)
+def test_a_shell_completes_what_the_line_s_folders_have(
+    line: str, words: str, options: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    done = here("-sc query=bash", options)
+    assert (done.out.strip(), done.err) == (words, "")
+
+
+def test_help_lists_the_options_of_the_user_s_folder_and_the_values_of_the_chosen_ones(options: Path) -> None:
+    said = here("--config-dir cn --help sampler=mine aug=ricap", options).out
+    for line in (
+        r"    mine +ours",
+        r"    wide/mine +wide",
+        r"  study \(default: none; \+study=... adds one\)\n    first +a study",
+        r"  sampler.pool=3 +batches",
+        r"  aug.ricap.beta=0.3",
+        r"  aug.crop.padding=1",
+        r"  dataset.flip=false",
+    ):
+        assert re.search(rf"^{line}$", said, flags=re.M), line
+    assert not re.search(r"^    mine ", here("--help", options).out, flags=re.M)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("sampler=mien", ["did you mean sampler=mine?"]),
+        ("sampler=null", ["sampler=null is not an option", "mine"]),
+        ("'sampler={pool: 3}'", ["is not an option"]),
+        ("model=wide/mien", ["did you mean model=wide/mine?"]),
+        ("stduy=first", ["did you mean study?"]),
+        ("sampler=mine sampler.pol=3", ["did you mean sampler.pool?"]),
+        (
+            "dataset=torchvision 'dataset.options={a: 1}'",
+            ["dataset.options is a dictionary", "+dataset.options.key=value"],
+        ),
+    ],
+)
+def test_what_is_mistyped_is_compared_with_the_options_of_the_user_s_folder(
+    line: str, words: list[str], options: Path
+) -> None:
+    refused(here(f"--config-dir cn {line}", options), *words)
+
+
+def test_a_folder_that_is_mistyped_is_named(options: Path) -> None:
+    refused(here("--config-dir c sampler=mine", options), "--config-dir: there is no folder", "c;")
+
+
 # ---- how
 
 

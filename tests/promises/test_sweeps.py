@@ -182,6 +182,8 @@ def test_scores_of_other_labels_are_refused_before_the_first_job_starts(tmp_path
         "noise=cifar10n data_dir=elsewhere",
         "'output_dir=\"a b, {c} \\\\${seed}\"' 'data_dir=${oc.env:HOME}/x'",
         "sampler=proxy 'sampler.model={width: 3}' ~schedule.final +schedule.final=0.5",
+        "dataset=image_folder aug=resized_crop dataset.crop=24 dataset.flip=false",
+        "dataset=image_folder aug=resized_crop ++dataset.padding=null",
     ],
 )
 def test_a_job_is_composed_as_hydra_composes_it(line: str) -> None:
@@ -193,6 +195,17 @@ def test_a_job_is_composed_as_hydra_composes_it(line: str) -> None:
         HydraConfig.instance().set_config(by_hydra)
         assert values == plain(task_part(by_hydra))
         assert choices == choices_of(by_hydra.hydra)
+
+
+def test_values_of_the_augmentation_that_a_data_set_may_lack_take_hydra_no_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Composed, "by_hydra", None)
+    with composing("seed=0") as (composed, _):
+        assert composed(["dataset.padding=3", "dataset.flip=true"])[0]["aug"]["crop"]["padding"] == 3
+        values = composed(["dataset=image_folder", "aug=resized_crop", "dataset.crop=24"])[0]["aug"]
+        assert (values["resized_crop"]["size"], values["flip"]["allowed"]) == (24, True)
+        assert composed(["aug=resized_crop"])[0]["aug"]["resized_crop"]["size"] is None
 
 
 WORDS = {
