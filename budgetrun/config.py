@@ -20,6 +20,7 @@ from budgetrun.contracts import (
     Augmentation,
     ByFeatures,
     Dataset,
+    Logger,
     Loss,
     Model,
     Noise,
@@ -50,8 +51,10 @@ PROTOCOLS = {
     "optimizer": Optimizer,
     "schedule": Schedule,
     "scores": Scorer,
+    "logger": Logger,
 }
 GROUPS = tuple(PROTOCOLS)
+SEVERAL = ("aug", "logger")  # the groups of which several options may be chosen, each with parts that have names
 OPTIONAL = ("noise", "scores")  # the groups whose option may be none
 FITTING: set[tuple[Any, Any]] = set()  # classes, each with a protocol that it is known to fulfil
 
@@ -60,7 +63,7 @@ FITTING: set[tuple[Any, Any]] = set()  # classes, each with a protocol that it i
 class Experiment:
     """A checked configuration with its parts built. Each run needs its own experiment: the sampler has state.
 
-    names: the option of each group. resolved: the whole configuration as plain values. run_id: the same for the
+    names: the option of each group but `logger`, which is no part of a result. resolved: the whole configuration as plain values. run_id: the same for the
     same experiment, however it was typed. tuning: the folders of the runs by which a value is chosen, and `choose`, the
     same experiment with that value once they are finished. tuned: what its result says about that choice. All three are
     made by launch/tuning.py.
@@ -77,6 +80,7 @@ class Experiment:
     optimizer: Optimizer
     schedule: Schedule
     scores: Scorer | None
+    logger: dict[str, Logger]
     names: dict[str, str]
     resolved: dict[str, Any]
     run_id: str
@@ -95,21 +99,24 @@ def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) 
         raise UserError("grid= makes its own sweep; leave out hydra.mode and other sweepers")
     if values.get("tune"):
         raise UserError("tune= chooses a value by other runs; build the experiment with launch.tuning.experiment_of")
-    for group in (group for group in GROUPS if group != "aug"):
+    for group in (group for group in GROUPS if group not in SEVERAL):
         if "+" in (name := name_of(choices.get(group))):
             options = name.replace("+", ",")
             raise UserError(f"{group}=[{options}] is more than one; choose one, or sweep: -m {group}={options}")
     settings = typed(Settings, {str(key): value for key, value in values.items() if key not in (*GROUPS, "tune")}, "")
-    # the groups with one component or none; augmentation is a sequence of steps
+    # the groups with one component or none; augmentation is a sequence of steps, and there may be several trackers
     single: dict[str, Any] = {
         group: None if group in OPTIONAL and not values.get(group) else build(values.get(group), f"{group}.", protocol)
         for group, protocol in PROTOCOLS.items()
-        if group != "aug"
+        if group not in SEVERAL
     }
-    steps = {name: build(step, f"aug.{name}.", Augmentation) for name, step in (values.get("aug") or {}).items()}
+    steps, logger = (
+        {name: build(part, f"{group}.{name}.", PROTOCOLS[group]) for name, part in (values.get(group) or {}).items()}
+        for group in SEVERAL
+    )
     # if a YAML file lists augmentations, only the names of their steps are known
     parts = {**{group: part and [group] for group, part in single.items()}, "aug": list(steps)}
-    names = {group: name_of_choice(group, choices.get(group), parts[group] or []) for group in GROUPS}
+    names = {group: name_of_choice(group, choices.get(group), parts[group] or []) for group in GROUPS if group != "logger"}
     if settings.batch_size == 1 and {"mixup", "cutmix", "ricap"} & set(names["aug"].split("+")):
         raise UserError(f"batch_size=1 leaves aug={names['aug']} no images to mix; set it to 2 or more")
     sampler = single["sampler"]
@@ -133,6 +140,7 @@ def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) 
         settings,
         **single,
         aug=list(steps.values()),
+        logger=logger,
         names=names,
         resolved=resolved,
         run_id=run_id(names, resolved),
@@ -273,6 +281,7 @@ def rounded(value: Any) -> Any:
 def in_words(annotation: str) -> str:
     words = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a word", "None": "null"}
     words |= {"list[float]": "a list of numbers, as in [0.1, 0.2]", "list[int]": "a list of whole numbers"}
+    words["list[str]"] = "a list of words, as in [a, b]"
     return " or ".join(words.get(part, part) for part in annotation.split(" | "))
 
 

@@ -45,6 +45,7 @@ ORDER = [
     "optimizer",
     "schedule",
     "scores",
+    "logger",
     "tune",
     "grid",
 ]
