@@ -63,8 +63,8 @@ FITTING: set[tuple[Any, Any]] = set()  # classes, each with a protocol that it i
 class Experiment:
     """A checked configuration with its parts built. Each run needs its own experiment: the sampler has state.
 
-    names: the option of each group but `logger`, which is no part of a result. resolved: the whole configuration as plain values. run_id: the same for the
-    same experiment, however it was typed. tuning: the folders of the runs by which a value is chosen, and `choose`, the
+    names: the option of each group. resolved: the whole configuration as plain values. Neither has `logger`, which is no
+    part of a result. run_id: the same for the same experiment, however it was typed. tuning: the folders of the runs by which a value is chosen, and `choose`, the
     same experiment with that value once they are finished. tuned: what its result says about that choice. All three are
     made by launch/tuning.py.
     """
@@ -116,7 +116,8 @@ def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) 
     )
     # if a YAML file lists augmentations, only the names of their steps are known
     parts = {**{group: part and [group] for group, part in single.items()}, "aug": list(steps)}
-    names = {group: name_of_choice(group, choices.get(group), parts[group] or []) for group in GROUPS if group != "logger"}
+    named = (group for group in GROUPS if group != "logger")
+    names = {group: name_of_choice(group, choices.get(group), parts[group] or []) for group in named}
     if settings.batch_size == 1 and {"mixup", "cutmix", "ricap"} & set(names["aug"].split("+")):
         raise UserError(f"batch_size=1 leaves aug={names['aug']} no images to mix; set it to 2 or more")
     sampler = single["sampler"]

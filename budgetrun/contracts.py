@@ -511,8 +511,9 @@ class Tracked:
 class Logger(Protocol):
     """Writes a run into a tracker. Optional: NeedsPackages.
 
-    What it raises, or that it takes longer than two minutes, is said once; the run then goes on without it. The budget's
-    clock is stopped while it is called, in a thread that is not always the same. Its fields are no part of a run's id.
+    What it raises, or that it takes longer than two minutes, is said once; the run then goes on without it. The
+    budget's clock is stopped while it is called, in a thread that is not always the same. Its fields are no part of a
+    run's id.
     """
 
     def open(self, run: Tracked, lines: Sequence[Mapping[str, Any]]) -> None:

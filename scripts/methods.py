@@ -29,7 +29,13 @@ METHODS = {
     "loss": "Losses",
     "scores": "Scores",
 }
-OTHERS = {"dataset": "Data sets", "model": "Models", "optimizer": "Optimizers", "schedule": "Schedules"}
+OTHERS = {
+    "dataset": "Data sets",
+    "model": "Models",
+    "optimizer": "Optimizers",
+    "schedule": "Schedules",
+    "logger": "Trackers",
+}
 
 HEAD = """\
 # Methods

@@ -183,6 +183,21 @@ def test_evaluations_are_lists_in_order_and_a_gap_is_none(tmp_path: Path) -> Non
     assert curve({"path": str(tmp_path / "nowhere" / "result.json")}) == {}
 
 
+def test_runs_are_chosen_by_any_of_their_tags_and_keep_them_in_a_csv(tmp_path: Path) -> None:
+    for seed, tags in enumerate([["a", "table 2"], ["2024"], None]):  # the last one is from before there were tags
+        write(tmp_path, seed=seed, **({} if tags is None else {"tags": tags}))
+    table = tmp_path / "runs.csv"
+    table.write_text(aggregate(tmp_path, "--format", "runs").out)
+    for place in (tmp_path, table):
+        runs = read([place]).runs
+        assert sorted(run["tags"] for run in runs) == [[], ["2024"], ["a", "table 2"]]
+        chosen = {typed: [run["seed"] for run in select(runs, typed)] for typed in ("tags=table 2", "tags=2024")}
+        assert chosen == {"tags=table 2": [0], "tags=2024": [1]}
+        assert [run["seed"] for run in select(runs, "tags=a,tags=table 2")] == [0]
+        with pytest.raises(UserError, match=r"leaves no run: tags is \[2024\], \[\], \[a,table 2\], not b"):
+            select(runs, "tags=b")
+
+
 def test_settings_vary_where_their_words_do() -> None:
     runs = [{"a": 3, "b": True, "c": [1], "d": 0.5}, {"a": 3.0, "b": 1, "c": [1], "d": 0.5, "e": None}]
     assert varying(runs, "abcdef") == ["b", "e"]

@@ -27,11 +27,12 @@ class TensorBoard:
         before = list(run.folder.glob("events.out.tfevents.*"))
         # a TensorBoard that is open forgets what it has read of this run
         self.writer = SummaryWriter(str(run.folder), purge_step=0)
+        self.file: Any = self.writer._get_file_writer()  # add_hparams would make a second file
         config = {k: v if type(v) in (str, bool, int, float) else text(v) for k, v in run.config.items()}
         shown = ["test_accuracy", "test_loss", *(["val_accuracy", "val_loss"] if run.config["validation"] else [])]
         begin, values, self.end = hparams(config, dict.fromkeys(shown, 0.0))
         for summary in (begin, values):
-            self.writer.file_writer.add_summary(summary)
+            self.file.add_summary(summary)
         about = {"run_id": run.run_id, "folder": str(run.folder), "group": run.group, **run.config}
         self.writer.add_text("configuration", table(about))
         for line in lines:
@@ -51,7 +52,7 @@ class TensorBoard:
     def close(self, state: str, result: Mapping[str, Any]) -> None:
         if result:
             self.writer.add_text("result", table(result))
-            self.writer.file_writer.add_summary(self.end)
+            self.file.add_summary(self.end)
         self.writer.close()
 
 
