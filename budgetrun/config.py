@@ -63,10 +63,10 @@ FITTING: set[tuple[Any, Any]] = set()  # classes, each with a protocol that it i
 class Experiment:
     """A checked configuration with its parts built. Each run needs its own experiment: the sampler has state.
 
-    names: the option of each group. resolved: the whole configuration as plain values. Neither has `logger`, which is no
-    part of a result. run_id: the same for the same experiment, however it was typed. tuning: the folders of the runs by which a value is chosen, and `choose`, the
-    same experiment with that value once they are finished. tuned: what its result says about that choice. All three are
-    made by launch/tuning.py.
+    names: the option of each group. resolved: the whole configuration as plain values. Neither has `logger`, which is
+    no part of a result. run_id: the same for the same experiment, however it was typed. tuning: the folders of the runs
+    by which a value is chosen, and `choose`, the same experiment with that value once they are finished. tuned: what
+    its result says about that choice. All three are made by launch/tuning.py.
     """
 
     settings: Settings

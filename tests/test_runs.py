@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tables import aggregate, refused, result, table_of, write
 
+from budgetrun.errors import UserError
 from budgetrun.folder.run import read_result
 from budgetrun.tables import cache
 from budgetrun.tables.cache import NAME, Cache
-from budgetrun.tables.runs import curve, frame, read, value_of, varying
+from budgetrun.tables.runs import curve, frame, read, select, value_of, varying
 from budgetrun.tables.table import word
 
 # ---- a CSV of runs
