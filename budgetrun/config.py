@@ -22,6 +22,7 @@ from budgetrun.contracts import (
     ByFeatures,
     Dataset,
     Freezing,
+    Logger,
     Loss,
     Model,
     Noise,
@@ -53,8 +54,10 @@ PROTOCOLS = {
     "optimizer": Optimizer,
     "schedule": Schedule,
     "scores": Scorer,
+    "logger": Logger,
 }
 GROUPS = tuple(PROTOCOLS)
+SEVERAL = ("aug", "logger")  # the groups of which several options may be chosen, each with parts that have names
 OPTIONAL = ("freeze", "noise", "scores")  # the groups whose option may be none
 FITTING: set[tuple[Any, Any]] = set()  # classes, each with a protocol that it is known to fulfil
 
@@ -63,10 +66,10 @@ FITTING: set[tuple[Any, Any]] = set()  # classes, each with a protocol that it i
 class Experiment:
     """A checked configuration with its parts built. Each run needs its own experiment: the sampler has state.
 
-    names: the option of each group. resolved: the whole configuration as plain values. run_id: the same for the
-    same experiment, however it was typed. tuning: the folders of the runs by which a value is chosen, and `choose`, the
-    same experiment with that value once they are finished. tuned: what its result says about that choice. All three are
-    made by launch/tuning.py.
+    names: the option of each group. resolved: the whole configuration as plain values. Neither has `logger`, which is
+    no part of a result. run_id: the same for the same experiment, however it was typed. tuning: the folders of the runs
+    by which a value is chosen, and `choose`, the same experiment with that value once they are finished. tuned: what
+    its result says about that choice. All three are made by launch/tuning.py.
     """
 
     settings: Settings
@@ -81,6 +84,7 @@ class Experiment:
     optimizer: Optimizer
     schedule: Schedule
     scores: Scorer | None
+    logger: dict[str, Logger]
     names: dict[str, str]
     resolved: dict[str, Any]
     run_id: str
@@ -99,21 +103,25 @@ def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) 
         raise UserError("grid= makes its own sweep; leave out hydra.mode and other sweepers")
     if values.get("tune"):
         raise UserError("tune= chooses a value by other runs; build the experiment with launch.tuning.experiment_of")
-    for group in (group for group in GROUPS if group != "aug"):
+    for group in (group for group in GROUPS if group not in SEVERAL):
         if "+" in (name := name_of(choices.get(group))):
             options = name.replace("+", ",")
             raise UserError(f"{group}=[{options}] is more than one; choose one, or sweep: -m {group}={options}")
     settings = typed(Settings, {str(key): value for key, value in values.items() if key not in (*GROUPS, "tune")}, "")
-    # the groups with one component or none; augmentation is a sequence of steps
+    # the groups with one component or none; augmentation is a sequence of steps, and there may be several trackers
     single: dict[str, Any] = {
         group: None if group in OPTIONAL and not values.get(group) else build(values.get(group), f"{group}.", protocol)
         for group, protocol in PROTOCOLS.items()
-        if group != "aug"
+        if group not in SEVERAL
     }
-    steps = {name: build(step, f"aug.{name}.", Augmentation) for name, step in (values.get("aug") or {}).items()}
+    steps, logger = (
+        {name: build(part, f"{group}.{name}.", PROTOCOLS[group]) for name, part in (values.get(group) or {}).items()}
+        for group in SEVERAL
+    )
     # if a YAML file lists augmentations, only the names of their steps are known
     parts = {**{group: part and [group] for group, part in single.items()}, "aug": list(steps)}
-    names = {group: name_of_choice(group, choices.get(group), parts[group] or []) for group in GROUPS}
+    named = (group for group in GROUPS if group != "logger")
+    names = {group: name_of_choice(group, choices.get(group), parts[group] or []) for group in named}
     if settings.batch_size == 1 and {"mixup", "cutmix", "ricap"} & set(names["aug"].split("+")):
         raise UserError(f"batch_size=1 leaves aug={names['aug']} no images to mix; set it to 2 or more")
     sampler = single["sampler"]
@@ -137,6 +145,7 @@ def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) 
         settings,
         **single,
         aug=list(steps.values()),
+        logger=logger,
         names=names,
         resolved=resolved,
         run_id=run_id(names, resolved),
@@ -295,7 +304,7 @@ def rounded(value: Any) -> Any:
 def in_words(annotation: str) -> str:
     words = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a word", "None": "null"}
     words |= {"list[float]": "a list of numbers, as in [0.1, 0.2]", "list[int]": "a list of whole numbers"}
-    words |= {"dict[str, Any]": "a dictionary, as in {key: 3}"}
+    words |= {"dict[str, Any]": "a dictionary, as in {key: 3}", "list[str]": "a list of words, as in [a, b]"}
     return " or ".join(words.get(part, part) for part in annotation.split(" | "))
 
 

@@ -34,6 +34,7 @@ from budgetrun.stored import Stored
 UNITS = ("updates", "examples", "flops", "seconds")
 PLACES = ("auto", "device", "host", "disk")  # of a run's images
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")  # of torch.compile
+TAG = r"\w([\w.: -]{0,62}[\w.:-])?"  # what every tracker takes
 MOST = 10**9  # epochs, evaluations, images per batch, ...: more is a typing error
 
 
@@ -94,6 +95,7 @@ class Settings:
     force: bool
     retry_failed: bool
     dry_run: bool
+    tags: list[str]
 
     def __post_init__(self) -> None:
         rules = {
@@ -126,12 +128,17 @@ class Settings:
             "compile_mode": (self.compile_mode in MODES, f"one of {', '.join(MODES)}"),
             "precision": (self.precision in ("auto", "fp32", "bf16"), "one of auto, fp32, bf16"),
             "checkpoint_every": (0 <= self.checkpoint_every < math.inf, "at least 0 seconds"),
+            "tags": (
+                all(re.fullmatch(TAG, tag) for tag in self.tags),
+                "words of at most 64 letters, digits and the characters _ . : - and spaces, as in [paper, table 2]",
+            ),
         }
         for key, (holds, rule) in rules.items():
             if not holds:
                 raise ValueError(f"{key}={getattr(self, key)} must be {rule}")
         if self.train_on == "validation" and not self.validation:
             raise ValueError("train_on=validation needs a held-out part; set validation, for example to 0.5")
+        self.tags = list(dict.fromkeys(self.tags))
         self.data_dir, self.output_dir = path("data_dir", self.data_dir), path("output_dir", self.output_dir)
         self.init_from = path_or_none("init_from", self.init_from)
         if self.compile_mode != "default" and not self.compile:
@@ -534,6 +541,48 @@ class Noise(Protocol):
         ...
 
 
+@dataclass
+class Tracked:
+    """A run as a tracker is told of it.
+
+    folder: the run's, an absolute path. group: a name that runs share which differ in the seed alone. tags: its labels.
+    config: its settings, named as on the command line (`sampler`, `sampler.pool`).
+    """
+
+    run_id: str
+    folder: Path
+    group: str
+    tags: list[str]
+    config: dict[str, Any]
+
+
+class Logger(Protocol):
+    """Writes a run into a tracker. Optional: NeedsPackages.
+
+    What it raises, or that it takes longer than two minutes, is said once; the run then goes on without it. The
+    budget's clock is stopped while it is called, in a thread that is not always the same. Its fields are no part of a
+    run's id.
+    """
+
+    def open(self, run: Tracked, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Begin the record of a run, or go on in it, so that it holds exactly these evaluations, in order.
+
+        An interrupted run goes on from its checkpoint: the record may hold evaluations that will come again.
+        """
+        ...
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Add an evaluation: a line of metrics.jsonl, of which `updates` tells when it was."""
+        ...
+
+    def close(self, state: str, result: Mapping[str, Any]) -> None:
+        """End the record. state: finished | failed | interrupted; the latter two may go on.
+
+        result: of a finished run, what result.json holds besides the configuration, as numbers, words and lists.
+        """
+        ...
+
+
 class Sampler(Protocol):
     """Chooses what the next update trains on.
 
@@ -798,6 +847,13 @@ class OfKind(Protocol):
     """A scorer that says how its files combine, if not by the mean of their columns; see folder/scorefile.py."""
 
     kind: str
+
+
+@runtime_checkable
+class NeedsPackages(Protocol):
+    """A tracker that needs packages which may not be installed. needs: by name, what to install for each."""
+
+    needs: Mapping[str, str]
 
 
 @runtime_checkable

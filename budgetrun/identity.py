@@ -21,8 +21,18 @@ from typing import Any
 
 from budgetrun.errors import UserError
 
-# settings that decide where and how an experiment runs, not what it is
-ELSEWHERE = ("device", "data_on", "data_dir", "output_dir", "checkpoint_every", "force", "retry_failed", "dry_run")
+# settings that decide where and how an experiment runs, or how its run is found again, not what it is
+ELSEWHERE = (
+    "device",
+    "data_on",
+    "data_dir",
+    "output_dir",
+    "checkpoint_every",
+    "force",
+    "retry_failed",
+    "dry_run",
+    "tags",
+)
 # the values that do what was done before the setting, or the group, existed
 NEUTRAL = {
     "image_size": None,

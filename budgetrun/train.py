@@ -51,6 +51,7 @@ from budgetrun.training.network import Network
 from budgetrun.training.progress import shown
 from budgetrun.training.record import Diverged, Record
 from budgetrun.training.summary import BEFORE, say
+from budgetrun.training.trackers import Trackers
 from budgetrun.training.views import Views
 from budgetrun.training.weights import begin_with
 from budgetrun.training.world import World, met
@@ -67,10 +68,12 @@ def run(experiment: Experiment) -> dict[str, Any]:
     folder = world.folder(RunFolder(settings.output_dir, experiment.run_id))
     if not settings.force and (result := folder.finished()):
         log.info(BEFORE)
+        if (tags := result["config"].get("tags", [])) != settings.tags:
+            log.info("its tags stay as they were: %s", ", ".join(tags) or "none")
     else:
         try:
-            with machine.profile(settings.deterministic), memory.explained():
-                result = trained(experiment.choose() if experiment.choose else experiment, folder, world)
+            with machine.profile(settings.deterministic), memory.explained(), Trackers() as trackers:
+                result = trained(experiment.choose() if experiment.choose else experiment, folder, world, trackers)
         except (Exception, SystemExit) as error:
             spent = error.flops if isinstance(error, Diverged) else None
             if isinstance(error, Diverged):
@@ -88,19 +91,19 @@ def run(experiment: Experiment) -> dict[str, Any]:
     return result
 
 
-def trained(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, Any]:
+def trained(experiment: Experiment, folder: RunFolder, world: World, trackers: Trackers) -> dict[str, Any]:
     """Train, from the checkpoint if it can be loaded, else from the beginning."""
     sampler, scores = copy.deepcopy((experiment.sampler, experiment.scores))  # the parts that have state
     with contextlib.suppress(Unloadable):
-        return train(experiment, folder, world)
+        return train(experiment, folder, world, trackers)
     # with the copies: the originals may be half loaded
-    return train(replace(experiment, sampler=sampler, scores=scores), folder, world)
+    return train(replace(experiment, sampler=sampler, scores=scores), folder, world, trackers)
 
 
-def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, Any]:
+def train(experiment: Experiment, folder: RunFolder, world: World, trackers: Trackers) -> dict[str, Any]:
     """Train to the end of the budget, and write the result into the run's folder.
 
-    world: the processes that do so together; each goes through this function.
+    world: the processes that do so together; each goes through this function. trackers: where it is logged besides.
     """
     began = time.perf_counter()
     settings, sampler, scorer = experiment.settings, experiment.sampler, experiment.scores
@@ -162,6 +165,8 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
     if isinstance(sampler, Selects):
         files.kept(sampler)
     folder.write_metrics(record.metrics)
+    if world.rank == 0:
+        trackers.open(experiment, folder.path, record.metrics)
 
     def save() -> None:
         with budget.paused():
@@ -177,6 +182,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
             line |= budget.realised() | diagnostics.line()
             record.metrics.append(line)
             folder.append_metrics(line)
+            trackers.log(line)
             progress.evaluated(line)
 
     # ---- the loop
@@ -225,6 +231,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
     if settings.save_features:
         files.features(context)
     result = result_of(experiment, data, fingerprint, record, budget, earlier, network, checkpoint)
+    trackers.finish(result)  # first: a finished run is not gone back to
     folder.finish(result)
     return result
 

@@ -11,20 +11,8 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 
-GROUPS = (
-    "sampler",
-    "select",
-    "coreset",
-    "aug",
-    "noise",
-    "loss",
-    "scores",
-    "dataset",
-    "model",
-    "freeze",
-    "optimizer",
-    "schedule",
-)
+METHODS = ("sampler", "select", "coreset", "aug", "noise", "freeze", "loss", "scores")
+GROUPS = (*METHODS, "dataset", "model", "optimizer", "schedule", "logger")
 # pages at the root of the repository, where GitHub looks for them
 AT_ROOT = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 

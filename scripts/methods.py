@@ -30,7 +30,13 @@ METHODS = {
     "loss": "Losses",
     "scores": "Scores",
 }
-OTHERS = {"dataset": "Data sets", "model": "Models", "optimizer": "Optimizers", "schedule": "Schedules"}
+OTHERS = {
+    "dataset": "Data sets",
+    "model": "Models",
+    "optimizer": "Optimizers",
+    "schedule": "Schedules",
+    "logger": "Trackers",
+}
 
 HEAD = """\
 # Methods

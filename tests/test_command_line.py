@@ -43,14 +43,14 @@ def test_every_option_composes_into_a_checked_experiment_gives_exactly_its_class
     cfg, names = composed(*chosen, *needed(sampler, tmp_path, " ".join(chosen)).split())
     assert names[group] == option
     built = experiment(cfg, names)
-    assert group == "recipe" or built.names[group] == option
+    assert group in ("recipe", "logger") or built.names[group] == option
     text = description(CONF / group / f"{option}.yaml")
     assert 8 <= len(text) <= 100, text
     if group == "recipe":  # a recipe has no class
         return
     parts = OmegaConf.to_container(cfg[group], resolve=True)
     assert isinstance(parts, dict)
-    for values in parts.values() if group == "aug" else [parts] if parts else []:
+    for values in parts.values() if group in ("aug", "logger") else [parts] if parts else []:
         kind = get_object(values.pop("_target_"))
         if dataclasses.is_dataclass(kind):
             assert set(values) == {f.name for f in dataclasses.fields(kind)}

@@ -40,6 +40,7 @@ PROTOCOLS: dict[str, Any] = {
     "optimizer": contracts.Optimizer,
     "schedule": contracts.Schedule,
     "scores": contracts.Scorer,
+    "logger": contracts.Logger,
     "coreset": Method,
 }
 

@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tables import aggregate, refused, result, table_of, write
 
+from budgetrun.errors import UserError
 from budgetrun.folder.run import read_result
 from budgetrun.tables import cache
 from budgetrun.tables.cache import NAME, Cache
-from budgetrun.tables.runs import curve, frame, read, value_of, varying
+from budgetrun.tables.runs import curve, frame, read, select, value_of, varying
 from budgetrun.tables.table import word
 
 # ---- a CSV of runs
@@ -181,6 +182,24 @@ def test_evaluations_are_lists_in_order_and_a_gap_is_none(tmp_path: Path) -> Non
     path = write(tmp_path, [{"updates": 1, "test_accuracy": 0.1}, {"updates": 2}])
     assert curve({"path": str(path / "result.json")}) == {"updates": [1, 2], "test_accuracy": [0.1, None]}
     assert curve({"path": str(tmp_path / "nowhere" / "result.json")}) == {}
+
+
+def test_runs_are_chosen_by_any_of_their_tags_and_keep_them_in_a_csv(tmp_path: Path) -> None:
+    for seed, tags in enumerate([["a", "table 2"], ["2024"], None]):  # the last one is from before there were tags
+        path = write(tmp_path, seed=seed) / "result.json"
+        made = json.loads(path.read_text())
+        made["config"] |= {} if tags is None else {"tags": tags}
+        path.write_text(json.dumps(made))
+    table = tmp_path / "runs.csv"
+    table.write_text(aggregate(tmp_path, "--format", "runs").out)
+    for place in (tmp_path, table):
+        runs = read([place]).runs
+        assert sorted(run["tags"] for run in runs) == [[], ["2024"], ["a", "table 2"]]
+        chosen = {typed: [run["seed"] for run in select(runs, typed)] for typed in ("tags=table 2", "tags=2024")}
+        assert chosen == {"tags=table 2": [0], "tags=2024": [1]}
+        assert [run["seed"] for run in select(runs, "tags=a,tags=table 2")] == [0]
+        with pytest.raises(UserError, match=r"leaves no run: tags is \[2024\], \[\], \[a,table 2\], not b"):
+            select(runs, "tags=b")
 
 
 def test_settings_vary_where_their_words_do() -> None:

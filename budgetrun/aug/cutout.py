@@ -31,7 +31,7 @@ class Cutout:
             raise ValueError(f"side={self.side} must be greater than 0 and at most 1: a part of the image's side")
 
     def of(self, data: Data) -> Cutout:
-        return self if self.fill is not None else Cutout(self.side, list(data.mean))
+        return self if self.fill is not None else Cutout(self.side, data.mean)
 
     def check(self, shape: torch.Size) -> None:
         """Raise UserError if the colour is not one of images of this shape."""

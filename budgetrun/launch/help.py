@@ -54,6 +54,7 @@ ORDER = [
     "optimizer",
     "schedule",
     "scores",
+    "logger",
     "tune",
     "grid",
 ]

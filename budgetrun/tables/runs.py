@@ -98,6 +98,8 @@ def read(places: Iterable[str | Path]) -> Runs:
         run.setdefault("processes", 1)  # there was only one
         if "tune" in settings:
             run.setdefault("tune", "none")  # a result names no way to tune if there was none
+        if "tags" in settings:
+            run.setdefault("tags", [])  # there were none
     return found
 
 
@@ -283,7 +285,9 @@ def conditions(where: str, option: str = "--where") -> list[tuple[str, str]]:
 
 
 def same(value: Any, typed: str) -> bool:
-    """Whether a value is what was typed: 0.3 is 0.30 and 3e-1."""
+    """Whether a value is what was typed: 0.3 is 0.30 and 3e-1. A list is also what any of its values is."""
+    if isinstance(value, list) and not typed.startswith("["):
+        return any(same(one, typed) for one in value)
     reading: Any = typed
     for read_as in (float, parse):  # whole numbers of any size, lists, true and null are JSON; .3 is not
         with contextlib.suppress(ValueError):

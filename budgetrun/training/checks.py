@@ -32,6 +32,7 @@ from budgetrun.identity import is_expected, made_files
 from budgetrun.training.data import bytes_of, place_of, scaled, trained_shape
 from budgetrun.training.machine import find_device, uses_bf16
 from budgetrun.training.returned import check_loss, check_step
+from budgetrun.training.trackers import check_packages
 from budgetrun.training.views import fitted
 
 
@@ -44,6 +45,7 @@ def check_parts(experiment: Experiment) -> torch.device:
     if isinstance(dataset, KnowsChannels):
         check_pixels(dataset.mean, dataset.std, dataset.channels)
     check_row(experiment.aug)
+    check_packages(experiment.logger)
     check_schedule(experiment.schedule, experiment.settings.lr)
     scorer, init_from = experiment.scores, experiment.settings.init_from
     if scorer is not None and init_from is not None and isinstance(scorer, FromScratch):

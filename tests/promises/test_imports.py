@@ -7,7 +7,8 @@ import graphlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent / "budgetrun"
-GROUPS = {"aug", "dataset", "freeze", "loss", "model", "noise", "optimizer", "sampler", "schedule", "scores", "select"}
+GROUPS = {"aug", "dataset", "freeze", "logger", "loss", "model", "noise", "optimizer", "sampler", "schedule"}
+GROUPS |= {"scores", "select"}
 SHARED = {"acquisition", "apportion", "config", "contracts", "errors", "files"}
 SHARED |= {"identity", "memory", "processes", "softmax", "stored", "terminal"}
 # what the modules of a wing may import besides its own; the commands at the top may import everything but __main__

@@ -1,0 +1,1 @@
+"""Trackers: each writes the evaluations of a run where it is compared with others."""
