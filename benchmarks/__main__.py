@@ -67,6 +67,9 @@ SAMPLERS = {
     "spv": ["sampler=spv"],
     "wpv": ["sampler=wpv"],
     "infobatch": ["sampler=infobatch"],
+    "kakurenbo": ["sampler=kakurenbo"],
+    "seta": ["sampler=seta"],
+    "ucb": ["sampler=ucb"],
     "proxy": ["sampler=proxy"],
 }
 CORE_SETS = {

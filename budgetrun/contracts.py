@@ -491,7 +491,7 @@ class Sampler(Protocol):
 
     The loop calls `start` once, then for every update `draw`, the forward pass, `observe`, the backward pass.
     A parameter of the method is a dataclass field; everything it learns goes through `state_dict`. Optional: Dropping,
-    ChangesSize, TakesLong, ReadsFile, ReadsBase, Selects, KeepsFiles.
+    ScalesRate, ChangesSize, TakesLong, ReadsFile, ReadsBase, Selects, KeepsFiles.
     """
 
     def start(self, context: Context) -> None: ...
@@ -612,6 +612,13 @@ class TakesLong(Protocol):
     """
 
     takes_long: bool
+
+
+@runtime_checkable
+class ScalesRate(Protocol):
+    """A sampler that asks for another learning rate; lr_factor: of the schedule's, for the batch that it drew last."""
+
+    lr_factor: float
 
 
 @runtime_checkable

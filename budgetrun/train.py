@@ -27,6 +27,7 @@ from budgetrun.contracts import (
     Model,
     Random,
     Sampler,
+    ScalesRate,
     Selects,
     Settings,
     Stateful,
@@ -177,6 +178,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
 
     # ---- the loop
     draws = Draws(sampler, scorer)
+    scaling = sampler if isinstance(sampler, ScalesRate) else None
     with heard(STOPPING, interruption), network.as_compiled(), telling(budget), shown(budget) as progress:
         budget.start()
         try:
@@ -202,6 +204,8 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
                     interruption.begin_long()
                 with draws.timed(), diagnostics.drawing():
                     batch = sampler.draw()  # plan, look, choose, augment
+                if scaling is not None:
+                    network.lr *= scaling.lr_factor
                 record.add(network.update(batch, observe), network.lr)
                 checkpoint.forget()
                 budget.charge_update(len(batch))
