@@ -70,6 +70,9 @@ SAMPLERS = {
     "infobatch": ["sampler=infobatch"],
     "pacing": ["sampler=pacing", "sampler.order=random"],
     "self_paced, soft": ["sampler=self_paced", "sampler.use=soft"],
+    "kakurenbo": ["sampler=kakurenbo"],
+    "seta": ["sampler=seta"],
+    "ucb": ["sampler=ucb"],
     "proxy": ["sampler=proxy"],
 }
 CORE_SETS = {

@@ -588,7 +588,7 @@ class Sampler(Protocol):
 
     The loop calls `start` once, then for every update `draw`, the forward pass, `observe`, the backward pass.
     A parameter of the method is a dataclass field; everything it learns goes through `state_dict`. Optional: Dropping,
-    ChangesSize, TakesLong, ScalesLooks, ReadsFile, ReadsBase, Selects, KeepsFiles.
+    ScalesRate, ChangesSize, TakesLong, ScalesLooks, ReadsFile, ReadsBase, Selects, KeepsFiles.
     """
 
     def start(self, context: Context) -> None: ...
@@ -760,6 +760,13 @@ class ScalesLooks(Protocol):
     """A sampler that looks at images of `looks_scale` times their size; the model is checked on these, too."""
 
     looks_scale: float
+
+
+@runtime_checkable
+class ScalesRate(Protocol):
+    """A sampler that asks for another learning rate; lr_factor: of the schedule's, for the batch that it drew last."""
+
+    lr_factor: float
 
 
 @runtime_checkable

@@ -29,6 +29,7 @@ from budgetrun.contracts import (
     Random,
     Rests,
     Sampler,
+    ScalesRate,
     Selects,
     Settings,
     Stateful,
@@ -187,6 +188,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World, trackers: Tra
 
     # ---- the loop
     draws = Draws(sampler, scorer)
+    scaling = sampler if isinstance(sampler, ScalesRate) else None
     with heard(STOPPING, interruption), network.as_compiled(), telling(budget), shown(budget) as progress:
         budget.start()
         try:
@@ -213,6 +215,8 @@ def train(experiment: Experiment, folder: RunFolder, world: World, trackers: Tra
                     interruption.begin_long()
                 with draws.timed(), diagnostics.drawing():
                     batch = sampler.draw()  # plan, look, choose, augment
+                if scaling is not None:
+                    network.lr *= scaling.lr_factor
                 record.add(network.update(batch, observe), network.lr)
                 checkpoint.forget()
                 budget.charge_update(batch.passed, network.cost(batch.images).update)

@@ -196,6 +196,10 @@ def test_a_path_stays_as_it_is_but_for_the_home(monkeypatch: pytest.MonkeyPatch)
 
 AUGMIX = {"severity": 3.0, "width": 3, "depth": 1, "alpha": 1.0, "all_operations": False, "consistency": 0.0}
 PACING = {"file": "a.csv", "order": "lowest", "pace": "linear", "balanced": True}
+BANDIT = {"score": "ucb", "keep": 0.5, "epsilon": 0.1, "alpha": 0.8, "confidence": 1.0, "every": 1}
+KAKURENBO = {"fraction": 0.3, "milestones": [], "factors": [], "tau": 0.7}
+KAKURENBO |= {"confidence": "classes", "scale_lr": True, "looks": "eval"}
+SETA = {"ratio": 0.1, "groups": 5, "window": 1.0, "delta": 0.875}
 # class, its other values, a field, and the ends of its range
 RANGES = [
     ("aug.mixup.Mixup", {"draw": "batch"}, "alpha", 1e-6, 1e6),
@@ -225,7 +229,17 @@ RANGES = [
     ("sampler.self_paced.SelfPaced", {"use": "draw", "until": 1.0, "refresh": True}, "first", 1e-9, 1),
     ("sampler.self_paced.SelfPaced", {"use": "draw", "first": 1.0, "refresh": True}, "until", 1e-9, 1),
     ("coreset.per_batch.GradMatchPB", {"size": 1, "gradients": "last"}, "regularization", 0, 1e6),
+    ("sampler.bandit.Bandit", BANDIT, "keep", 1e-6, 1),
+    ("sampler.bandit.Bandit", BANDIT, "alpha", 1e-6, 1),
+    ("sampler.bandit.Bandit", BANDIT, "epsilon", 0, 1),
+    ("sampler.bandit.Bandit", BANDIT, "confidence", 0, 1e6),
+    ("sampler.bandit.Bandit", BANDIT, "every", 1, MOST),
     ("sampler.infobatch.InfoBatch", {"delta": 0.875}, "ratio", 0, 0.999),
+    ("sampler.kakurenbo.Kakurenbo", KAKURENBO, "fraction", 0, 0.999),
+    ("sampler.kakurenbo.Kakurenbo", KAKURENBO, "tau", 1e-6, 1),
+    ("sampler.seta.SeTa", SETA, "ratio", 0, 0.999),
+    ("sampler.seta.SeTa", SETA, "groups", 1, 1000),
+    ("sampler.seta.SeTa", SETA, "delta", 0, 1),
     ("sampler.online_batch.OnlineBatchSelection", {"final": 1.0, "refresh": 0.0, "sort": 1}, "pressure", 1, 1e12),
     ("sampler.online_batch.OnlineBatchSelection", {"final": 1.0, "pressure": 2.0, "sort": 1}, "refresh", 0, MOST),
     (
@@ -258,11 +272,11 @@ def test_values_that_float32_or_a_loop_cannot_handle_are_refused(
 ) -> None:
     make = get_object(f"budgetrun.{kind}")
     for value in (least, most):
-        make(**{**others, field: value})
+        make(**(others | {field: value}))
     tiny = [1e-300] if least else []
     for value in (-1, -1e300, *tiny, most * 1.01 + 1, 1e300, 10**400, float("nan"), float("inf"), float("-inf")):
         with pytest.raises(ValueError, match=rf"^{field}="):
-            make(**{**others, field: value})
+            make(**(others | {field: value}))
 
 
 def test_the_pre_check_starts_a_method_at_the_beginning_of_the_budget(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from budgetrun.contracts import Batch, Context
+from budgetrun.sampler._epochs import Epochs
 from budgetrun.sampler._history import LatestLosses
 
 
@@ -39,18 +40,14 @@ class InfoBatch:
 
     def start(self, context: Context) -> None:
         self.context = context
-        self.stream = context.stream(self.plan)
+        self.stream = Epochs(context, self.plan)
         self.latest = LatestLosses(context.n, context.device)
-        self.passed = 0  # examples left out in the epochs before this one
-        self.kept = context.n  # in this one
 
     @property
     def dropped(self) -> float:
-        """Examples left out so far; the current epoch counts in proportion to how much of it has been drawn."""
-        return self.passed + (self.context.n - self.kept) * (1 - self.stream.waiting / self.kept)
+        return self.stream.dropped
 
     def plan(self) -> tuple[Tensor, Tensor]:
-        self.passed += self.context.n - self.kept
         order = self.context.permutation()
         weight = torch.ones(len(order), device=order.device)
         if self.context.progress() < self.delta:
@@ -62,7 +59,6 @@ class InfoBatch:
             # waits for the device, once per epoch: the number kept decides when the next epoch begins
             order = order[(~easy | (chance >= self.ratio))[order]]
             weight = torch.where(easy[order], 1 / (1 - self.ratio), 1.0)
-        self.kept = len(order)
         return order, weight
 
     def draw(self) -> Batch:
@@ -72,10 +68,8 @@ class InfoBatch:
         self.latest.observe(batch, losses)
 
     def state_dict(self) -> dict[str, Any]:
-        counts = {"passed": self.passed, "kept": self.kept}
-        return {**self.stream.state_dict(), **self.latest.state_dict(), **counts}
+        return {**self.stream.state_dict(), **self.latest.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.stream.load_state_dict(state)
         self.latest.load_state_dict(state)
-        self.passed, self.kept = state["passed"], state["kept"]

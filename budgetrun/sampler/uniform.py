@@ -15,7 +15,9 @@ class Uniform:
     """Each epoch draws `int(n x budget)` examples uniformly without replacement, independent of other epochs.
 
     At budget 1 it is scan-SGD.
-    Source: Arazo et al. 2021, unif-SGD.
+    Source: Arazo et al. 2021, unif-SGD. `rs2`, of Okanovic et al. 2024 (after modyn's code), is the same by another
+    name: a new subset in every epoch, its draws with replacement from epoch to epoch. Their variant without it cuts the
+    subsets from a permutation; that is `scan`, except that theirs leaves out what fills no subset.
     Cost of an update: `b (F + B)`.
     """
 

@@ -67,6 +67,20 @@ def test_a_run_that_is_interrupted_and_killed_ends_bit_for_bit_like_an_uninterru
     assert_ends_alike(*both(line, tmp_path, sampler, [(19, interrupt), (3, kill)]))
 
 
+@pytest.mark.parametrize("sampler", ["kakurenbo", "bandit", "ucb", "seta"])
+def test_a_sampler_that_leaves_out_a_part_of_an_epoch_ends_alike_when_it_is_stopped_in_a_later_one(
+    sampler: str, tmp_path: Path
+) -> None:
+    """287 examples are 9 updates: it is stopped in an epoch that left some out, and killed before the next one ends."""
+    line = f"sampler={sampler} epochs=5 validation=0.8 batch_size=32 lr=0.05 evaluations=7 checkpoint_every=0"
+    line += " sampler.tau=0.2 sampler.fraction=0.6" if sampler == "kakurenbo" else ""
+    whole, parts = both(line, tmp_path, sampler, [(20, interrupt), (7, kill)])
+    assert_ends_alike(whole, parts)
+    result = json.loads((whole / "result.json").read_text())
+    assert result["keep_rate"] < 0.95
+    assert (result["looking_updates"] > 0) == (sampler == "kakurenbo")
+
+
 @pytest.mark.parametrize("aug", MIXING)
 def test_mixing_augmentations_continue_with_the_same_random_numbers(aug: str, tmp_path: Path) -> None:
     line = f"sampler=sb sampler.prime=0.5 aug={aug} budget=0.5 epochs=2 evaluations=5"

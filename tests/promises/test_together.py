@@ -26,6 +26,9 @@ AT_WORK = {
     "sb": "sampler.prime=0",
     "sb_batchwise": "sampler.begin=0 sampler.interrupt=3",
     "osgd": "sampler.backward=rows sampler.thresholds=[0.001,0.3,0.4,0.5]",
+    # several epochs, in which it hides some and looks at them
+    "kakurenbo": "validation=0.6 epochs=2.75 sampler.tau=0.15 sampler.fraction=0.5",
+    "seta": "validation=0.6 epochs=2.75",
     # rounding decides between equals, so that a second choice may differ
     "craig": "sampler.every=null sampler.fraction=0.3",
 }

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import torch
-from samplers import PLAUSIBLE
+from samplers import PLAUSIBLE, sampler_of
 from scipy.stats import chisquare
 
 from budgetrun.contracts import Context
@@ -43,3 +43,7 @@ def test_uniform_at_the_whole_budget_is_scan(context_for: Callable[..., Context]
     scan.start(context_for(50, 8))
     for _ in range(20):
         assert torch.equal(uniform.draw().drawn, scan.draw().drawn)
+
+
+def test_rs2_is_uniform_by_another_name() -> None:
+    assert sampler_of("rs2") == Uniform()
