@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from budgetrun.config import Experiment
+from budgetrun.digits import short
 from budgetrun.errors import UserError
 from budgetrun.folder.run import RunFolder
 from budgetrun.launch.preflight import Preflight
@@ -28,7 +29,7 @@ def preview(
         if preflight is not None and is_wanted:
             updates, seconds = preflight.updates(experiment), preflight.seconds(experiment)
             flops = updates * experiment.settings.batch_size * preflight.flops_of(experiment.model, experiment)[1]
-            costs = f": {updates:,} updates, {flops:.3g} FLOPs, about {duration(seconds)}"
+            costs = f": {updates:,} updates, {short(flops, 3)} FLOPs, about {duration(seconds)}"
             total += seconds
         print(f"{word:<12} {folder.path}{costs}")
     for typed, why in wrong:
