@@ -592,6 +592,7 @@ def test_a_search_in_rounds_is_one_command_and_says_what_led_to_what(search: str
     assert result["flops_before"] == about["flops"] == sum(about["runs"].values())
     again = here(search, tmp_path)
     assert again.out.startswith("8 runs: 8 finished\n8 of 8 runs are finished\n")
+    assert "test accuracy" not in again.out, "nothing was run, only the table follows"
 
 
 def test_what_waits_for_a_run_that_failed_is_said_to_wait(search: str, tmp_path: Path, capsys: Any) -> None:
