@@ -54,12 +54,17 @@ def run_id(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
     names: the option of each group. resolved: the whole configuration as plain values, see Experiment.
     """
     digest = hashlib.sha256(json.dumps(identity(names, resolved), sort_keys=True).encode()).hexdigest()[:8]
+    return f"{readable(names, resolved)}-{digest}"
+
+
+def readable(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
+    """The part of a run's id before the hash."""
     shown = ("dataset", "model", "freeze", "sampler", "select", "aug", "noise", "scores")
     groups = [group for group in shown if names.get(group, "none") not in ("none", NEUTRAL_OPTIONS.get(group))]
     # an option may be in a folder (mine/wide), and its file may have any name; a folder's name has at most 255 bytes
     words = "-".join(re.sub(r"[^\w.+=-]", "_", names[group]) for group in groups)
     unit = "" if resolved["budget_unit"] == "updates" else f"-{resolved['budget_unit']}"
-    return f"{words[:160]}-b{resolved['budget']:g}{unit}-s{resolved['seed']}-{digest}"
+    return f"{words[:160]}-b{resolved['budget']:g}{unit}-s{resolved['seed']}"
 
 
 def identity(names: Mapping[str, str], resolved: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ from budgetrun.training.earlier import Earlier
 from budgetrun.training.files import Files
 from budgetrun.training.looks import Looks, SecondNetwork, check_features
 from budgetrun.training.network import Network
-from budgetrun.training.progress import shown
+from budgetrun.training.progress import plan, shown
 from budgetrun.training.record import Diverged, Record
 from budgetrun.training.summary import BEFORE, say
 from budgetrun.training.trackers import Trackers
@@ -161,6 +161,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World, trackers: Tra
     checkpoint = Checkpoint(folder, network, parts, must_agree(experiment, fingerprint, device), began)
     if checkpoint.restore():
         log.info("%s goes on from update %d", folder.path, budget.updates)
+    log.info(plan(experiment, data, network.net, budget))
     folder.write_config(experiment.resolved)
     files = Files(experiment, folder, data, fingerprint, budget, network, checkpoint.source)
     if isinstance(sampler, Selects):
@@ -304,6 +305,7 @@ def result_of(
         "config": experiment.resolved,
         **last,
         "flops_before": budget.flops_before,
+        "flops_uniform": budget.updates * experiment.settings.batch_size * budget.flops_update,
         **experiment.tuned,
         "scored_by": ",".join(earlier.scored_by) or None,
         "seconds_total": checkpoint.seconds(),

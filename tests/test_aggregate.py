@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tables import aggregate, by_hand, read_latex, read_markdown, refused, resul
 from budgetrun.identity import ELSEWHERE
 from budgetrun.tables.plot import COLOURS, DASHES, MARKERS, figure
 from budgetrun.tables.runs import CIRCUMSTANCES, REPEATS
-from budgetrun.tables.table import Table, laid_out, latex, markdown, tabulate, word
+from budgetrun.tables.table import Cell, Table, caption, entry, laid_out, latex, markdown, tabulate, word
 
 PROBE = CHECKOUT / "scripts" / "aggregate.py"
 
@@ -105,22 +106,66 @@ def test_any_rows_and_columns_are_what_fractions_give_in_all_three_forms(data: s
 
     # Markdown and LaTeX: the same as shown
     (head, *body), caption = md
-    scale, digits = (100, ".2f") if metric == "test_accuracy" else (1, ".4g")
     numbers = {n for *_, n in expected.values()}
     keys_of_columns = [tuple(part.partition("=")[2] for part in heading.split(", ")) for heading in head[cut:]]
     assert len({(line[0], *line[1:cut]) for line in body}) == len(body)
     for line in body:
-        for column, entry in zip(keys_of_columns, line[cut:], strict=True):
+        for column, told in zip(keys_of_columns, line[cut:], strict=True):
             if (key := (*line[:cut], *column)) not in expected:
-                assert entry == "—"
+                assert told == "—"
                 assert caption.endswith("; — is missing")
                 continue
             mean, std, n = expected[key]
-            shown_mean, _, rest = entry.removesuffix(f" (n={n})").partition(" ± ")
-            assert shown_mean == f"{float(got[key]['mean']) * scale:{digits}}"
-            assert rest == ("" if std is None else f"{float(got[key]['std']) * scale:{digits}}")
-            assert entry.endswith(f"(n={n})") == (len(numbers) > 1)
+            full = float(got[key]["mean"]), None if std is None else float(got[key]["std"])
+            check_digits(metric, *full, told.removesuffix(f" (n={n})"))
+            assert told.endswith(f"(n={n})") == (len(numbers) > 1)
     assert all(str(n) in caption or numbers == {1} for n in numbers)
+
+
+def check_digits(metric: str, mean: float, std: float | None, told: str) -> None:
+    """Two decimals of percentages, else two digits of the deviation and at most six of the mean; 4 if it is alone."""
+    shown, _, end = told.removeprefix("(").partition(")e")
+    parts = [Decimal(part.replace(",", "")).scaleb(int(end or 0)) for part in shown.split(" ± ")]
+    assert len(parts) == (2 if std else 1)
+    if metric == "test_accuracy":
+        assert shown == f"{100 * mean:.2f}" + (f" ± {100 * std:.2f}" if std else "")
+        return
+    largest = max(abs(mean), std or 0)
+    assert ("e" in told) == (largest > 1e-300 and not 1e-4 <= largest < 1e6)
+    if not std:
+        digits = max(4, len(str(int(largest)))) if largest < 1e6 else 4
+        assert math.isclose(parts[0], mean, rel_tol=0.5 * 10 ** (1 - digits) * (1 + 1e-9), abs_tol=1e-300)
+        return
+    last = max(Decimal(f"{std:.1e}").as_tuple().exponent, Decimal(f"{largest:.5e}").as_tuple().exponent)
+    for part, full in zip(parts, (mean, std), strict=True):
+        assert abs(part - Decimal(full)) <= Decimal(10) ** last / 2 * Decimal(1 + 1e-9), "rounded there, not before"
+        assert part % Decimal(10) ** last == 0, "no further digit"
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "shown"),
+    [
+        (0.3657, 0.02046, "0.366 ± 0.020"),
+        (26.38, 0.0, "26.38"),
+        (2.721, 3.254, "2.7 ± 3.3"),
+        (0.5, 0.0996, "0.50 ± 0.10"),
+        (264, None, "264"),
+        (24234, 0.0, "24,234"),
+        (24234.4, 1187.0, "24,200 ± 1,200"),
+        (1.58316e10, 0.0, "1.583e10"),
+        (2.91e10, 4.01e8, "(2.910 ± 0.040)e10"),
+        (1e-6, None, "1e-6"),
+        (3e-5, 4e-6, "(3.00 ± 0.40)e-5"),
+        (0.0, 0.0, "0"),
+        (-0.001, 0.1, "0.00 ± 0.10"),
+        (0.5, 1e-13, "0.500000 ± 0.000000"),
+        (math.inf, None, "inf"),
+    ],
+)
+def test_a_deviation_decides_how_many_digits_are_shown(mean: float, std: float | None, shown: str) -> None:
+    table = Table([], [], "test_loss", [()], [()], {((), ()): Cell(mean, std, 2)})
+    assert entry(table, (), ()) == shown
+    assert table.has_alike() == ("without ±: equal in all runs" in caption(table)) == (std == 0)
 
 
 def test_several_metrics_are_in_one_table_and_shares_in_per_cent(tmp_path: Path) -> None:
@@ -134,12 +179,19 @@ def test_several_metrics_are_in_one_table_and_shares_in_per_cent(tmp_path: Path)
     assert (done.code, done.err) == (0, "")
     lines, caption = read_markdown(done.out)
     assert lines == [
-        ["sampler", "noise.rate=0.25, budget_unit=updates", "noise.rate=—, budget_unit=updates"],
-        ["uniform", "55.00 ± 7.07 / 45.00 ± 7.07", "85.00 ± 7.07 / —"],
+        [
+            "sampler",
+            "test_accuracy, noise.rate=0.25, budget_unit=updates",
+            "test_accuracy, noise.rate=—, budget_unit=updates",
+            "selected_corrupted, noise.rate=0.25, budget_unit=updates",
+            "selected_corrupted, noise.rate=—, budget_unit=updates",
+        ],
+        ["uniform", "55.00 ± 7.07", "85.00 ± 7.07", "45.00 ± 7.07", "—"],
     ]
     statistic = "mean ± standard deviation (ddof=1) of n = 2 runs"
-    assert caption == f"test_accuracy, % / selected_corrupted, %: {statistic}; — is missing"
-    assert f"{statistic} / no run has one; — is" in aggregate(tmp_path, *options, "--where", "noise=none").out
+    assert caption == f"test_accuracy, %; selected_corrupted, %: {statistic}; — is missing"
+    clean = aggregate(tmp_path, *options, "--where", "noise=none").out
+    assert f"test_accuracy, %: {statistic}; selected_corrupted, %: no run has one; — is" in clean
     assert read_latex(aggregate(tmp_path, *options, "--format", "latex").out) == (lines, caption)
     rows = table_of(tmp_path, *options)
     assert [(row["noise.rate"], row["metric"], row["n"]) for row in rows] == [
@@ -155,7 +207,7 @@ def test_a_further_metric_that_is_not_finite_or_that_no_run_has_is_reported(tmp_
     write(tmp_path, test_accuracy=0.5, keep_rate=float("nan"))
     done = aggregate(tmp_path, "--metric", "test_accuracy,keep_rate")
     assert "keep_rate is nan" in done.err
-    assert read_markdown(done.out)[0][1][2] == "50.00 / nan"
+    assert read_markdown(done.out)[0][1][2:] == ["50.00", "nan"]
     refused(aggregate(tmp_path, "--metric", "test_accuracy,keep_rat"), "keep_rat;", "did you mean keep_rate?")
     refused(aggregate(tmp_path, "--metric", ","), "--metric names no number")
 
@@ -534,14 +586,14 @@ def test_files_of_each_seed_make_one_row_by_the_method_that_made_them(tmp_path: 
     write(tmp_path, seed=1)
     done = aggregate(tmp_path, "--rows", "sampler.scored_by", "--baseline", "sampler=uniform")
     assert done.err == ""
-    assert "| el2n              | 50.00 ± 0.00 |" in done.out
-    assert "| random            | 50.00 ± 0.00 |" in done.out
+    assert "| el2n              | 50.00      |" in done.out
+    assert "| random            | 50.00      |" in done.out
     assert done.out.count("| +0.00      | —            | 2 |") == 2, "each has its partners"
     of_subsets = "sampler=subset,sampler.scored_by=random"
     done_so = aggregate(tmp_path, "--rows", "sampler.scored_by", "--baseline", of_subsets)
     assert "| el2n              | 0.3    | +0.00 " in done_so.out
     by_file = aggregate(tmp_path, "--rows", "sampler.file", "--where", "sampler=subset").out
-    assert by_file.count("50.00 ± 0.00") == by_file.count("scores.csv") == by_file.count("/*-s*-*/") == 2
+    assert by_file.count("| 50.00 ") == by_file.count("scores.csv") == by_file.count("/*-s*-*/") == 2
     published = tmp_path / "runs.csv"
     published.write_text(aggregate(tmp_path, "--format", "runs").out)
     assert published.read_text().count("files/el2n/*-s1-*/scores.csv") == 1

@@ -503,7 +503,7 @@ def test_a_value_with_which_a_run_diverged_is_not_the_best_and_no_value_is_of_wh
     assert line[3:] == ["2: 55.00, 3: nan", "2", "nan points", "2"]
     asked = Question(["visits_entropy"])
     (found,) = analyse([runs[:3]], SETTINGS, ["sampler"], ["budget"], asked)
-    assert ANSWERS["sensitivity"](found).lines[0][3:] == ["2: 8.5, 3: 8.9", "—", "0.4", "1"]
+    assert ANSWERS["sensitivity"](found).lines[0][3:] == ["2: 8.500, 3: 8.900", "—", "0.4", "1"]
 
 
 def test_the_area_under_accuracy_against_flops_by_hand(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,9 @@ from cli import (
     refused,
 )
 from omegaconf import OmegaConf
+from tables import called
+
+from budgetrun.aggregate import main as aggregate
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -233,7 +237,7 @@ def test_a_finished_run_is_not_run_again_and_says_so(finished: Done, tmp_path: P
     again = here("budget=.5 epochs=1", tmp_path)
     assert again.code == 0
     assert "not run again" in again.out
-    assert f"{finished.result['test_accuracy']:.4f}" in again.out
+    assert f"test accuracy {100 * finished.result['test_accuracy']:.2f} %" in again.out
     assert "result.json" in again.out
     after = listing(finished.folder)
     del before[str(finished.folder / "train.log")], after[str(finished.folder / "train.log")]
@@ -327,7 +331,11 @@ def test_a_sweep_runs_every_combination_once_and_exits_with_0(tmp_path: Path) ->
     before = {k: v for k, v in listing(tmp_path).items() if k.endswith(("result.json", "checkpoint.pt"))}
     again = here(line, tmp_path)
     assert again.code == 0
-    assert again.out == "8 runs: 8 finished\n8 of 8 runs are finished\n"
+    assert again.out.startswith("8 runs: 8 finished\n8 of 8 runs are finished\n| sampler | budget=0.3 ")
+    command = "python -m budgetrun.aggregate outputs --rows sampler --cols budget"
+    report = "report: python -m budgetrun.report outputs"
+    assert again.out.endswith(f"table:  {command} --baseline sampler=uniform\n{report}\n")
+    assert called(aggregate, *shlex.split(command)[3:], cwd=tmp_path).out in again.out, "the same table"
     assert before == {k: v for k, v in listing(tmp_path).items() if k.endswith(("result.json", "checkpoint.pt"))}
 
 

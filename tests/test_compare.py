@@ -423,7 +423,7 @@ def test_a_lower_loss_is_better(tmp_path: Path) -> None:
     for sampler, seed in itertools.product(["is", "uniform"], range(3)):
         write(tmp_path, sampler=sampler, seed=seed, test_loss=1 - (0.5 + 0.001 * seed) * (sampler == "is"))
     out = aggregate(tmp_path, *UNIFORM, "--metric", "test_loss").out
-    assert "**0.499 ± 0.001**" in out
+    assert "**0.4990 ± 0.0010**" in out
     assert second(out)[0][1][-1] == "better"
 
 

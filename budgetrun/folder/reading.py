@@ -144,6 +144,7 @@ RULES = {
         (
             "flops",
             "flops_before",
+            "flops_uniform",
             "flops_tuning",
             "seconds",
             "seconds_total",

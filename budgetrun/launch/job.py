@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -14,10 +18,14 @@ from omegaconf import DictConfig, OmegaConf
 from budgetrun import processes
 from budgetrun.errors import UserError, one_line
 from budgetrun.folder.lock import Busy
+from budgetrun.folder.run import FINISHED, RunFolder
 from budgetrun.launch import known, plugins
+from budgetrun.launch.closing import after_run
 from budgetrun.launch.workers import check_alone, leave_with_the_first, worker
 from budgetrun.terminal import lasting, shown
 from budgetrun.training.summary import BEFORE, say
+
+log = logging.getLogger("budgetrun")
 
 
 def task(cfg: DictConfig) -> float | None:
@@ -32,7 +40,6 @@ def task(cfg: DictConfig) -> float | None:
 def ran(cfg: DictConfig) -> float | None:
     """The same as `task`, for a process in which stdout and stderr are already `lasting`."""
     plugins.register_resolvers()
-    log = logging.getLogger("budgetrun")
     log.setLevel(logging.INFO if processes.rank() == 0 else logging.ERROR)
     hydra = HydraConfig.get()
     in_sweep = not OmegaConf.is_missing(hydra.job, "num")  # in a sweep, Hydra goes on with the other jobs
@@ -45,6 +52,7 @@ def ran(cfg: DictConfig) -> float | None:
                 result, path = found
                 log.info(BEFORE)
                 say(result, path)
+                say_next(result, path)
                 return float(result["test_accuracy"])
 
             from budgetrun.launch.compose import choices_of, experiment_in
@@ -57,7 +65,6 @@ def ran(cfg: DictConfig) -> float | None:
             if not in_sweep and hydra.run.dir != ".":
                 raise no_run_dir(hydra.run.dir)
             if checked.settings.dry_run:
-                from budgetrun.folder.run import FINISHED, RunFolder
                 from budgetrun.launch.preflight import Preflight
                 from budgetrun.launch.preview import preview
 
@@ -73,10 +80,12 @@ def ran(cfg: DictConfig) -> float | None:
                 return None
             if checked.settings.device == "auto" and (gpu := own_gpu(worker())) is not None:
                 checked.settings.device = gpu
-            accuracy = float(run(checked)["test_accuracy"])
+            result = run(checked)
             if record is not None and processes.rank() == 0:
                 known.remember(record, checked.run_id)
-            return accuracy
+            if not in_sweep:
+                say_next(result, RunFolder(checked.settings.output_dir, checked.run_id).result_path)
+            return float(result["test_accuracy"])
     except Exception as error:
         if in_sweep:
             job = " ".join(hydra.overrides.task)
@@ -84,6 +93,12 @@ def ran(cfg: DictConfig) -> float | None:
             name = "" if isinstance(error, (UserError, OSError)) else f"{type(error).__name__}: "
             log.error("%s: %s: %s%s", why, shown(job), name, shown(one_line(error)))
         raise
+
+
+def say_next(result: Mapping[str, Any], path: Path) -> None:
+    """Log what to compare a run with, and the next command."""
+    if said := after_run(result, path, sys.argv[1:]):
+        log.info(said)
 
 
 def no_run_dir(folder: str) -> UserError:

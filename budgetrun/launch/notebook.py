@@ -31,7 +31,8 @@ def experiment_of(overrides: Sequence[str], config_dir: str | Path | None) -> Ex
 def swept(overrides: Sequence[str], config_dir: str | Path | None) -> list[Path]:
     """Run a sweep; returns the folders of its runs. Raises UserError as the command does."""
     with typed(overrides, config_dir) as (_, words):
-        folders: list[Path] = multirun([*words, *searching(config_dir)], task)
+        quiet = "hydra.sweeper.table=false"  # the caller gets the runs
+        folders: list[Path] = multirun([*words, quiet, *searching(config_dir)], task)
         return folders
 
 

@@ -31,18 +31,19 @@ class SweeperOptions:
     _target_: str = f"{PLACE}.BudgetSweeper"
     params: Any = None
     max_batch_size: int | None = None
+    table: bool = True
 
 
 class BudgetSweeper(Sweeper):
     """Every combination, as in hydra/sweeper=basic, or a grid. Checks all jobs first, and runs only the missing ones.
 
     params: overrides from a YAML file, before those of the command line. max_batch_size: how many jobs the launcher
-    gets at a time; null for all.
+    gets at a time; null for all. table: whether the end of the sweep prints its table.
     """
 
-    def __init__(self, params: DictConfig | None, max_batch_size: int | None) -> None:
+    def __init__(self, params: DictConfig | None, max_batch_size: int | None, table: bool = True) -> None:
         self.params = [f"{key!s}={value}" for key, value in (params or {}).items()]
-        self.max_batch_size = max_batch_size
+        self.max_batch_size, self.table = max_batch_size, table
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.of_hydra = config, hydra_context, task_function
@@ -51,7 +52,7 @@ class BudgetSweeper(Sweeper):
         """Run the sweep; returns the folders of its runs."""
         from budgetrun.launch.sweep import sweep  # imports torch
 
-        return sweep([*self.params, *arguments], *self.of_hydra, self.max_batch_size)
+        return sweep([*self.params, *arguments], *self.of_hydra, self.max_batch_size, self.table)
 
 
 class SlurmQueue(Launcher):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from budgetrun.config import Experiment
 from budgetrun.contracts import passes
+from budgetrun.digits import short
 from budgetrun.errors import UserError
 from budgetrun.folder.run import RunFolder
 from budgetrun.launch.preflight import Preflight
@@ -30,7 +31,7 @@ def preview(
             updates, seconds = preflight.updates(experiment), preflight.seconds(experiment)
             images = updates * experiment.settings.batch_size * passes(experiment.aug)
             flops = images * preflight.flops_of(experiment.model, experiment)[1]
-            costs = f": {updates:,} updates, {flops:.3g} FLOPs, about {duration(seconds)}"
+            costs = f": {updates:,} updates, {short(flops, 3)} FLOPs, about {duration(seconds)}"
             total += seconds
         print(f"{word:<12} {folder.path}{costs}")
     for typed, why in wrong:

@@ -33,6 +33,7 @@ from budgetrun.folder.plan import waiting, write_plan
 from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, STATES, WAITING, RunFolder, State
 from budgetrun.folder.scorefile import NotThere
 from budgetrun.identity import expect, made_files, real
+from budgetrun.launch.closing import after_sweep
 from budgetrun.launch.compose import Composed, typed_as
 from budgetrun.launch.explain import explain
 from budgetrun.launch.grid import jobs_of
@@ -90,12 +91,18 @@ class Job:
 
 
 def sweep(
-    words: Sequence[str], whole: DictConfig, context: HydraContext, task: TaskFunction, batch_size: int | None
+    words: Sequence[str],
+    whole: DictConfig,
+    context: HydraContext,
+    task: TaskFunction,
+    batch_size: int | None,
+    table: bool = True,
 ) -> list[Path]:
     """Check all jobs that the typed words describe, launch those that are wanted, and report; returns their folders.
 
-    whole: the configuration of the sweep. batch_size: how many jobs a launcher gets at a time, None for all. Raises
-    UserError if a job cannot run, before any is started, and if not all runs are finished at the end.
+    whole: the configuration of the sweep. batch_size: how many jobs a launcher gets at a time, None for all. table:
+    whether to print the table of the runs. Raises UserError if a job cannot run, before any is started, and if not all
+    runs are finished at the end.
     """
     check_alone()
     check_asked(whole)
@@ -131,13 +138,23 @@ def sweep(
             if not cluster.wait:
                 if left:
                     print(f"  {len(left)} runs wait for others; the same command submits them then")
+                close(jobs, table)
                 return [job.folder.path for job in jobs]
     else:
         with stopping(wanted):
             for ready, _ in rounds(jobs, wanted):
                 errors |= launched(ready, whole, context, task, batch_size or len(ready))
     report(jobs, errors, typed)
+    close(jobs, table)
     return [job.folder.path for job in jobs]
+
+
+def close(jobs: list[Job], table: bool) -> None:
+    """Print the table of a sweep's runs, tuning runs not included, or the command for it."""
+    of_tuning = {place for job in jobs for place in job.tuning}
+    shown = [(job.experiment, job.folder.result_path) for job in jobs if job.place not in of_tuning]
+    if table and shown:
+        print(after_sweep(shown), flush=True)
 
 
 def rounds(jobs: list[Job], wanted: list[Job]) -> Iterator[tuple[list[Job], list[Job]]]:

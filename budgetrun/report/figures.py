@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
+from budgetrun.digits import short
 from budgetrun.report.chart import REFERENCE, Line, Look, View, chart, fitted, looks, with_margin
-from budgetrun.report.layout import Layout, Panel, head
 from budgetrun.tables import table
 from budgetrun.tables.compare import OWNER
 from budgetrun.tables.curves import Curve, Point, mean_curve, mean_point
+from budgetrun.tables.layout import Layout, Panel, head
 from budgetrun.tables.pareto import Front, task_of
 from budgetrun.tables.plot import label
 from budgetrun.tables.runs import Run, same
@@ -123,7 +124,7 @@ class Figures:
                 shown = table.cells[cell]
                 values = ", ".join(f"{name}={w}" for name, w in zip(names, (*cell[0], *cell[1]), strict=True) if w)
                 line.points += [Point(cost, shown.mean, shown.std, shown.n), None]  # no line joins it to the next
-                line.places += [f"{values}, {cost:.4g} {one.cost}", ""]
+                line.places += [f"{values}, {short(cost)} {one.cost}", ""]
                 line.late += 2
             plots.append(Plot("", table.metric, {UNIT_OF[one.cost]: lines}, {UNIT_OF[one.cost]: steps(one, table)}))
         return self.galleries(plots, 3)
@@ -200,10 +201,7 @@ def ended(cells: Sequence[Cell], unit: str, metric: str) -> Series:
     for cell in cells:
         pairs = [(run[number], run[metric]) for run in cell if None not in (run.get(number), run.get(metric))]
         points.append(mean_point(pairs) if pairs else None)
-    places = [
-        f"{point.x:{'.4g' if point.x < 10**4 or point.x >= 10**9 else ',.0f'}} {name}" if point else ""
-        for point in points
-    ]
+    places = [f"{short(point.x)} {name}" if point else "" for point in points]
     return Series(points, places, len(points))
 
 

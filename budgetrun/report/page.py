@@ -20,6 +20,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from budgetrun.digits import short
 from budgetrun.errors import UserError
 from budgetrun.files import write_text
 from budgetrun.folder.plan import plan
@@ -27,7 +28,6 @@ from budgetrun.folder.run import FINISHED, RunFolder
 from budgetrun.report.blocks import Charts, Section
 from budgetrun.report.chart import SHAPES
 from budgetrun.report.figures import UNITS, Figures
-from budgetrun.report.layout import Layout, laid_out, missing
 from budgetrun.report.live import serve, sweep
 from budgetrun.report.sections import SECTIONS
 from budgetrun.report.selection import address
@@ -35,6 +35,7 @@ from budgetrun.report.study import Study, seeds, values
 from budgetrun.tables.analysis import add_arguments, analyse, named, question
 from budgetrun.tables.curves import curves_of
 from budgetrun.tables.derived import DERIVED
+from budgetrun.tables.layout import Layout, laid_out, missing
 from budgetrun.tables.runs import Run, Runs, conditions, need, of_any_seed, read, select
 from budgetrun.tables.table import MISSING, word
 from budgetrun.terminal import any_encoding, shown, tell
@@ -129,7 +130,7 @@ def page(report: Report, live: bool) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"png": address, "short": lambda number: f"{number:.4g}"}
+    environment.filters |= {"png": address, "short": short}
     blocks = [block for section in report.sections for part in section.parts for block in part.blocks]
     galleries = [gallery for block in blocks if isinstance(block, Charts) for gallery in block.galleries]
     looks = list(dict.fromkeys(look for gallery in galleries for look in gallery.shown.values()))

@@ -12,12 +12,12 @@ from budgetrun.errors import UserError
 from budgetrun.report.blocks import Block, Charts, Choice, Code, Note, Part, Section, Sentences, Tabular, Text
 from budgetrun.report.chart import Interval, Strips, forest
 from budgetrun.report.figures import UNITS
-from budgetrun.report.layout import head
 from budgetrun.report.selection import selection
 from budgetrun.report.study import Study, few, numbers, repeats, values
 from budgetrun.tables.answers import ANSWERS, answered, sentences
 from budgetrun.tables.compare import Comparison
 from budgetrun.tables.derived import RATIOS, Options, derive
+from budgetrun.tables.layout import head
 from budgetrun.tables.plot import label
 from budgetrun.tables.table import MISSING, Sheet, Table, unit_of, word
 from budgetrun.tables.tasks import over_tasks, ranking

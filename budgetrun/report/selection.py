@@ -12,10 +12,10 @@ from budgetrun.folder import selected
 from budgetrun.folder.run import why_not
 from budgetrun.report.blocks import Block, Charts, Examples, Note, Part, Row, Section, Tabular, Terms
 from budgetrun.report.chart import timeline
-from budgetrun.report.layout import Panel
 from budgetrun.report.study import Study, few, numbers, repeats
 from budgetrun.tables.answers import ANSWERS, answered
 from budgetrun.tables.curves import mean_looking
+from budgetrun.tables.layout import Panel
 from budgetrun.tables.runs import CURVE, Run
 from budgetrun.tables.selections import selected_path
 from budgetrun.tables.table import MISSING, Key, Sheet, entry, order, tabulate, words

@@ -10,13 +10,13 @@ from itertools import chain
 
 from budgetrun.report.blocks import Charts, Note, Part
 from budgetrun.report.figures import Figures
-from budgetrun.report.layout import Layout, Panel
 from budgetrun.tables.analysis import Analysis, Question
 from budgetrun.tables.curves import Curve
 from budgetrun.tables.derived import Options, note
+from budgetrun.tables.layout import Layout, Panel
 from budgetrun.tables.plot import label, power, thousands
 from budgetrun.tables.runs import Run
-from budgetrun.tables.table import MISSING, Sheet, entry, order, tabulate, word, words
+from budgetrun.tables.table import ALIKE, MISSING, Sheet, entry, order, tabulate, word, words
 
 MOST = 480  # charts in a section; ten thousand runs of a thousand cells make 400
 
@@ -85,7 +85,8 @@ def numbers(panel: Panel, names: list[str], metrics: Sequence[str], even_if_0: b
         for row in sorted(count, key=order)
     ]
     said = dict.fromkeys(text for table in tables for text in (table.statistic(), table.note) if text)
-    return Sheet([*names, "n", *head], lines, "; ".join(said), len(names))
+    alike = [ALIKE] if any(table.has_alike() for table in tables) else []
+    return Sheet([*names, "n", *head], lines, "; ".join([*said, *alike]), len(names))
 
 
 def few(parts: list[Part]) -> list[Part]:

@@ -8,9 +8,10 @@ import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from budgetrun.digits import short, written
 from budgetrun.errors import UserError
 from budgetrun.tables.runs import CIRCUMSTANCES, REPEATS, Run, conditions, select, varying
-from budgetrun.tables.table import MISSING, Key, Place, Sheet, Table, better, unit_of, word, words
+from budgetrun.tables.table import MISSING, Key, Place, Sheet, Table, better, decimals_of, unit_of, word, words
 
 LEVEL = 0.05  # a difference is supported if its corrected p is at most this
 FEWEST = 3  # pairs; two say next to nothing about their spread
@@ -114,6 +115,11 @@ class Effect:
     p_signs: float | None = None
     p_holm: float | None = None
     p_equal: float | None = None
+
+    @property
+    def uncertain(self) -> float | None:
+        """Half of the interval."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
     @property
     def pairs(self) -> int:
@@ -337,11 +343,15 @@ def differences(comparison: Comparison, tables: Sequence[Table]) -> Sheet:
                 of = f"{found.pairs} of {found.possible}" if found.possible > found.pairs else str(found.pairs)
                 interval = MISSING
                 if found.low is not None and found.high is not None:
-                    interval = f"{signed(table.metric, found.low)} to {signed(table.metric, found.high)}"
+                    interval = " to ".join(
+                        signed(table.metric, end, found.uncertain) for end in (found.low, found.high)
+                    )
                 ps = [MISSING if p is None else f"{p:.2g}" for p in (found.p, found.p_holm, found.p_signs)]
                 shown = [*(w or MISSING for w in (*row, *column)), *([table.metric] if several else [])]
                 said = [cost(found), verdict(table.metric, found)]
-                lines.append([*shown, signed(table.metric, found.difference), interval, of, *ps, *said])
+                lines.append(
+                    [*shown, signed(table.metric, found.difference, found.uncertain), interval, of, *ps, *said]
+                )
     return Sheet([*names, *head], lines, caption(comparison, tables), left=len(names))
 
 
@@ -390,24 +400,26 @@ def verdict(metric: str, effect: Effect) -> str:
     return f"{said}, {'at unknown cost' if math.isnan(effect.cheapest) else 'not at equal cost'}"
 
 
-def signed(metric: str, difference: float) -> str:
-    """A difference of a metric with its sign, in the unit in which it is shown, without that unit."""
-    factor, unit = unit_of(metric)
-    if math.isnan(difference):
-        return "nan"
-    return f"{round(difference * factor, 12):{'+z.2f' if unit else '+z.4g'}}"  # z: no -0.00
+def signed(metric: str, difference: float, uncertain: float | None) -> str:
+    """A difference of a metric with its sign, in the unit in which it is shown, without that unit.
+
+    uncertain: half of its interval, which decides its digits.
+    """
+    factor, _ = unit_of(metric)
+    spread = None if uncertain is None else uncertain * factor
+    return written(round(difference * factor, 12), spread, decimals_of(metric), "+")
 
 
 def points(metric: str, difference: float) -> str:
     """A difference of a metric, in the unit in which it is shown."""
     factor, unit = unit_of(metric)
-    return f"{difference * factor:.3g}{' points' if unit else ''}"
+    return f"{short(difference * factor, 3)}{' points' if unit else ''}"
 
 
 def caption(comparison: Comparison, tables: Sequence[Table]) -> str:
     """What the numbers of a comparison are, and what they cannot show."""
     effects = comparison.effects.values()
-    units = " / ".join(f"{t.metric}{', points' if unit_of(t.metric)[1] else ''}" for t in tables)
+    units = "; ".join(f"{t.metric}{', points' if unit_of(t.metric)[1] else ''}" for t in tables)
     here = sum(effect.p is not None for effect in effects)
     family = f"{comparison.family} comparison{'' if comparison.family == 1 else 's'}"
     if here < comparison.family:

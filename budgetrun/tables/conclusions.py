@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from budgetrun.tables.compare import FEWEST, LEVEL, Comparison, Effect, Finding, cost, finding, points, signed
 from budgetrun.tables.pareto import Cell, Front, task_of
 from budgetrun.tables.power import CHANCE, least_difference
-from budgetrun.tables.table import MISSING, Key, Place, Table, number, unit_of
+from budgetrun.tables.table import MISSING, Key, Place, Table, mean_of, number, unit_of
 from budgetrun.tables.worth import Worth, in_words, interval
 
 MOST = 5  # cells that a sentence names
@@ -79,10 +79,11 @@ def described(place: Place, table: Table, effect: Effect, worth: Worth | None) -
     _, unit = unit_of(table.metric)
     within = ""
     if effect.low is not None and effect.high is not None:
-        within = f" ({signed(table.metric, effect.low)} to {signed(table.metric, effect.high)})"
+        low, high = (signed(table.metric, end, effect.uncertain) for end in (effect.low, effect.high))
+        within = f" ({low} to {high})"
     spent = cost(effect)
     spent = {"equal": "at equal cost", "unknown": "at unknown cost"}.get(spent, f"for {spent} the FLOPs")
-    value = f"{signed(table.metric, effect.difference)}{within}{' points' if unit else ''}"
+    value = f"{signed(table.metric, effect.difference, effect.uncertain)}{within}{' points' if unit else ''}"
     if effect.supported and effect.negligible:
         value += f", less than {points(table.metric, effect.margin or 0)},"
     value += f" {spent}"
@@ -108,9 +109,8 @@ def on_the_front(cells: Sequence[Cell], front: Front, table: Table, task: Key) -
     """The cells of a task that are on its front. task: its settings, if there are others."""
     known = sorted(front.costs.keys() & set(cells), key=lambda cell: (front.costs[cell], cell))
     best = [cell for cell in known if cell not in front.beaten]
-    factor, unit = unit_of(table.metric)
-    digits = ".2f" if unit else ".4g"
-    named = [f"{name_of(cell, table)} ({table.cells[cell].mean * factor:{digits}}{unit[2:]})" for cell in best]
+    _, unit = unit_of(table.metric)
+    named = [f"{name_of(cell, table)} ({mean_of(table.metric, table.cells[cell])}{unit[2:]})" for cell in best]
     shown = named if len(named) <= 2 * MOST else [*named[:MOST], f"{len(named) - 2 * MOST} more", *named[-MOST:]]
     lost = f" with a finite mean and a known cost, of {len(cells)} in all" if len(known) < len(cells) else ""
     where = f" with {', '.join(task)}" if task else ""

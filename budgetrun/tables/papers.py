@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from budgetrun.errors import UserError
+from budgetrun.tables.compare import signed
 from budgetrun.tables.runs import Run, same
-from budgetrun.tables.table import MISSING, Place, Sheet, Table, number, unit_of, words
+from budgetrun.tables.table import MISSING, Place, Sheet, Table, mean_of, number, unit_of, words
 
 FILE = Path(__file__).with_name("papers.csv")
 
@@ -100,17 +101,15 @@ def beside(tables: Sequence[Table], found: Mapping[Place, Sequence[Number]]) -> 
     """One line per cell and number of a paper: ours, the paper's, and the difference."""
     first, lines = tables[0], []
     for table, row, column in itertools.product(tables, first.row_keys, first.column_keys):
-        scale, unit = unit_of(table.metric)
-        digits = ".2f" if unit or not table.metric.endswith("entropy") else ".3f"
+        factor, unit = unit_of(table.metric)
         for one in found.get((table.metric, row, column), ()):
             cell = table.cells[row, column]
-            ours = cell.mean * scale
             theirs, difference = "never reached", MISSING
             if one.value is not None:
-                theirs, difference = f"{one.value:g}", f"{ours - one.value:+{digits}}"
+                theirs, difference = f"{one.value:g}", signed(table.metric, cell.mean - one.value / factor, cell.std)
             theirs += "" if one.spread is None else f" ± {one.spread:g}"
             names = [*(w or MISSING for w in (*row, *column)), table.metric + unit]
-            lines.append([*names, one.method, f"{ours:{digits}}", str(cell.n), theirs, difference])
+            lines.append([*names, one.method, mean_of(table.metric, cell), str(cell.n), theirs, difference])
     head = [*first.rows, *first.columns, "metric", "in the paper"]
     shown = [one for fit in found.values() for one in fit]
     return Sheet([*head, "ours", "n", "paper", "difference"], lines, caption(shown), len(head))

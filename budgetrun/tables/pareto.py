@@ -7,11 +7,12 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from budgetrun.digits import short
 from budgetrun.errors import UserError
 from budgetrun.folder.reading import is_number
 from budgetrun.tables.compare import flops
 from budgetrun.tables.runs import Run
-from budgetrun.tables.table import MISSING, Key, Sheet, Table, better, order, unit_of, words
+from budgetrun.tables.table import MISSING, Key, Sheet, Table, better, mean_of, order, unit_of, words
 
 Cell = tuple[Key, Key]  # row key, column key
 # what a run is charged: FLOPs with those of the files that it reads; seconds of training and choosing
@@ -72,17 +73,15 @@ def task_of(cell: Cell, table: Table) -> Key:
 def fronts(found: list[Front], table: Table) -> Sheet:
     """One line per cell that has a cost, cheapest first by the first one: what it costs, and what beats it."""
     names = [*table.rows, *table.columns]
-    scale, unit = unit_of(table.metric)
-    digits = ".2f" if unit else ".4g"
     several = len(table.row_keys) * len(table.column_keys) > 1
     lines = []
     cells = dict.fromkeys(cell for one in found for cell in one.costs)
     for cell in sorted(cells, key=lambda cell: (found[0].costs.get(cell, math.inf), order(cell[0]), order(cell[1]))):
-        line = [*(w or MISSING for w in (*cell[0], *cell[1])), f"{table.cells[cell].mean * scale:{digits}}"]
+        line = [*(w or MISSING for w in (*cell[0], *cell[1])), mean_of(table.metric, table.cells[cell])]
         for one in found:
-            line += [f"{one.costs[cell]:.3g}" if cell in one.costs else MISSING, standing(one, cell, names)]
+            line += [short(one.costs[cell], 3) if cell in one.costs else MISSING, standing(one, cell, names)]
         lines.append(line)
-    head = [f"{table.metric}{unit}"]
+    head = [table.metric + unit_of(table.metric)[1]]
     for one in found:
         head += [one.cost, f"by {one.cost}"]
     said = (

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 
 from budgetrun.tables.compare import FEWEST, LEVEL, Comparison, Effect, points
-from budgetrun.tables.table import MISSING, Sheet, Table, unit_of
+from budgetrun.tables.table import MISSING, Sheet, Table, in_digits, unit_of
 
 CHANCE = 0.8  # with which a difference is to be found
 DIFFERENCES = (0.2, 0.5, 1.0)  # points, for which seeds are counted
@@ -85,7 +85,6 @@ def powers(comparison: Comparison, tables: Sequence[Table]) -> Sheet:
     lines = []
     for table in tables:
         factor, unit = unit_of(table.metric)
-        digits = ".2f" if unit else ".4g"
         for row in table.row_keys:
             for column in table.column_keys:
                 effect = comparison.effects.get((table.metric, row, column))
@@ -93,7 +92,7 @@ def powers(comparison: Comparison, tables: Sequence[Table]) -> Sheet:
                     continue
                 line = [*(w or MISSING for w in (*row, *column)), *([table.metric] if several else [])]
                 spread, least = standard_deviation(effect), least_difference(effect, comparison.family)
-                line += [MISSING if x is None else f"{x * factor:{digits}}" for x in (spread, least)]
+                line += [MISSING if x is None else in_digits(table.metric, x, x) for x in (spread, least)]
                 line.append(str(effect.pairs))
                 for goal in DIFFERENCES if shares else ():
                     line.append(seeds(spread, goal / factor, comparison.family) if unit else MISSING)

@@ -11,7 +11,7 @@ from budgetrun.errors import UserError
 from budgetrun.identity import PATHS
 from budgetrun.tables.compare import agreed, points
 from budgetrun.tables.runs import CIRCUMSTANCES, REPEATS, Run, varying
-from budgetrun.tables.table import MISSING, Key, Sheet, Table, better, order, unit_of, word, words
+from budgetrun.tables.table import MISSING, Key, Sheet, Table, better, in_digits, order, unit_of, word, words
 
 # the components whose values are parameters of a method; those of data, model and noise are the task
 METHOD = ("sampler", "select", "aug", "loss", "optimizer", "schedule", "scores")
@@ -88,15 +88,13 @@ def sensitivity(parameter: str, values: dict[str, list[Run]], metric: str) -> Se
 
 def sensitive(found: list[tuple[Key, Sensitivity]], table: Table) -> Sheet:
     """One line per parameter and cell: the mean at each of its values, and how far they are apart."""
-    factor, unit = unit_of(table.metric)
-    digits = ".2f" if unit else ".4g"
     sign = better(table.metric)
     names = [*table.rows, *table.columns]
     lines = []
     for key, one in found:
         finite = [value for value, mean in one.means.items() if math.isfinite(mean)]
         best = max(finite, key=lambda value: sign * one.means[value]) if sign and finite else MISSING
-        means = ", ".join(f"{value}: {mean * factor:{digits}}" for value, mean in one.means.items())
+        means = ", ".join(f"{value}: {in_digits(table.metric, mean)}" for value, mean in one.means.items())
         line = [
             *(w or MISSING for w in key),
             one.parameter,
@@ -106,7 +104,7 @@ def sensitive(found: list[tuple[Key, Sensitivity]], table: Table) -> Sheet:
             str(one.seeds),
         ]
         lines.append(line)
-    head = [*names, "parameter", f"mean {table.metric}{unit} by value", "best", "range", "n"]
+    head = [*names, "parameter", f"mean {table.metric}{unit_of(table.metric)[1]} by value", "best", "range", "n"]
     said = (
         "sensitivity: mean over the n seeds that all values have, with every other setting equal; range: the greatest "
         "mean minus the least, in which chance has a part; the best value was chosen with the numbers shown"

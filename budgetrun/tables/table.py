@@ -8,9 +8,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from budgetrun.digits import with_deviation, written
 from budgetrun.terminal import shown
 
 MISSING = "—"
+ALIKE = "without ±: equal in all runs"
 Key = tuple[str, ...]
 Place = tuple[str, Key, Key]  # of a cell: metric, row key, column key
 # fractions of a whole, shown in per cent like accuracies
@@ -63,6 +65,10 @@ class Table:
             return "no run has one"
         several = f"mean ± standard deviation (ddof=1) of n = {', '.join(map(str, n))} runs"
         return "one run per cell" if n == [1] else several
+
+    def has_alike(self) -> bool:
+        """Whether a cell has several runs and one value, which is shown without its deviation of 0."""
+        return any(cell.std == 0 for cell in self.cells.values())
 
 
 def tabulate(runs: Iterable[dict[str, Any]], rows: list[str], columns: list[str], metric: str, note: str = "") -> Table:
@@ -124,6 +130,22 @@ def unit_of(metric: str) -> tuple[int, str]:
     return (100, ", %") if share else (1, "")
 
 
+def decimals_of(metric: str) -> int | None:
+    """How many decimals a metric always has; None if the deviation decides."""
+    return 2 if unit_of(metric)[1] else 3 if metric.endswith("entropy") else None
+
+
+def in_digits(metric: str, value: float, spread: float | None = None) -> str:
+    """A value of a metric, in the unit in which it is shown and without that unit, see `digits.written`."""
+    factor, _ = unit_of(metric)
+    return written(value * factor, spread and spread * factor, decimals_of(metric))
+
+
+def mean_of(metric: str, cell: Cell) -> str:
+    """The mean of a cell alone, with the digits that it has beside its deviation."""
+    return in_digits(metric, cell.mean, cell.std)
+
+
 # ---- as it is shown
 
 
@@ -142,23 +164,26 @@ class Sheet:
 
 
 def laid_out(*tables: Table, best: Collection[Place] = ()) -> Sheet:
-    """Tables of the same runs, rows and columns as one, with an entry of each table in every cell.
+    """Tables of the same runs, rows and columns as one, with the columns of each table after those of the one before.
 
-    best: the cells in bold, as (metric, row key, column key). With several tables, the first one decides.
+    best: the cells in bold, as (metric, row key, column key).
     """
-    table = tables[0]
+    first = tables[0]
+    columns = [(table, key) for table in tables for key in first.column_keys]
     headings = [
-        ", ".join(f"{name}={w or MISSING}" for name, w in zip(table.columns, key, strict=True))
-        for key in table.column_keys
+        ", ".join(
+            [
+                *([table.metric] if len(tables) > 1 else []),
+                *(f"{name}={w or MISSING}" for name, w in zip(table.columns, key, strict=True)),
+            ]
+        )
+        for table, key in columns
     ]
-    sheet = Sheet([*table.rows, *headings], [], caption(*tables), len(table.rows))
-    for line, row in enumerate(table.row_keys):
-        cells = [" / ".join(entry(t, row, column) for t in tables) for column in table.column_keys]
-        sheet.lines.append([*(w or MISSING for w in row), *cells])
+    sheet = Sheet([*first.rows, *headings], [], caption(*tables), len(first.rows))
+    for line, row in enumerate(first.row_keys):
+        sheet.lines.append([*(w or MISSING for w in row), *(entry(table, row, key) for table, key in columns)])
         sheet.strong |= {
-            (line, sheet.left + place)
-            for place, column in enumerate(table.column_keys)
-            if (table.metric, row, column) in best
+            (line, sheet.left + place) for place, (table, key) in enumerate(columns) if (table.metric, row, key) in best
         }
     return sheet
 
@@ -211,18 +236,22 @@ def entry(table: Table, row: tuple[str, ...], column: tuple[str, ...]) -> str:
     cell = table.cells.get((row, column))
     if cell is None:
         return MISSING
-    scale, unit = unit_of(table.metric)
-    digits = ".2f" if unit else ".3f" if table.metric.endswith("entropy") else ".4g"
-    spread = "" if cell.std is None else f" ± {cell.std * scale:{digits}}"
-    return f"{cell.mean * scale:{digits}}{spread}" + (f" (n={cell.n})" if len(table.numbers()) > 1 else "")
+    factor, _ = unit_of(table.metric)
+    deviation = None if cell.std is None else cell.std * factor
+    shown = with_deviation(cell.mean * factor, deviation, decimals_of(table.metric))
+    return shown + (f" (n={cell.n})" if len(table.numbers()) > 1 else "")
 
 
 def caption(*tables: Table) -> str:
-    missing = any(len(table.cells) < len(table.row_keys) * len(table.column_keys) for table in tables)
-    metrics = " / ".join(f"{table.metric}{unit_of(table.metric)[1]}" for table in tables)
-    statistics = " / ".join(dict.fromkeys(table.statistic() for table in tables))
-    notes = list(dict.fromkeys(table.note for table in tables if table.note))
-    return "; ".join([f"{metrics}: {statistics}", *([f"{MISSING} is missing"] if missing else []), *notes])
+    """What the numbers are: the metrics, those with the same statistic together, and how to read a cell."""
+    metrics: dict[str, list[str]] = {}
+    for table in tables:
+        metrics.setdefault(table.statistic(), []).append(table.metric + unit_of(table.metric)[1])
+    said = [f"{'; '.join(names)}: {statistic}" for statistic, names in metrics.items()]
+    said += [ALIKE] if any(table.has_alike() for table in tables) else []
+    if any(len(table.cells) < len(table.row_keys) * len(table.column_keys) for table in tables):
+        said.append(f"{MISSING} is missing")
+    return "; ".join([*said, *dict.fromkeys(table.note for table in tables if table.note)])
 
 
 def escape(text: str) -> str:

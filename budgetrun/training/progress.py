@@ -9,9 +9,38 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from budgetrun.training.budget import Budget
+from torch import nn
+
+from budgetrun.config import Experiment
+from budgetrun.contracts import Data, Selects
+from budgetrun.digits import short
+from budgetrun.training.budget import Budget, full_updates
 
 log = logging.getLogger("budgetrun")
+UNITS = {
+    "updates": "updates",
+    "examples": "images trained on",
+    "flops": "FLOPs, looks included,",
+    "seconds": "seconds, choosing included,",
+}
+
+
+def plan(experiment: Experiment, data: Data, net: nn.Module, budget: Budget) -> str:
+    """What a run is about to do, in two lines: what it trains on what, and for how much."""
+    settings, names, sampler = experiment.settings, experiment.names, experiment.sampler
+    weights = sum(parameter.numel() for parameter in net.parameters())
+    parts = [f"{len(sampler.selection()):,} of them used"] if isinstance(sampler, Selects) else []
+    parts += [] if data.corrupted is None else [f"{int(data.corrupted.sum()):,} corrupted by noise={names['noise']}"]
+    chosen = [f"{group}={names[group]}" for group in ("sampler", "select", "aug") if group in names]
+    chosen += [f"scores={names['scores']}"] if experiment.scores is not None else []
+    more = f" ({', '.join(parts)})" if parts else ""
+    full = full_updates(settings, len(data.labels)) * budget.step
+    return (
+        f"{names['model']} with {weights:,} weights on {names['dataset']}, {len(data.labels):,} training images"
+        f"{more}: {', '.join(chosen)}, seed={settings.seed}\n"
+        f"budget={settings.budget:g}: {short(budget.allowed)} of the {short(full)} {UNITS[budget.unit]} of a full "
+        f"training run ({settings.epochs:g} epochs)"
+    )
 
 
 class Progress:
@@ -44,23 +73,23 @@ class Progress:
     def step(self) -> None:
         if not self.bar.disable and time.perf_counter() - self.drawn > 0.2:
             self.drawn = time.perf_counter()
-            accuracy = "" if self.accuracy is None else f", test accuracy {self.accuracy:.4f}"
+            accuracy = "" if self.accuracy is None else f", test accuracy {100 * self.accuracy:.2f} %"
             self.bar.set_postfix_str(f"{self.images_per_second():,.0f} images/s{accuracy}", refresh=False)
             self.bar.update(self.percent() - self.bar.n)
 
     def evaluated(self, line: dict[str, Any]) -> None:
         """Show a line of metrics; called with the clock stopped, so that the evaluation's own time does not count."""
         self.accuracy = line["test_accuracy"]
-        validation = f", val accuracy {line['val_accuracy']:.4f}" if "val_accuracy" in line else ""
+        validation = f", val accuracy {100 * line['val_accuracy']:.2f} %" if "val_accuracy" in line else ""
         log.info(
-            "%5.1f%% of the budget, update %d: lr %.3g, train loss %.4f, test accuracy %.4f%s, %.0f images/s",
+            "%5.1f%% of the budget, update %d: lr %.3g, train loss %.4f, test accuracy %.2f %%%s, %s images/s",
             100 * line["progress"],
             line["updates"],
             line["lr"],
             line["train_loss"],
-            line["test_accuracy"],
+            100 * line["test_accuracy"],
             validation,
-            self.images_per_second(),
+            f"{self.images_per_second():,.0f}",
         )
 
 

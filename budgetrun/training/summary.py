@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from budgetrun.digits import short
+
 log = logging.getLogger("budgetrun")
 BEFORE = "already finished, not run again (force=true runs it again)"
 
@@ -14,21 +16,34 @@ BEFORE = "already finished, not run again (force=true runs it again)"
 def say(result: Mapping[str, Any], path: Path) -> None:
     """Log the result, what it cost, what the method did, and where the result is."""
 
-    def spent(name: str, form: str) -> str:
-        return "unknown" if result[name] is None else format(result[name], form)
+    def spent(name: str, digits: int = 4) -> str:
+        return "unknown" if result[name] is None else short(result[name], digits)
 
     did = in_words(result)
     log.info(
-        "test accuracy %.4f after %s updates: %s images trained on, %s forward passes, %s FLOPs, %s s%s\n%s",
-        result["test_accuracy"],
-        spent("updates", ".0f"),
-        spent("examples_backward", ",.0f"),
-        spent("examples_forward", ",.0f"),
-        spent("flops", ".4g"),
-        spent("seconds", ".1f"),
+        "test accuracy %.2f %% after %s updates: %s images trained on, %s forward passes, %s FLOPs%s, %s s%s\n%s",
+        100 * result["test_accuracy"],
+        *map(spent, ("updates", "examples_backward", "examples_forward", "flops")),
+        against_uniform(result),
+        spent("seconds", 3),
         did and f"\n{result['names']['sampler']}: {did}",
         path,
     )
+
+
+def against_uniform(result: Mapping[str, Any]) -> str:
+    """What a run cost in FLOPs, as a multiple of what as many updates cost with uniform sampling, in words.
+
+    "" for uniform sampling itself, and if it is not known, as in results of earlier versions.
+    """
+    flops, uniform, before = (result.get(name) for name in ("flops", "flops_uniform", "flops_before"))
+    if result["names"]["sampler"] == "uniform" or not flops or not uniform:
+        return ""
+
+    times = short(flops / uniform, 2)
+    said = "as many as" if times == "1" else f"{times} times those of"
+    files = f", or {short((flops + before) / uniform, 2)} times with the runs that made its files" if before else ""
+    return f" ({said} uniform sampling for as many updates{files})"
 
 
 def in_words(result: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent / "budgetrun"
 GROUPS = {"aug", "dataset", "freeze", "logger", "loss", "model", "noise", "optimizer", "sampler", "schedule"}
 GROUPS |= {"scores", "select"}
-SHARED = {"acquisition", "apportion", "config", "contracts", "errors", "files"}
+SHARED = {"acquisition", "apportion", "config", "contracts", "digits", "errors", "files"}
 SHARED |= {"identity", "memory", "processes", "softmax", "stored", "terminal"}
 # what the modules of a wing may import besides its own; the commands at the top may import everything but __main__
 ALLOWED = {
@@ -22,9 +22,9 @@ ALLOWED = {
     "coreset": {"contracts", "errors", "softmax"},
     "folder": SHARED - {"config"},
     "training": SHARED | {"folder"},
-    "launch": SHARED | {"folder", "training", "train"},
+    "launch": SHARED | {"folder", "tables", "training", "train"},
     "tables": SHARED - {"acquisition", "config", "contracts", "softmax", "stored"} | {"folder"},  # these import torch
-    "report": {"errors", "files", "folder", "tables", "terminal"},
+    "report": {"digits", "errors", "files", "folder", "tables", "terminal"},
 }
 HYDRA = {"launch", "__main__"}
 

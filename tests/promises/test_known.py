@@ -45,7 +45,7 @@ def test_it_is_found_without_torch_and_says_the_same(first: Done) -> None:
     )
     assert (again.returncode, again.stderr) == (0, "")
     assert again.stdout.splitlines()[0] == "already finished, not run again (force=true runs it again)"
-    assert again.stdout.splitlines()[1:] == first.out.splitlines()[-3:]
+    assert again.stdout.splitlines()[1:] == first.out.splitlines()[-4:]
 
 
 def other_code(cwd: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -267,7 +267,9 @@ def test_a_sweep_runs_the_tuning_runs_and_then_each_run_with_the_best_value(quie
 
 def test_the_same_command_again_has_nothing_to_do_and_a_run_typed_alone_is_found(quiet_once: Done) -> None:
     again = here("--config-dir mine grid=g", quiet_once.cwd)
-    assert again.out == "12 runs: 12 finished\n12 of 12 runs are finished\n"
+    assert again.out.startswith("12 runs: 12 finished\n12 of 12 runs are finished\n| ")
+    assert again.out.endswith("\nreport: python -m budgetrun.report outputs/g\n"), "tuning runs are in no table"
+    assert "test accuracy" not in again.out, "nothing was run"
     line = f"{SHORT} checkpoint_every=0 output_dir=outputs/g {OF_TWO} seed=1 sampler=p_sgd"
     assert "already finished, not run again" in finished_in(quiet_once.cwd, line).out
 
