@@ -305,7 +305,7 @@ def result_of(
         "config": experiment.resolved,
         **last,
         "flops_before": budget.flops_before,
-        "flops_uniform": budget.updates * experiment.settings.batch_size * budget.flops_update,
+        "flops_uniform": budget.updates * experiment.settings.batch_size * network.flops.update,
         **experiment.tuned,
         "scored_by": ",".join(earlier.scored_by) or None,
         "seconds_total": checkpoint.seconds(),
