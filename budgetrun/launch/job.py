@@ -53,7 +53,7 @@ def ran(cfg: DictConfig) -> float | None:
                 log.info(BEFORE)
                 say(result, path)
                 say_next(result, path)
-                return float(result["test_accuracy"])
+                return searched(result)
 
             from budgetrun.launch.compose import choices_of, experiment_in
             from budgetrun.train import run
@@ -85,7 +85,7 @@ def ran(cfg: DictConfig) -> float | None:
                 known.remember(record, checked.run_id)
             if not in_sweep:
                 say_next(result, RunFolder(checked.settings.output_dir, checked.run_id).result_path)
-            return float(result["test_accuracy"])
+            return searched(result)
     except Exception as error:
         if in_sweep:
             job = " ".join(hydra.overrides.task)
@@ -99,6 +99,11 @@ def say_next(result: Mapping[str, Any], path: Path) -> None:
     """Log what to compare a run with, and the next command."""
     if said := after_run(result, path, sys.argv[1:]):
         log.info(said)
+
+
+def searched(result: Mapping[str, Any]) -> float:
+    """What a search maximises: the accuracy on the held-out part, or on the test set if none is held out."""
+    return float(result.get("val_accuracy", result["test_accuracy"]))
 
 
 def no_run_dir(folder: str) -> UserError:

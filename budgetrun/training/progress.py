@@ -96,10 +96,13 @@ class Progress:
 @contextlib.contextmanager
 def shown(budget: Budget) -> Iterator[Progress]:
     """A Progress whose log lines do not break its bar."""
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
     progress = Progress(budget)
-    with logging_redirect_tqdm() if not progress.bar.disable else contextlib.nullcontext():
+    redirected: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if not progress.bar.disable:
+        from tqdm.contrib.logging import logging_redirect_tqdm  # in a notebook, it would warn of a missing widget
+
+        redirected = logging_redirect_tqdm()
+    with redirected:
         try:
             yield progress
         finally:

@@ -172,18 +172,19 @@ def test_callbacks_of_a_sweep_are_called(own: Path) -> None:
     ]
 
 
-def test_optuna_maximises_the_accuracy_without_being_told(own: Path) -> None:
+@pytest.mark.parametrize(("held_out", "metric"), [("", "test_accuracy"), ("validation=0.3", "val_accuracy")])
+def test_optuna_maximises_the_accuracy_without_being_told(held_out: str, metric: str, own: Path) -> None:
     search = "-m hydra/sweeper=optuna hydra.sweeper.n_trials=4 hydra.sweeper.n_jobs=2 hydra.sweeper.sampler.seed=1"
-    done = here(f"{search} 'lr=tag(log,interval(0.0001,0.3))' epochs=0.5 evaluations=1", own)
+    done = here(f"{search} 'lr=tag(log,interval(0.0001,0.3))' epochs=0.5 evaluations=1 {held_out}", own)
     assert done.code == 0, done.err
     results = [json.loads(path.read_bytes()) for path in own.glob("outputs/*/result.json")]
     assert len(results) == 4
-    accuracies = [result["test_accuracy"] for result in results]
+    accuracies = [result[metric] for result in results]
     assert max(accuracies) > min(accuracies)
     best = yaml.safe_load((own / "outputs" / "optimization_results.yaml").read_text())
     assert best["best_value"] == max(accuracies)
     assert f"Best value: {max(accuracies)}" in done.out
-    (winner,) = (r for r in results if r["test_accuracy"] == max(accuracies))
+    (winner,) = (r for r in results if r[metric] == max(accuracies))
     assert best["best_params"]["lr"] == pytest.approx(winner["config"]["lr"], rel=1e-11)
 
 
