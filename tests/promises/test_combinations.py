@@ -1,6 +1,7 @@
 """Every sampler with every augmentation and every noise: it trains, spends its budget exactly, and can be interrupted.
 
-Some run covers each pair of them, and each pair with a unit of the budget; with --full, runs cover every combination.
+Some run covers each pair of them, and each pair with a unit of the budget. Every fourth of these runs is interrupted, at
+least one of each. With --full, runs cover every combination, and all are interrupted.
 """
 
 from __future__ import annotations
@@ -41,21 +42,22 @@ DIGITS = Digits(mean=[0.305], std=[0.3757], flip=False, padding=1).load("")
 FLOPS = {width: model_flops(CNN(width).build(1, 10), torch.Size([1, 8, 8])) for width in (1, 2)}
 
 
-def combinations(full: bool) -> list[tuple[str, str, str, str]]:
-    """Sampler, augmentation, noise and unit of each run."""
+def combinations(full: bool) -> list[tuple[str, str, str, str, bool]]:
+    """Sampler, augmentation, noise and unit of each run, and whether it is interrupted."""
     if full:
         units = itertools.cycle(UNITS)
-        return [(*each, next(units)) for each in itertools.product(SAMPLERS, AUGS, NOISES)]
+        return [(*each, next(units), True) for each in itertools.product(SAMPLERS, AUGS, NOISES)]
     # every sampler with every augmentation; in these, noises and units cycle at different rates
     return [
-        (sampler, aug, NOISES[(i + j) % len(NOISES)], UNITS[(i + 2 * j) % len(UNITS)])
+        (sampler, aug, NOISES[(i + j) % len(NOISES)], UNITS[(i + 2 * j) % len(UNITS)], (i + j) % 4 == 0)
         for (i, sampler), (j, aug) in itertools.product(enumerate(SAMPLERS), enumerate(AUGS))
     ]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "unit" in metafunc.fixturenames:
-        metafunc.parametrize(("sampler", "aug", "noise", "unit"), combinations(metafunc.config.getoption("--full")))
+        names = "sampler", "aug", "noise", "unit", "cut"
+        metafunc.parametrize(names, combinations(metafunc.config.getoption("--full")))
 
 
 def test_every_pair_is_in_one_of_the_combinations() -> None:
@@ -63,20 +65,36 @@ def test_every_pair_is_in_one_of_the_combinations() -> None:
     for one, other in itertools.combinations(range(4), 2):
         there = {(each[one], each[other]) for each in combinations(full=False)}
         assert there == set(itertools.product(kinds[one], kinds[other]))
+    for one in range(4):
+        assert {each[one] for each in combinations(full=False) if each[4]} == set(kinds[one])
 
 
 def test_every_combination_trains_spends_its_budget_and_ends_the_same_bit_for_bit_when_it_is_cut(
-    sampler: str, aug: str, noise: str, unit: str, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sampler: str,
+    aug: str,
+    noise: str,
+    unit: str,
+    cut: bool,
+    people: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # composed by themselves, as Hydra takes a quarter of a second for each combination
     with_aug, with_noise = (parts_of(part, f"data_dir={people}") for part in (f"aug={aug}", f"noise={noise}"))
     epochs = 1 if unit == "updates" else passes(with_aug.aug)  # for as many updates
     line = f"sampler={sampler} {AT_WORK.get(sampler, '')} {CHEAPER.get(sampler, '')}"
-    line += f" model.width=2 epochs={epochs} budget_unit={unit} device=cpu data_dir={people} output_dir=outputs"
+    line += f" model.width=2 device=cpu data_dir={people} output_dir=outputs{needed(sampler, people)}"
     # with FLOPs, enough for several updates although choices cost some, and an evaluation after each that says its cost
-    line += " budget=0.8 evaluations=100" if unit == "flops" else " budget=0.3 evaluations=5"
-    line += needed(sampler, people)
-    experiment = replace(parts_of(*line.split()), aug=with_aug.aug, noise=with_noise.noise)
+    budget, evaluations = (0.8, 100) if unit == "flops" else (0.3, 5)
+    of_unit = {"budget_unit": unit, "budget": budget, "epochs": epochs, "evaluations": evaluations}
+    base = parts_of(*line.split())
+    experiment = replace(
+        base,
+        settings=replace(base.settings, **of_unit),
+        resolved=base.resolved | of_unit | {"aug": with_aug.resolved["aug"]},
+        aug=with_aug.aug,
+        noise=with_noise.noise,
+    )
 
     monkeypatch.setattr(Digits, "load", lambda self, folder: DIGITS)
     monkeypatch.setattr(
@@ -103,6 +121,8 @@ def test_every_combination_trains_spends_its_budget_and_ends_the_same_bit_for_bi
         assert len(spent) == result["updates"]
         assert spent[-2] < allowed * B * FLOPS[2][1] <= spent[-1] == result["flops"]
 
+    if not cut:
+        return
     with before_update(4, sampler, interrupt), pytest.raises(Interrupted):
         run_in("cut")
     assert_ends_alike(whole, run_in("cut"))
