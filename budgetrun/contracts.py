@@ -33,6 +33,7 @@ from budgetrun.stored import Stored
 
 UNITS = ("updates", "examples", "flops", "seconds")
 PLACES = ("auto", "device", "host", "disk")  # of a run's images
+HORIZONS = ("budget", "full")  # of schedules
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")  # of torch.compile
 MOST = 10**9  # epochs, evaluations, images per batch, ...: more is a typing error
 
@@ -140,6 +141,25 @@ class Settings:
             raise ValueError(
                 f"full_seconds={self.full_seconds} has no effect with budget_unit={self.budget_unit}; leave it out"
             )
+
+
+@dataclass
+class Course:
+    """How a run follows its schedule, whichever that is: values of the group `schedule`, beside the schedule's own.
+
+    horizon: what the schedule goes over, the budget or the full training run, which is cut off where the budget ends.
+    warmup: the first part of the horizon, in which the learning rate rises in a straight line to the schedule's first
+    one; the schedule goes over the rest. Source: Goyal et al. 2017, whose milestones count the warm-up too.
+    """
+
+    horizon: str = "budget"
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.horizon not in HORIZONS:
+            raise ValueError(f"horizon={self.horizon} must be one of {', '.join(HORIZONS)}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup={self.warmup} must be in [0, 1), as a part of the horizon")
 
 
 # facts(what, work): what `work` returns, a JSON value; kept beside the data, so that the next run need not work it out
@@ -445,6 +465,8 @@ class Rule(Protocol):
 
 
 class Schedule(Protocol):
+    """Optional: SetsMomentum."""
+
     def __call__(self, lr: float, progress: float) -> float:
         """The learning rate at a progress in [0, 1], given the initial one."""
         ...
@@ -604,6 +626,19 @@ class Mixing(Protocol):
     """A step of the augmentation that says whether it mixes several images into one; at most one step may do so."""
 
     mixes: bool
+
+
+@runtime_checkable
+class SetsMomentum(Protocol):
+    """A schedule that says the momentum too. It is told the part of itself that one update is."""
+
+    def __call__(self, lr: float, progress: float, update: float = 0.0) -> float:
+        """As of Schedule, at updates of this size in (0, 1]."""
+        ...
+
+    def momentum(self, progress: float, update: float = 0.0) -> float | None:
+        """The momentum, which for an optimizer with betas is the first of them; None: the optimizer's own, always."""
+        ...
 
 
 @runtime_checkable

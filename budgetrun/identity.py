@@ -32,6 +32,8 @@ NEUTRAL = {
     "compile_mode": "default",
     "sync_batchnorm": False,
 }
+# the same for values that every option of a group has
+NEUTRAL_VALUES: dict[str, dict[str, Any]] = {"schedule": {"horizon": "budget", "warmup": 0.0}}
 FILES = ("init_from",)  # settings that name files
 PATHS = ("file", "base", "features", *FILES)  # and the values of components that do
 NEUTRAL_OPTIONS = {"freeze": "none", "select": "top", "noise": "none", "scores": "none"}
@@ -62,7 +64,8 @@ def identity(names: Mapping[str, str], resolved: Mapping[str, Any]) -> dict[str,
     for group, option in names.items():
         if option == NEUTRAL_OPTIONS.get(group):
             continue
-        parts = resolved[group]
+        neutral = NEUTRAL_VALUES.get(group, {})
+        parts = {k: v for k, v in resolved[group].items() if k not in neutral or v != neutral[k]}
         # an augmentation is a sequence of steps: in another order it is another augmentation
         steps = [[name, component(step)] for name, step in parts.items()] if group == "aug" else component(parts)
         what[group] = [option, steps]

@@ -30,6 +30,7 @@ from budgetrun.contracts import (
     Rests,
     Sampler,
     Selects,
+    SetsMomentum,
     Settings,
     Stateful,
     UserError,
@@ -197,7 +198,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
                 if share == 1 and budget.updates:  # a budget of few seconds may be spent before the first
                     break
 
-                network.lr = experiment.schedule(settings.lr, budget.progress)
+                steer(network, experiment, budget)
                 freeze(network, experiment.freeze, budget)
                 if world.size == 1 and draws.may_take_long:
                     with budget.paused():
@@ -225,6 +226,16 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
     result = result_of(experiment, data, fingerprint, record, budget, earlier, network, checkpoint)
     folder.finish(result)
     return result
+
+
+def steer(network: Network, experiment: Experiment, budget: Budget) -> None:
+    """Set what the schedule says about the next update: the learning rate, and by some the momentum."""
+    schedule, lr, (progress, update, risen) = experiment.schedule, experiment.settings.lr, budget.on(experiment.course)
+    if isinstance(schedule, SetsMomentum):
+        network.lr = risen * schedule(lr, progress, update)
+        network.momentum = schedule.momentum(progress, update)
+    else:
+        network.lr = risen * schedule(lr, progress)
 
 
 def freeze(network: Network, freezing: Freezing | None, budget: Budget) -> None:

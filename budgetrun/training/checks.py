@@ -18,6 +18,7 @@ from budgetrun.contracts import (
     KnowsChannels,
     Model,
     Resizes,
+    SetsMomentum,
     Settings,
     UserError,
     check_pixels,
@@ -40,6 +41,7 @@ def check_parts(experiment: Experiment) -> torch.device:
         check_pixels(dataset.mean, dataset.std, dataset.channels)
     check_row(experiment.aug)
     check_schedule(experiment.schedule, experiment.settings.lr)
+    check_momentum(experiment)
     scorer, init_from = experiment.scores, experiment.settings.init_from
     if scorer is not None and init_from is not None and isinstance(scorer, FromScratch):
         raise UserError(
@@ -54,6 +56,19 @@ def check_parts(experiment: Experiment) -> torch.device:
         if not is_expected(path):
             check_made(path)
     return find_device(experiment.settings.device)
+
+
+def check_momentum(experiment: Experiment) -> None:
+    """Raise UserError if the schedule sets the momentum of an optimizer that has none."""
+    schedule, settings, names = experiment.schedule, experiment.settings, experiment.names
+    if not isinstance(schedule, SetsMomentum) or schedule.momentum(0.0) is None:
+        return
+    optimizer = experiment.optimizer.build([nn.Parameter(torch.zeros(1))], settings.lr, settings.weight_decay)
+    if not all(group.get("momentum") or "betas" in group for group in optimizer.param_groups):
+        raise UserError(
+            f"schedule={names['schedule']} sets the momentum, and optimizer={names['optimizer']} has none; choose "
+            "another optimizer, give it a momentum, or set schedule.cycle_momentum=false"
+        )
 
 
 def check_views(experiment: Experiment, data: Data) -> None:
