@@ -19,7 +19,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, get_origin, get_type_hints, runtime_checkable
 
@@ -95,6 +95,7 @@ class Settings:
     force: bool
     retry_failed: bool
     dry_run: bool
+    branches: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         rules = {
@@ -126,6 +127,7 @@ class Settings:
             "data_on": (self.data_on in PLACES, f"one of {', '.join(PLACES)}"),
             "compile_mode": (self.compile_mode in MODES, f"one of {', '.join(MODES)}"),
             "precision": (self.precision in ("auto", "fp32", "bf16"), "one of auto, fp32, bf16"),
+            "branches": (all(0 < part <= 1 for part in self.branches), "budgets, greater than 0 and at most 1"),
             "checkpoint_every": (0 <= self.checkpoint_every < math.inf, "at least 0 seconds"),
         }
         for key, (holds, rule) in rules.items():
@@ -141,6 +143,11 @@ class Settings:
             raise ValueError(
                 f"full_seconds={self.full_seconds} has no effect with budget_unit={self.budget_unit}; leave it out"
             )
+
+    @property
+    def earlier(self) -> list[float]:
+        """The budgets in `branches` that are smaller than this one."""
+        return sorted({part for part in self.branches if part < self.budget})
 
 
 @dataclass
@@ -377,6 +384,18 @@ class Context:
     def everything(self) -> Iterator[Batch]:
         """All examples once, in order, without augmentation, in batches of the usual size."""
         return self.view.in_order(self.batch_size)
+
+
+class Common(Context):
+    """That of a run with which others begin, see training/branches.py: a sampler that follows the budget differs."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("fraction", "progress"):
+            raise UserError(
+                "branches: this sampler follows the budget, so runs with other budgets draw other batches; choose "
+                "another one, such as sampler=scan, or leave branches out"
+            )
+        return super().__getattribute__(name)
 
 
 class Stateful(Protocol):

@@ -22,7 +22,17 @@ from typing import Any
 from budgetrun.errors import UserError
 
 # settings that decide where and how an experiment runs, not what it is
-ELSEWHERE = ("device", "data_on", "data_dir", "output_dir", "checkpoint_every", "force", "retry_failed", "dry_run")
+ELSEWHERE = (
+    "device",
+    "data_on",
+    "data_dir",
+    "output_dir",
+    "checkpoint_every",
+    "force",
+    "retry_failed",
+    "dry_run",
+    "branches",
+)
 # the values that do what was done before the setting, or the group, existed
 NEUTRAL = {
     "image_size": None,
@@ -52,6 +62,11 @@ def run_id(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
     words = "-".join(re.sub(r"[^\w.+=-]", "_", names[group]) for group in groups)
     unit = "" if resolved["budget_unit"] == "updates" else f"-{resolved['budget_unit']}"
     return f"{words[:160]}-b{resolved['budget']:g}{unit}-s{resolved['seed']}-{digest}"
+
+
+def same_but_budget(experiment: Any, budget: float) -> str:
+    """The id of the same experiment with another budget."""
+    return run_id(experiment.names, {**experiment.resolved, "budget": budget})
 
 
 def identity(names: Mapping[str, str], resolved: Mapping[str, Any]) -> dict[str, Any]:

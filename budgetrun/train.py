@@ -30,7 +30,6 @@ from budgetrun.contracts import (
     Rests,
     Sampler,
     Selects,
-    SetsMomentum,
     Settings,
     Stateful,
     UserError,
@@ -39,6 +38,7 @@ from budgetrun.errors import STOPPING, Abandoned, Interrupted, heard
 from budgetrun.folder import scorefile
 from budgetrun.folder.run import FINISHED, RunFolder
 from budgetrun.training import machine
+from budgetrun.training.branches import Branch, Branches
 from budgetrun.training.budget import Budget, full_updates
 from budgetrun.training.checkpoint import Checkpoint, Unloadable, begin_with
 from budgetrun.training.checks import check_parts, check_views, outline
@@ -50,6 +50,7 @@ from budgetrun.training.files import Files
 from budgetrun.training.looks import Looks, SecondNetwork, check_features
 from budgetrun.training.network import Network
 from budgetrun.training.progress import shown
+from budgetrun.training.rates import aim
 from budgetrun.training.record import Diverged, Record
 from budgetrun.training.summary import BEFORE, say
 from budgetrun.training.views import Views
@@ -129,6 +130,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
     if settings.save_features:
         context.needs_features()
     diagnostics = Diagnostics(data, budget, view, sampler)
+    branches = Branches(experiment, budget, world, lambda: Diagnostics(data, budget, view, sampler))
     interruption = world.interruption()
     sampler.start(context)
     if scorer is not None:
@@ -139,6 +141,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
         if scorer is not None:
             scorer.observe(batch, losses, logits)
         diagnostics.observe(batch)
+        branches.observe(batch)
         interruption.end_long()  # the update of the weights comes next
 
     # ---- the folder: from here on files are written; an interrupted run goes on
@@ -153,6 +156,8 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
     parts["global_random"] = world.random(machine.GlobalRandom(device), settings.seed)
     if scorer is not None:
         parts["scores"] = scorer
+    if branches.live:
+        parts["branches"] = branches
     checkpoint = Checkpoint(folder, network, parts, must_agree(experiment, fingerprint, device), began)
     if checkpoint.restore():
         log.info("%s goes on from update %d", folder.path, budget.updates)
@@ -167,16 +172,27 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
             network.check_finite(budget.updates)
             checkpoint.write()
 
-    def evaluate(share: float) -> None:
+    def evaluate(share: float, branch: Branch | None = None) -> None:
+        curve, counts = (branch.record, branch.diagnostics) if branch else (record, diagnostics)
         with budget.paused():
             interruption.begin_long()
             values = evaluations(network, data)
             interruption.end_long()
-            line = {"progress": share, "lr": network.lr, "train_loss": record.mean_loss(), **values}
-            line |= budget.realised() | diagnostics.line()
-            record.metrics.append(line)
-            folder.append_metrics(line)
-            progress.evaluated(line)
+            line = {"progress": share, "lr": network.lr, "train_loss": curve.mean_loss(), **values}
+            line |= budget.realised() | counts.line()
+            curve.metrics.append(line)
+            if branch is None:
+                folder.append_metrics(line)
+                progress.evaluated(line)
+
+    def evaluate_if_due(share: float, branch: Branch | None = None) -> None:
+        curve = branch.record if branch else record
+        due = int(settings.evaluations * share) if budget.updates else 0
+        if due > curve.evaluations:
+            evaluate(share, branch)
+            curve.evaluations = due
+        elif budget.updates % READ_EVERY == 0:
+            curve.read()
 
     # ---- the loop
     draws = Draws(sampler, scorer)
@@ -185,12 +201,10 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
         try:
             while True:
                 share = budget.share
-                due = int(settings.evaluations * share) if budget.updates else 0
-                if due > record.evaluations:
-                    evaluate(share)
-                    record.evaluations = due
-                elif budget.updates % READ_EVERY == 0:
-                    record.read()
+                evaluate_if_due(share)
+                for branch in branches.live.values():
+                    evaluate_if_due(branch.budget(budget).share, branch)
+                branches.leave(checkpoint)
                 stop, save_is_due = world.agreed(interruption.signum or 0, checkpoint.age() > settings.checkpoint_every)
                 if stop:
                     interruption.signum = stop
@@ -198,15 +212,17 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
                 if share == 1 and budget.updates:  # a budget of few seconds may be spent before the first
                     break
 
-                steer(network, experiment, budget)
+                network.lr, network.momentum = aim(experiment, budget)
                 freeze(network, experiment.freeze, budget)
                 if world.size == 1 and draws.may_take_long:
                     with budget.paused():
                         checkpoint.keep()
                     interruption.begin_long()
-                with draws.timed(), diagnostics.drawing():
+                with draws.timed(), diagnostics.drawing(), branches.drawing():
                     batch = sampler.draw()  # plan, look, choose, augment
-                record.add(network.update(batch, observe), network.lr)
+                loss = network.update(batch, observe)
+                record.add(loss, network.lr)
+                branches.add(loss, network.lr)
                 checkpoint.forget()
                 budget.charge_update(len(batch), network.cost(batch.images).update)
                 progress.step()
@@ -226,16 +242,6 @@ def train(experiment: Experiment, folder: RunFolder, world: World) -> dict[str, 
     result = result_of(experiment, data, fingerprint, record, budget, earlier, network, checkpoint)
     folder.finish(result)
     return result
-
-
-def steer(network: Network, experiment: Experiment, budget: Budget) -> None:
-    """Set what the schedule says about the next update: the learning rate, and by some the momentum."""
-    schedule, lr, (progress, update, risen) = experiment.schedule, experiment.settings.lr, budget.on(experiment.course)
-    if isinstance(schedule, SetsMomentum):
-        network.lr = risen * schedule(lr, progress, update)
-        network.momentum = schedule.momentum(progress, update)
-    else:
-        network.lr = risen * schedule(lr, progress)
 
 
 def freeze(network: Network, freezing: Freezing | None, budget: Budget) -> None:
@@ -302,6 +308,7 @@ def result_of(
         "config": experiment.resolved,
         **last,
         "flops_before": budget.flops_before,
+        "flops_shared": budget.shared,
         **experiment.tuned,
         "scored_by": ",".join(earlier.scored_by) or None,
         "seconds_total": checkpoint.seconds(),

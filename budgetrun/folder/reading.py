@@ -145,6 +145,7 @@ RULES = {
             "flops",
             "flops_before",
             "flops_tuning",
+            "flops_shared",
             "seconds",
             "seconds_total",
             "visits_entropy",

@@ -62,6 +62,7 @@ class Budget:
     examples_looked: int = 0  # looked at before training, with the model or with a second one
     flops: int = 0
     seconds: float = 0.0
+    shared: int = 0  # FLOPs of this run that a run with a larger budget spent for both
     before: dict[str, int] = field(default_factory=dict)  # FLOPs of each run that led to this one, not of this budget
     _since: float | None = field(default=None, repr=False)
     clock: Callable[[float], float] = field(default=float, repr=False)  # the first process's, if there are several
@@ -161,7 +162,7 @@ class Budget:
 
     def state_dict(self) -> dict[str, Any]:
         spent = {**self.realised(), "examples_looked": self.examples_looked, "before": self.before}
-        return {**spent, "allowed": self.allowed, "step": self.step}
+        return {**spent, "shared": self.shared, "allowed": self.allowed, "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
