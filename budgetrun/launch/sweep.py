@@ -403,7 +403,7 @@ def report(jobs: list[Job], errors: Errors, typed: Sequence[str]) -> None:
     }
     left = {folder: state for folder, state in ended.items() if state.word != FINISHED}
     print(f"{len(jobs) - len(left)} of {len(jobs)} runs are finished")
-    if any(job.experiment.settings.earlier for job in jobs):
+    if not left and any(job.experiment.settings.earlier for job in jobs):
         results = [job.folder.finished() or {} for job in jobs]
         flops, shared = (sum(result.get(key) or 0 for result in results) for key in ("flops", "flops_shared"))
         print(f"  together they took {flops - shared:.4g} FLOPs; each by itself, {flops:.4g}")

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from budgetrun.config import Experiment
-from budgetrun.contracts import Batch
+from budgetrun.contracts import Batch, Stateful
 from budgetrun.folder.lock import Busy
 from budgetrun.folder.run import MISSING, RunFolder
 from budgetrun.identity import same_but_budget
@@ -90,7 +90,11 @@ class Branches:
 
     def save(self, part: str, branch: Branch, checkpoint: Checkpoint) -> None:
         checkpoint.network.check_finite(self.budget.updates)
-        own = {"budget": branch.budget(self.budget), "record": branch.record, "diagnostics": branch.diagnostics}
+        own: dict[str, Stateful] = {
+            "budget": branch.budget(self.budget),
+            "record": branch.record,
+            "diagnostics": branch.diagnostics,
+        }
         shared = {name: of for name, of in checkpoint.parts.items() if name != "branches"}
         try:
             branch.folder.open()
