@@ -110,6 +110,11 @@ def test_runs_that_differ_from_the_beginning_are_refused(line: str, words: str) 
         check_parts(checked("sampler=scan", "branches=[0.3]", "budget=0.3", *line.split()))  # which no other one serves
 
 
+def test_a_branch_of_less_than_one_update_is_refused(tmp_path: Path) -> None:
+    done = here("schedule=trapezoid sampler=scan epochs=1 branches=[0.01]", tmp_path)
+    refused(done, "branches=[0.01]: budget=0.01 of 22 updates is not even one")
+
+
 @pytest.mark.parametrize("sampler", ["uniform", "infobatch"])
 def test_a_sampler_that_follows_the_budget_is_refused(sampler: str, tmp_path: Path) -> None:
     line = "schedule=trapezoid epochs=1 model.width=2 branches=[0.3]"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from cli import checked, composed
+from tables import result, write
 from torch import nn
 
 from budgetrun.config import Experiment, experiment
@@ -25,6 +26,7 @@ from budgetrun.schedule.one_cycle import OneCycle
 from budgetrun.schedule.polynomial import Polynomial
 from budgetrun.schedule.rex import REX
 from budgetrun.schedule.trapezoid import Trapezoid
+from budgetrun.tables.runs import read
 from budgetrun.train import run
 from budgetrun.training.budget import Budget
 from budgetrun.training.checks import check_parts
@@ -179,6 +181,15 @@ def test_a_run_is_the_same_where_its_course_is_the_usual_one() -> None:
         "horizon": "budget",
         "warmup": 0.0,
     }
+
+
+def test_in_tables_runs_from_before_had_the_usual_course(tmp_path: Path) -> None:
+    names = {**result()["names"], "schedule": "linear"}
+    for run_id, course in (("now-s0-0000000a", {"horizon": "full", "warmup": 0.1}), ("then-s0-0000000b", {})):
+        config = {**result()["config"], "schedule": {"final": 0.0, **course}}
+        write(tmp_path, run_id=run_id, config=config, names=names)
+    found = {(run["schedule.horizon"], run["schedule.warmup"]) for run in read([tmp_path]).runs}
+    assert found == {("full", 0.1), ("budget", 0.0)}
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from budgetrun.config import Experiment
-from budgetrun.contracts import Batch, Stateful
+from budgetrun.contracts import Batch, Stateful, UserError
 from budgetrun.folder.lock import Busy
 from budgetrun.folder.run import MISSING, RunFolder
 from budgetrun.identity import same_but_budget
@@ -58,11 +58,15 @@ class Branches:
         self.experiment, self.budget, self.world = experiment, budget, world
         self.live: dict[str, Branch] = {}
         for part in [] if settings.force else settings.earlier:
+            if round(part * budget.full) < 1:
+                raise UserError(
+                    f"branches={settings.branches}: budget={part:g} of {budget.full} updates is not even one"
+                )
             name = same_but_budget(experiment, part)
             folder = world.folder(RunFolder(settings.output_dir, name))
             if folder.state().word == MISSING:
                 allowed = round(part * budget.full) * budget.step
-                self.live[f"{part:g}"] = Branch(name, allowed, folder, Record(), diagnose())
+                self.live[str(part)] = Branch(name, allowed, folder, Record(), diagnose())
 
     def observe(self, batch: Batch) -> None:
         for branch in self.live.values():
