@@ -135,7 +135,8 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 def test_a_run_follows_the_course_and_sets_the_momentum_of_every_update(
     experiment_for: Callable[..., Experiment], tmp_path: Path
 ) -> None:
-    seen, update = [], Network.update
+    seen: list[Any] = []
+    update = Network.update
 
     def noting(network: Network, *given: Any) -> Any:
         loss = update(network, *given)
