@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from budgetrun.contracts import (
     Augmentation,
     ByFeatures,
+    Course,
     Dataset,
     Freezing,
     Logger,
@@ -59,6 +60,7 @@ PROTOCOLS = {
 GROUPS = tuple(PROTOCOLS)
 SEVERAL = ("aug", "logger")  # the groups of which several options may be chosen, each with parts that have names
 OPTIONAL = ("freeze", "noise", "scores")  # the groups whose option may be none
+COURSE = tuple(f.name for f in dataclasses.fields(Course))  # what may be set for every schedule
 FITTING: set[tuple[Any, Any]] = set()  # classes, each with a protocol that it is known to fulfil
 
 
@@ -83,6 +85,7 @@ class Experiment:
     loss: Loss
     optimizer: Optimizer
     schedule: Schedule
+    course: Course
     scores: Scorer | None
     logger: dict[str, Logger]
     names: dict[str, str]
@@ -98,7 +101,7 @@ def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) 
 
     choices: the option or options chosen in each group. Raises UserError with one sentence that names the key.
     """
-    values = plain(cfg) if isinstance(cfg, DictConfig) else cfg
+    values: Mapping[str, Any] = plain(cfg) if isinstance(cfg, DictConfig) else cfg
     if "grid" in values:
         raise UserError("grid= makes its own sweep; leave out hydra.mode and other sweepers")
     if values.get("tune"):
@@ -108,6 +111,8 @@ def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) 
             options = name.replace("+", ",")
             raise UserError(f"{group}=[{options}] is more than one; choose one, or sweep: -m {group}={options}")
     settings = typed(Settings, {str(key): value for key, value in values.items() if key not in (*GROUPS, "tune")}, "")
+    course, own = apart(values.get("schedule"))
+    values = {**values, "schedule": own}
     # the groups with one component or none; augmentation is a sequence of steps, and there may be several trackers
     single: dict[str, Any] = {
         group: None if group in OPTIONAL and not values.get(group) else build(values.get(group), f"{group}.", protocol)
@@ -138,18 +143,28 @@ def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) 
         raise UserError(f"select={rule} has no effect with sampler={names['sampler']}; it is for sampler=subset")
     resolved = {
         **{group: values_of(part) if part else {} for group, part in single.items() if group in names},
+        "schedule": {**values_of(single["schedule"]), **dataclasses.asdict(course)},
         "aug": {name: values_of(step) for name, step in steps.items()},
         **dataclasses.asdict(settings),
     }
     return Experiment(
         settings,
         **single,
+        course=course,
         aug=list(steps.values()),
         logger=logger,
         names=names,
         resolved=resolved,
         run_id=run_id(names, resolved),
     )
+
+
+def apart(values: Any) -> tuple[Course, Any]:
+    """What the group `schedule` says for every schedule, and the values of the chosen one."""
+    if not isinstance(values, Mapping):
+        return Course(), values
+    course = typed(Course, {key: value for key, value in values.items() if key in COURSE}, "schedule.")
+    return course, {key: value for key, value in values.items() if key not in COURSE}
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -216,6 +231,9 @@ def build(values: Any, where: str, protocol: Any) -> Any:
         raise UserError(f"{where}_target_={target} cannot be imported ({why_not_there(target, error)})") from error
     if not dataclasses.is_dataclass(kind):
         raise UserError(f"{where}_target_={target} is not a dataclass, so it has no fields for its values")
+    own = {f.name for f in dataclasses.fields(kind)}
+    if protocol is Schedule and (taken := [name for name in COURSE if name in own]):
+        raise UserError(f"{where}_target_={target} has a field {taken[0]}, which every schedule has; rename it")
     part = typed(kind, {key: value for key, value in values.items() if key != "_target_"}, where)
     if (kind, protocol) not in FITTING:  # checked once: the jobs of a sweep share their classes
         if why := fits(part, protocol) or why_unsaid(kind):

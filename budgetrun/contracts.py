@@ -33,6 +33,7 @@ from budgetrun.stored import Stored
 
 UNITS = ("updates", "examples", "flops", "seconds")
 PLACES = ("auto", "device", "host", "disk")  # of a run's images
+HORIZONS = ("budget", "full")  # of schedules
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")  # of torch.compile
 TAG = r"\w([\w.: -]{0,62}[\w.:-])?"  # what every tracker takes
 MOST = 10**9  # epochs, evaluations, images per batch, ...: more is a typing error
@@ -96,6 +97,7 @@ class Settings:
     retry_failed: bool
     dry_run: bool
     tags: list[str]
+    branches: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         rules = {
@@ -127,6 +129,7 @@ class Settings:
             "data_on": (self.data_on in PLACES, f"one of {', '.join(PLACES)}"),
             "compile_mode": (self.compile_mode in MODES, f"one of {', '.join(MODES)}"),
             "precision": (self.precision in ("auto", "fp32", "bf16"), "one of auto, fp32, bf16"),
+            "branches": (all(0 < part <= 1 for part in self.branches), "budgets, greater than 0 and at most 1"),
             "checkpoint_every": (0 <= self.checkpoint_every < math.inf, "at least 0 seconds"),
             "tags": (
                 all(re.fullmatch(TAG, tag) for tag in self.tags),
@@ -147,6 +150,30 @@ class Settings:
             raise ValueError(
                 f"full_seconds={self.full_seconds} has no effect with budget_unit={self.budget_unit}; leave it out"
             )
+
+    @property
+    def earlier(self) -> list[float]:
+        """The budgets in `branches` that are smaller than this one."""
+        return sorted({part for part in self.branches if part < self.budget})
+
+
+@dataclass
+class Course:
+    """How a run follows its schedule, whichever that is: values of the group `schedule`, beside the schedule's own.
+
+    horizon: what the schedule goes over, the budget or the full training run, which is cut off where the budget ends.
+    warmup: the first part of the horizon, in which the learning rate rises in a straight line to the schedule's first
+    one; the schedule goes over the rest. Source: Goyal et al. 2017, whose milestones count the warm-up too.
+    """
+
+    horizon: str = "budget"
+    warmup: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.horizon not in HORIZONS:
+            raise ValueError(f"horizon={self.horizon} must be one of {', '.join(HORIZONS)}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup={self.warmup} must be in [0, 1), as a part of the horizon")
 
 
 # facts(what, work): what `work` returns, a JSON value; kept beside the data, so that the next run need not work it out
@@ -384,6 +411,18 @@ class Context:
         return self.view.in_order(self.batch_size)
 
 
+class Common(Context):
+    """That of a run with which others begin, see training/branches.py: a sampler that follows the budget differs."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("fraction", "progress"):
+            raise UserError(
+                "branches: this sampler follows the budget, so runs with other budgets draw other batches; choose "
+                "another one, such as sampler=scan, or leave branches out"
+            )
+        return super().__getattribute__(name)
+
+
 class Stateful(Protocol):
     """A part of a run with state for checkpoints: tensors, numbers, and lists and dictionaries of them."""
 
@@ -474,6 +513,8 @@ class Rule(Protocol):
 
 
 class Schedule(Protocol):
+    """Optional: SetsMomentum."""
+
     def __call__(self, lr: float, progress: float) -> float:
         """The learning rate at a progress in [0, 1], given the initial one."""
         ...
@@ -679,6 +720,19 @@ class Mixing(Protocol):
     """A step of the augmentation that says whether it mixes several images into one; at most one step may do so."""
 
     mixes: bool
+
+
+@runtime_checkable
+class SetsMomentum(Protocol):
+    """A schedule that says the momentum too. It is told the part of itself that one update is."""
+
+    def __call__(self, lr: float, progress: float, update: float = 0.0) -> float:
+        """As of Schedule, at updates of this size in (0, 1]."""
+        ...
+
+    def momentum(self, progress: float, update: float = 0.0) -> float | None:
+        """The momentum, which for an optimizer with betas is the first of them; None: the optimizer's own, always."""
+        ...
 
 
 @runtime_checkable

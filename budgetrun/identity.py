@@ -32,6 +32,7 @@ ELSEWHERE = (
     "retry_failed",
     "dry_run",
     "tags",
+    "branches",
 )
 # the values that do what was done before the setting, or the group, existed
 NEUTRAL = {
@@ -42,6 +43,8 @@ NEUTRAL = {
     "compile_mode": "default",
     "sync_batchnorm": False,
 }
+# the same for values that every option of a group has
+NEUTRAL_VALUES: dict[str, dict[str, Any]] = {"schedule": {"horizon": "budget", "warmup": 0.0}}
 FILES = ("init_from",)  # settings that name files
 PATHS = ("file", "base", "features", *FILES)  # and the values of components that do
 NEUTRAL_OPTIONS = {"freeze": "none", "select": "top", "noise": "none", "scores": "none"}
@@ -67,6 +70,11 @@ def readable(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
     return f"{words[:160]}-b{resolved['budget']:g}{unit}-s{resolved['seed']}"
 
 
+def same_but_budget(experiment: Any, budget: float) -> str:
+    """The id of the same experiment with another budget."""
+    return run_id(experiment.names, {**experiment.resolved, "budget": budget})
+
+
 def identity(names: Mapping[str, str], resolved: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that counts: the settings and options that are not neutral, the components' classes and values."""
     what: dict[str, Any] = {
@@ -77,7 +85,8 @@ def identity(names: Mapping[str, str], resolved: Mapping[str, Any]) -> dict[str,
     for group, option in names.items():
         if option == NEUTRAL_OPTIONS.get(group):
             continue
-        parts = resolved[group]
+        neutral = NEUTRAL_VALUES.get(group, {})
+        parts = {k: v for k, v in resolved[group].items() if k not in neutral or v != neutral[k]}
         # an augmentation is a sequence of steps: in another order it is another augmentation
         steps = [[name, component(step)] for name, step in parts.items()] if group == "aug" else component(parts)
         what[group] = [option, steps]

@@ -39,6 +39,7 @@ from budgetrun.errors import STOPPING, Abandoned, Interrupted, heard
 from budgetrun.folder import scorefile
 from budgetrun.folder.run import FINISHED, RunFolder
 from budgetrun.training import machine
+from budgetrun.training.branches import Branch, Branches
 from budgetrun.training.budget import Budget, full_updates
 from budgetrun.training.checkpoint import Checkpoint, Unloadable
 from budgetrun.training.checks import check_calls, check_parts, check_views, outline
@@ -50,6 +51,7 @@ from budgetrun.training.files import Files
 from budgetrun.training.looks import Looks, SecondNetwork, check_features
 from budgetrun.training.network import Network
 from budgetrun.training.progress import plan, shown
+from budgetrun.training.rates import aim
 from budgetrun.training.record import Diverged, Record
 from budgetrun.training.summary import BEFORE, say
 from budgetrun.training.trackers import Trackers
@@ -134,6 +136,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World, trackers: Tra
     if settings.save_features:
         context.needs_features()
     diagnostics = Diagnostics(data, budget, view, sampler)
+    branches = Branches(experiment, budget, world, lambda: Diagnostics(data, budget, view, sampler))
     interruption = world.interruption()
     sampler.start(context)
     if scorer is not None:
@@ -144,6 +147,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World, trackers: Tra
         if scorer is not None:
             scorer.observe(batch, losses, logits)
         diagnostics.observe(batch)
+        branches.observe(batch)
         interruption.end_long()  # the update of the weights comes next
 
     # ---- the folder: from here on files are written; an interrupted run goes on
@@ -158,6 +162,8 @@ def train(experiment: Experiment, folder: RunFolder, world: World, trackers: Tra
     parts["global_random"] = world.random(machine.GlobalRandom(device), settings.seed)
     if scorer is not None:
         parts["scores"] = scorer
+    if branches.live:
+        parts["branches"] = branches
     checkpoint = Checkpoint(folder, network, parts, must_agree(experiment, fingerprint, device), began)
     if checkpoint.restore():
         log.info("%s goes on from update %d", folder.path, budget.updates)
@@ -175,17 +181,28 @@ def train(experiment: Experiment, folder: RunFolder, world: World, trackers: Tra
             network.check_finite(budget.updates)
             checkpoint.write()
 
-    def evaluate(share: float) -> None:
+    def evaluate(share: float, branch: Branch | None = None) -> None:
+        curve, counts = (branch.record, branch.diagnostics) if branch else (record, diagnostics)
         with budget.paused():
             interruption.begin_long()
             values = evaluations(network, data)
             interruption.end_long()
-            line = {"progress": share, "lr": network.lr, "train_loss": record.mean_loss(), **values}
-            line |= budget.realised() | diagnostics.line()
-            record.metrics.append(line)
-            folder.append_metrics(line)
-            trackers.log(line)
-            progress.evaluated(line)
+            line = {"progress": share, "lr": network.lr, "train_loss": curve.mean_loss(), **values}
+            line |= budget.realised() | counts.line()
+            curve.metrics.append(line)
+            if branch is None:
+                folder.append_metrics(line)
+                trackers.log(line)
+                progress.evaluated(line)
+
+    def evaluate_if_due(share: float, branch: Branch | None = None) -> None:
+        curve = branch.record if branch else record
+        due = int(settings.evaluations * share) if budget.updates else 0
+        if due > curve.evaluations:
+            evaluate(share, branch)
+            curve.evaluations = due
+        elif budget.updates % READ_EVERY == 0:
+            curve.read()
 
     # ---- the loop
     draws = Draws(sampler, scorer)
@@ -195,12 +212,10 @@ def train(experiment: Experiment, folder: RunFolder, world: World, trackers: Tra
         try:
             while True:
                 share = budget.share
-                due = int(settings.evaluations * share) if budget.updates else 0
-                if due > record.evaluations:
-                    evaluate(share)
-                    record.evaluations = due
-                elif budget.updates % READ_EVERY == 0:
-                    record.read()
+                evaluate_if_due(share)
+                for branch in branches.live.values():
+                    evaluate_if_due(branch.budget(budget).share, branch)
+                branches.leave(checkpoint)
                 stop, save_is_due = world.agreed(interruption.signum or 0, checkpoint.age() > settings.checkpoint_every)
                 if stop:
                     interruption.signum = stop
@@ -208,17 +223,19 @@ def train(experiment: Experiment, folder: RunFolder, world: World, trackers: Tra
                 if share == 1 and budget.updates:  # a budget of few seconds may be spent before the first
                     break
 
-                network.lr = experiment.schedule(settings.lr, budget.progress)
+                network.lr, network.momentum = aim(experiment, budget)
                 freeze(network, experiment.freeze, budget)
                 if world.size == 1 and draws.may_take_long:
                     with budget.paused():
                         checkpoint.keep()
                     interruption.begin_long()
-                with draws.timed(), diagnostics.drawing():
+                with draws.timed(), diagnostics.drawing(), branches.drawing():
                     batch = sampler.draw()  # plan, look, choose, augment
                 if scaling is not None:
                     network.lr *= scaling.lr_factor
-                record.add(network.update(batch, observe), network.lr)
+                loss = network.update(batch, observe)
+                record.add(loss, network.lr)
+                branches.add(loss, network.lr)
                 checkpoint.forget()
                 budget.charge_update(batch.passed, network.cost(batch.images).update)
                 progress.step()
@@ -306,6 +323,7 @@ def result_of(
         **last,
         "flops_before": budget.flops_before,
         "flops_uniform": budget.updates * experiment.settings.batch_size * network.flops.update,
+        "flops_shared": budget.shared,
         **experiment.tuned,
         "scored_by": ",".join(earlier.scored_by) or None,
         "seconds_total": checkpoint.seconds(),

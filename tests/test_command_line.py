@@ -37,7 +37,7 @@ def test_every_option_composes_into_a_checked_experiment_gives_exactly_its_class
 ) -> None:
     from hydra.utils import get_object
 
-    from budgetrun.config import experiment
+    from budgetrun.config import COURSE, experiment
     from budgetrun.launch.help import description
 
     if option == "timm":
@@ -57,7 +57,8 @@ def test_every_option_composes_into_a_checked_experiment_gives_exactly_its_class
     for values in parts.values() if group in ("aug", "logger") else [parts] if parts else []:
         kind = get_object(values.pop("_target_"))
         if dataclasses.is_dataclass(kind):
-            assert set(values) == {f.name for f in dataclasses.fields(kind)}
+            of_group = set(COURSE) if group == "schedule" else set()
+            assert set(values) == {f.name for f in dataclasses.fields(kind)} | of_group
         else:
             kind(**values, params=[__import__("torch").zeros(1)], lr=0.1)
 

@@ -146,6 +146,7 @@ RULES = {
             "flops_before",
             "flops_uniform",
             "flops_tuning",
+            "flops_shared",
             "seconds",
             "seconds_total",
             "visits_entropy",

@@ -81,7 +81,9 @@ def help_page(conf: Path, cfg: DictConfig | None = None) -> str:
         for group in sorted(default.keys() - {"recipe", "grid"}, key=ORDER.index):
             lines += values_of(group, cfg, folders)
     lines += ["", "Values at the root (a recipe may change them)"]
-    for key, value, comment in re.findall(r"^(\w+): (\S+) # (.*)$", root, flags=re.M):
+    for_every = re.compile(r"^schedule:.*\n((?:  .*\n)+)", flags=re.M)
+    flat = for_every.sub(lambda block: re.sub(r"^  ", "schedule.", block[1], flags=re.M), root)
+    for key, value, comment in re.findall(r"^([\w.]+): (\S+) # (.*)$", flat, flags=re.M):
         lines.append(f"  {key + '=' + value:<22} {comment}" if "$" not in value else f"  {key:<22} {comment}")
     # Hydra uses the page as a template, in which a dollar sign is written twice
     return "\n".join([*lines, "", TAIL]).replace("$", "$$")

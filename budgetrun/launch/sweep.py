@@ -32,7 +32,7 @@ from budgetrun.folder.lock import Busy
 from budgetrun.folder.plan import waiting, write_plan
 from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, STATES, WAITING, RunFolder, State
 from budgetrun.folder.scorefile import NotThere
-from budgetrun.identity import expect, made_files, real
+from budgetrun.identity import expect, made_files, real, same_but_budget
 from budgetrun.launch.closing import after_sweep
 from budgetrun.launch.compose import Composed, typed_as
 from budgetrun.launch.explain import explain
@@ -279,13 +279,29 @@ def checked(
     found: dict[Path, Job] = {}
     for number in sorted(built):
         found.setdefault(built[number].place, built[number])
+    trunks = [job for job in found.values() if job.experiment.settings.earlier and job.is_wanted()]
     for job in found.values():
-        job.after = {path.parent for path in job.reads} & found.keys()
+        job.after = {path.parent for path in job.reads} & found.keys() | begun_in(job, trunks)
         job.tuning = {real(str(path)) for path in job.experiment.tuning} & found.keys()
         job.found = waiting(State(job.found), job.after, job.tuning).word
     return list(found.values()), [
         (overrides[number], wrong[number][1]) for number in sorted(wrong, key=lambda number: (wrong[number][0], number))
     ]
+
+
+def begun_in(job: Job, trunks: Iterable[Job]) -> set[Path]:
+    """The run with the largest budget that makes the first updates of this job too, see training/branches.py."""
+    settings = job.experiment.settings
+    if settings.force or job.folder.state().word != MISSING:
+        return set()
+    of = [
+        trunk
+        for trunk in trunks
+        if settings.budget in trunk.experiment.settings.earlier
+        and real(str(trunk.folder.path.parent)) == job.place.parent
+        and same_but_budget(trunk.experiment, settings.budget) == job.experiment.run_id
+    ]
+    return {max(of, key=lambda trunk: trunk.experiment.settings.budget).place} if of else set()
 
 
 def counted(states: Iterable[str]) -> list[str]:
@@ -404,6 +420,10 @@ def report(jobs: list[Job], errors: Errors, typed: Sequence[str]) -> None:
     }
     left = {folder: state for folder, state in ended.items() if state.word != FINISHED}
     print(f"{len(jobs) - len(left)} of {len(jobs)} runs are finished")
+    if not left and any(job.experiment.settings.earlier for job in jobs):
+        results = [job.folder.finished() or {} for job in jobs]
+        flops, shared = (sum(result.get(key) or 0 for result in results) for key in ("flops", "flops_shared"))
+        print(f"  together they took {flops - shared:.4g} FLOPs; each by itself, {flops:.4g}")
     of_tuning = {place for job in jobs for place in job.tuning}
     for job in jobs:
         if job.place in of_tuning and (state := ended[job.folder]).diverged_after is not None:

@@ -22,7 +22,7 @@ from budgetrun.errors import UserError
 from budgetrun.folder.plan import PLANS
 from budgetrun.folder.reading import RULES, brief, check, check_column, content, flat, is_number, lines_of, parse
 from budgetrun.folder.run import NEEDED, SHOWN, read_result, why_not
-from budgetrun.identity import ELSEWHERE, NEUTRAL, PATHS, class_of
+from budgetrun.identity import ELSEWHERE, NEUTRAL, NEUTRAL_VALUES, PATHS, class_of
 from budgetrun.tables.cache import Cache
 from budgetrun.tables.table import number, word, words
 
@@ -89,11 +89,11 @@ def read(places: Iterable[str | Path]) -> Runs:
                 again[place, first_place] += 1
     found.skipped += [f"{n} of the runs in {place}, which {other} has too" for (place, other), n in again.items()]
     found.settings = list(settings)
-    for key in (
-        NEUTRAL.keys() & settings.keys()
-    ):  # runs made before the setting existed did the same as its neutral value
-        for run in found.runs:
-            run.setdefault(key, NEUTRAL[key])
+    of_options = {f"{group}.{key}": v for group, values in NEUTRAL_VALUES.items() for key, v in values.items()}
+    for key, value in {**NEUTRAL, **of_options}.items():
+        if key in settings:  # runs made before the setting existed did the same as its neutral value
+            for run in found.runs:
+                run.setdefault(key, value)
     for run in found.runs:
         run.setdefault("processes", 1)  # there was only one
         if "tune" in settings:

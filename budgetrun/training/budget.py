@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from budgetrun.contracts import Settings, UserError
+from budgetrun.contracts import Course, Settings, UserError
 from budgetrun.training.machine import synchronize
 from budgetrun.training.returned import one
 
+WHOLE = Course()  # the budget from its beginning to its end
 SHORTEST = 1e-5  # seconds that an update takes at least: it makes about a hundred calls
 
 
@@ -27,11 +28,24 @@ class Flops(NamedTuple):
     update: int
 
 
+class Place(NamedTuple):
+    """Where an update is on the course of a schedule.
+
+    progress: through the schedule, in [0, 1]. update: the part of the schedule that one update is, in (0, 1]. risen:
+    how far the warm-up has come, in (0, 1]: of m updates, the first one has 1/m of the learning rate, the last one all.
+    """
+
+    progress: float
+    update: float
+    risen: float
+
+
 @dataclass
 class Budget:
     """Counts and limits what a run spends.
 
     unit: one of UNITS. allowed: the budget in that unit. step: what one update of the full training run costs in it.
+    full: how many updates that run makes.
 
     A budget of B allows round(B x full) uniform updates, or what they cost in another unit, so that uniform sampling
     makes the same number of updates in every unit. An update starts while there is budget left: a run exceeds its
@@ -42,12 +56,14 @@ class Budget:
     allowed: float
     step: float
     device: torch.device
+    full: int = 0
     updates: int = 0
     examples_forward: int = 0
     examples_backward: int = 0
     examples_looked: int = 0  # looked at before training, with the model or with a second one
     flops: int = 0
     seconds: float = 0.0
+    shared: int = 0  # FLOPs of this run that a run with a larger budget spent for both
     before: dict[str, int] = field(default_factory=dict)  # FLOPs of each run that led to this one, not of this budget
     _since: float | None = field(default=None, repr=False)
     clock: Callable[[float], float] = field(default=float, repr=False)  # the first process's, if there are several
@@ -65,7 +81,7 @@ class Budget:
             "seconds": full_seconds / full,
         }
         step = costs[settings.budget_unit]
-        return Budget(settings.budget_unit, round(settings.budget * full) * step, step, device)
+        return Budget(settings.budget_unit, round(settings.budget * full) * step, step, device, full)
 
     @property
     def flops_before(self) -> int:
@@ -95,9 +111,17 @@ class Budget:
 
     @property
     def progress(self) -> float:
-        """0 at the first update, 1 at the last (where updates cost what uniform ones do), for schedules."""
-        before_last = self.allowed - self.step
-        return min(1.0, self.spent / before_last) if before_last > 0 else 0.0
+        """0 at the first update, 1 at the last (where updates cost what uniform ones do)."""
+        return self.on(WHOLE).progress
+
+    def on(self, course: Course) -> Place:
+        """Where the next update is on the course of a schedule."""
+        horizon = self.full * self.step if course.horizon == "full" else self.allowed
+        before, spent = course.warmup * horizon, self.spent
+        rest = horizon - before
+        risen = min(1.0, (spent + self.step) / before) if before else 1.0
+        progress = min(1.0, max(0.0, spent - before) / (rest - self.step)) if rest > self.step else 0.0
+        return Place(progress, min(1.0, self.step / rest), risen)
 
     def charge_look(self, images: int, flops: int) -> None:
         """Charge passes that are not updates. flops: of one image's pass."""
@@ -139,7 +163,7 @@ class Budget:
 
     def state_dict(self) -> dict[str, Any]:
         spent = {**self.realised(), "examples_looked": self.examples_looked, "before": self.before}
-        return {**spent, "allowed": self.allowed, "step": self.step}
+        return {**spent, "shared": self.shared, "allowed": self.allowed, "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in state.items():

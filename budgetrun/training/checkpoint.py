@@ -14,6 +14,7 @@ from budgetrun.folder.run import RunFolder, commit
 from budgetrun.training.network import Network
 
 log = logging.getLogger("budgetrun")
+LATER = {"branches"}  # parts that a run may have been asked for after it began
 
 
 class Unloadable(Exception):
@@ -39,6 +40,12 @@ class Checkpoint:
         self.files_kept: set[Path] = set()  # that the copy in `kept` needs
         self.files_saved: set[Path] = set()  # that the last checkpoint needs
         self.saved = time.perf_counter()
+
+    def of_run(self, folder: RunFolder, run_id: str, parts: Mapping[str, Stateful]) -> Checkpoint:
+        """One by which another run, which is the same up to now, goes on from here."""
+        other = copy.copy(self)
+        other.folder, other.here, other.parts = folder, {**self.here, "run": run_id}, parts
+        return other
 
     def seconds(self) -> float:
         """The total, including earlier processes."""
@@ -86,14 +93,14 @@ class Checkpoint:
 
         Raises UserError if it was made with other data, and Unloadable if a part has changed since.
         """
-        names = ["model", "optimizer", *self.parts, "seconds_total", "commits"]
+        names = ["model", "optimizer", *(self.parts.keys() - LATER), "seconds_total", "commits"]
         state = self.folder.read_checkpoint(self.network.device, names, self.here)
         if state is None:
             return False
         try:
             self.network.load_state_dict({"net": state["model"], "optimizer": state["optimizer"]})
             for name, part in self.parts.items():
-                part.load_state_dict(state[name])
+                part.load_state_dict(state.get(name, {}))
         except Exception as error:  # a part may raise anything if the state has another form
             self.folder.give_up_checkpoint(error)
             raise Unloadable from error

@@ -14,11 +14,13 @@ from budgetrun.contracts import (
     ChecksShape,
     Data,
     FromScratch,
+    KeepsFiles,
     KnowsChannels,
     Model,
     Random,
     Resizes,
     ScalesLooks,
+    SetsMomentum,
     Settings,
     TakesWhole,
     UserError,
@@ -29,11 +31,15 @@ from budgetrun.contracts import (
 from budgetrun.errors import one_line
 from budgetrun.folder.run import check_made
 from budgetrun.identity import is_expected, made_files
+from budgetrun.training.budget import Budget
 from budgetrun.training.data import bytes_of, place_of, scaled, trained_shape
 from budgetrun.training.machine import find_device, uses_bf16
+from budgetrun.training.rates import aim
 from budgetrun.training.returned import check_loss, check_step
 from budgetrun.training.trackers import check_packages
 from budgetrun.training.views import fitted
+
+MANY = 10**6  # updates of a run that is as good as any
 
 
 def check_parts(experiment: Experiment) -> torch.device:
@@ -47,6 +53,8 @@ def check_parts(experiment: Experiment) -> torch.device:
     check_row(experiment.aug)
     check_packages(experiment.logger)
     check_schedule(experiment.schedule, experiment.settings.lr)
+    check_momentum(experiment)
+    check_branches(experiment)
     scorer, init_from = experiment.scores, experiment.settings.init_from
     if scorer is not None and init_from is not None and isinstance(scorer, FromScratch):
         raise UserError(
@@ -61,6 +69,47 @@ def check_parts(experiment: Experiment) -> torch.device:
         if not is_expected(path):
             check_made(path)
     return find_device(experiment.settings.device)
+
+
+def check_momentum(experiment: Experiment) -> None:
+    """Raise UserError if the schedule sets the momentum of an optimizer that has none."""
+    schedule, settings, names = experiment.schedule, experiment.settings, experiment.names
+    if not isinstance(schedule, SetsMomentum) or schedule.momentum(0.0) is None:
+        return
+    optimizer = experiment.optimizer.build([nn.Parameter(torch.zeros(1))], settings.lr, settings.weight_decay)
+    if not all(group.get("momentum") or "betas" in group for group in optimizer.param_groups):
+        raise UserError(
+            f"schedule={names['schedule']} sets the momentum, and optimizer={names['optimizer']} has none; choose "
+            "another optimizer, give it a momentum, or set schedule.cycle_momentum=false"
+        )
+
+
+def check_branches(experiment: Experiment) -> None:
+    """Raise UserError if runs with smaller budgets cannot begin as this one. Whether the sampler follows the budget
+    shows when it asks for it, see Common."""
+    settings, names = experiment.settings, experiment.names
+    if not settings.earlier:
+        return
+    differs = {
+        "budget_unit=seconds": settings.budget_unit == "seconds",
+        f"scores={names['scores']}": experiment.scores is not None,
+        f"freeze={names['freeze']}": experiment.freeze is not None,
+        f"aug={names['aug']}": any(isinstance(step, Resizes) for step in experiment.aug),
+        f"sampler={names['sampler']}": isinstance(experiment.sampler, KeepsFiles),
+        "a value that is tuned": bool(experiment.tuning),
+    }
+    for what in (what for what, is_so in differs.items() if is_so):
+        raise UserError(f"branches={settings.branches} cannot go with {what}; leave out either")
+    seconds = set()
+    for part in (settings.budget, *settings.earlier):
+        budget = Budget("updates", part * MANY, 1, torch.device("cpu"), full=MANY)
+        budget.updates = 1
+        seconds.add(aim(experiment, budget))
+    if len(seconds) > 1:
+        raise UserError(
+            f"branches={settings.branches}: with schedule={names['schedule']}, runs with other budgets have another "
+            "learning rate from the second update on; choose schedule=trapezoid, without a warm-up, or leave them out"
+        )
 
 
 def check_views(experiment: Experiment, data: Data) -> None:

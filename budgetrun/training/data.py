@@ -18,6 +18,7 @@ from budgetrun import memory
 from budgetrun.config import Experiment
 from budgetrun.contracts import (
     Batch,
+    Common,
     Context,
     Data,
     KnowsRate,
@@ -268,7 +269,8 @@ def context_of(
 ) -> Context:
     """What a method is given: facts about the data, and access to the network."""
     n = len(data.labels)
-    return Context(
+    kind = Common if settings.earlier else Context
+    return kind(
         n=n,
         classes=data.classes,
         labels=data.labels,

@@ -139,6 +139,6 @@ class SecondNetwork:
         return self.network.loss(logits, batch), logits
 
     def learn(self, batch: Batch) -> None:
-        self.network.lr = self.first.lr
+        self.network.lr, self.network.momentum = self.first.lr, self.first.momentum
         self.network.update(batch)
         self.budget.flops += batch.passed * self.network.cost(batch.images).update

@@ -37,7 +37,8 @@ def unobserved(batch: Batch, losses: Tensor, logits: Tensor) -> None:
 
 
 class Network:
-    """net: the module, on the device. model: the same, or its compiled form. lr: of the next update.
+    """net: the module, on the device. model: the same, or its compiled form. lr, momentum: of the next update; momentum
+    is None where the optimizer's own stays.
 
     flops: of an image of full size, with all layers training. frozen: how many layers, from the first on, no longer
     train. Raises UserError if the model does not fit the images or the memory, before it takes any.
@@ -65,6 +66,7 @@ class Network:
         self.averaging: Any = self.world.averaging(self.net)  # the same for updates
         self.mode = settings.compile_mode
         self.loss, self.lr = experiment.loss, settings.lr
+        self.momentum: float | None = None
         self.consistency = sum(step.consistency for step in experiment.aug if isinstance(step, GivesViews))
         self.optimizer = experiment.optimizer.build(self.net.parameters(), settings.lr, settings.weight_decay)
         self.normalize = Normalize(data, device)
@@ -92,6 +94,10 @@ class Network:
         check_batch(batch)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
+            if self.momentum is not None and "betas" in group:
+                group["betas"] = (self.momentum, *group["betas"][1:])
+            elif self.momentum is not None:
+                group["momentum"] = self.momentum
         own = self.world.own(batch)
         # all views in one pass, as AugMix's code does: BatchNorm normalises over all
         of_all_views = self.forward(own.views(), self.averaging)

@@ -1,7 +1,7 @@
 """Every sampler with every augmentation and every noise: it trains, spends its budget exactly, and can be interrupted.
 
-Some run covers each pair of them, and each pair with a unit of the budget. Every fourth of these runs is interrupted, at
-least one of each. With --full, runs cover every combination, and all are interrupted.
+Some run covers each pair of them, and each pair with a unit of the budget. Every fourth of these runs is interrupted.
+With --full, runs cover every combination, and all are interrupted.
 """
 
 from __future__ import annotations
