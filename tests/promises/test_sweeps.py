@@ -59,7 +59,8 @@ def test_a_grid_has_as_many_runs_as_its_head_says_and_they_are_experiments(
     monkeypatch.chdir(tmp_path)
     with composing(f"grid={grid}") as (composed, jobs):
         assert len(jobs) == int(re.findall(r"^# (\d+) runs?\b", text(grid), flags=re.M)[0])
-        waits = "sampler.file=" in text(grid) or "tune=" in text(grid)  # then a job's id depends on other jobs
+        # then a job's id, or its first updates, depend on other jobs
+        waits = any(word in text(grid) for word in ("sampler.file=", "tune=", "branches="))
         some = jobs if waits or len(jobs) < 200 else jobs[::19]
         runs, wrong = checked(some, composed, None, [])
         assert not wrong
