@@ -196,8 +196,9 @@ def test_every_sampler_that_looks_can_look_at_smaller_images(
 
     monkeypatch.setattr(Network, "logits", logits)
     monkeypatch.setattr(Network, "evaluate", lambda *_: (0.5, 0.5))
-    at_work = "sampler.refresh=0.5" if sampler == "online_batch" else AT_WORK.get(sampler, "")
-    line = f"{CNN} budget=1 evaluations=1 sampler={sampler} {at_work} sampler.looks_scale=0.5"
+    at_work = {"online_batch": "sampler.refresh=0.5", "kakurenbo": "sampler.tau=0.000001"}
+    line = f"{CNN} epochs=3 evaluations=1 sampler={sampler} {(AT_WORK | at_work).get(sampler, '')}"
+    line += " sampler.looks_scale=0.5"
     result_of(line + needed(sampler, tmp_path, line), tmp_path)
     assert set(scales) == {0.5}
 
@@ -315,7 +316,7 @@ def test_a_run_that_is_cut_ends_bit_for_bit_as_one_that_is_not(
         ),
         ("freeze=none freeze.start=0.5", ["freeze.start"]),
         ("sampler=is sampler.looks_scale=0", ["sampler.looks_scale=0", "(0, 1]"]),
-        ("-m sampler=is,sb sampler.looks_scale=0.2", ["does not fit images of 1x1x1"]),
+        ("-m sampler=is sampler.looks_scale=0.5,0.2", ["does not fit images of 1x1x1"]),
     ],
 )
 def test_what_cannot_be_is_one_sentence(line: str, words: list[str], tmp_path: Path) -> None:

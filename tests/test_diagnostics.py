@@ -475,6 +475,7 @@ def test_a_result_says_in_one_line_what_the_method_did(
 )
 def test_a_run_ends_with_what_its_method_did(line: str, said: str | None, tmp_path: Path) -> None:
     done = here(f"{line} epochs=0.2 evaluations=1", tmp_path)
-    *_, told, _ = done.out.splitlines()
-    assert said is None or f": {said}" in told, done.out
+    told = done.out.splitlines()
+    place = next(number for number, line in enumerate(told) if line.endswith("result.json"))
+    assert said is None or f": {said}" in told[place - 1], done.out
     assert done.out.count("uniform: ") == 0
