@@ -79,7 +79,9 @@ def bench(model: Any, shape: tuple[int, int, int], loss: Loss = PLAIN, count: in
     torch.manual_seed(0)
     batch = random_batch(count, shape, sources)
     pixels = [0.4] * shape[0], [0.3] * shape[0]
-    data = Data(batch.images, batch.label[:, 0], batch.images, batch.label[:, 0], *pixels, flip=True, padding=1, classes=10)
+    data = Data(
+        batch.images, batch.label[:, 0], batch.images, batch.label[:, 0], *pixels, flip=True, padding=1, classes=10
+    )
     experiment = replace(checked("device=cpu"), loss=loss)
     network = Network(model, experiment, data, CPU)
     with torch.no_grad():

@@ -224,7 +224,7 @@ def trained(context_for: Callable[..., Context], monkeypatch: pytest.MonkeyPatch
         data = replace(context_for(11, 4).view.data, mean=[0.0] * 3, std=[1.0] * 3)
         network = Network(SmallModel(), replace(checked("device=cpu"), loss=loss), data, torch.device("cpu"))
         spent = Spent()
-        monkeypatch.setattr(network, "cost", lambda images: Flops(3, 10))
+        monkeypatch.setattr(network, "cost", lambda images, scale=1.0: Flops(3, 10))
         looks = Looks(network, spent, part=4)
         own = {name: getattr(looks, name) for name in ("look", "embed", "gradient_norms", "logit_gradients")}
         return context_for(11, 4, **own), network.net, spent
@@ -452,7 +452,7 @@ def test_a_scorer_goes_on_from_a_saved_file_as_if_it_had_not_stopped(
     def started(where: str) -> Any:
         scorer = build(OmegaConf.to_container(OmegaConf.load(file)), "scores.", Scorer)
         look = lambda batch: (torch.zeros(len(batch)), logits[step[0], batch.drawn])  # noqa: E731
-        embed = lambda batch: (logits[step[0], batch.drawn, :2], logits[step[0], batch.drawn])  # noqa: E731
+        embed = lambda batch, scale=1.0: (logits[step[0], batch.drawn, :2], logits[step[0], batch.drawn])  # noqa: E731
         folder = {"state_folder": tmp_path / where}
         scorer.start(context_for(12, 4, look=look, embed=embed, progress=lambda: progress[0], **folder))
         return scorer
