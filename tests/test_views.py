@@ -20,7 +20,7 @@ from budgetrun.aug.cutmix import CutMix
 from budgetrun.aug.mixup import Mixup
 from budgetrun.aug.ricap import RICAP
 from budgetrun.config import Experiment
-from budgetrun.contracts import Augmentation, Batch, Data, Random
+from budgetrun.contracts import Augmentation, Batch, Data, Random, Resizes
 from budgetrun.training import views
 from budgetrun.training.data import Normalize
 from budgetrun.training.views import Stream, Views
@@ -237,7 +237,8 @@ def test_an_augmentation_says_image_wise_if_and_only_if_no_image_depends_on_anot
             for images in (some, other)
         ]
         alone = torch.equal(results[0].images[:8], results[1].images[:8])
-        assert getattr(step, "image_wise", False) == alone, step
+        # a step that follows the progress cannot be applied ahead of time
+        assert getattr(step, "image_wise", False) == (alone and not isinstance(step, Resizes)), step
 
 
 # ---- the state
