@@ -1,6 +1,6 @@
 """Every sampler with every augmentation and every noise: it trains, spends its budget exactly, and can be interrupted.
 
-Some run covers each pair of them, and each pair with a unit of the budget. Every fourth of these runs is interrupted.
+Some run covers each pair of them, and each pair with a unit of the budget. Every fifth of these runs is interrupted.
 With --full, runs cover every combination, and all are interrupted.
 """
 
@@ -49,7 +49,7 @@ def combinations(full: bool) -> list[tuple[str, str, str, str, bool]]:
         return [(*each, next(units), True) for each in itertools.product(SAMPLERS, AUGS, NOISES)]
     # every sampler with every augmentation; in these, noises and units cycle at different rates
     return [
-        (sampler, aug, NOISES[(i + j) % len(NOISES)], UNITS[(i + 2 * j) % len(UNITS)], (i + j) % 4 == 0)
+        (sampler, aug, NOISES[(i + j) % len(NOISES)], UNITS[(i + 2 * j) % len(UNITS)], (2 * i + j) % 5 == 0)
         for (i, sampler), (j, aug) in itertools.product(enumerate(SAMPLERS), enumerate(AUGS))
     ]
 
