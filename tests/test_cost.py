@@ -196,9 +196,15 @@ def test_every_sampler_that_looks_can_look_at_smaller_images(
 
     monkeypatch.setattr(Network, "logits", logits)
     monkeypatch.setattr(Network, "evaluate", lambda *_: (0.5, 0.5))
-    at_work = {"online_batch": "sampler.refresh=0.5", "kakurenbo": "sampler.tau=0.000001"}
-    line = f"{CNN} epochs=3 evaluations=1 sampler={sampler} {(AT_WORK | at_work).get(sampler, '')}"
-    line += " sampler.looks_scale=0.5"
+    late = {  # those that do not look at once
+        "online_batch": "epochs=2 sampler.refresh=0.5",
+        "kakurenbo": "epochs=2.2 sampler.tau=0.000001",
+        "self_paced": "epochs=3",
+        "sb": f"epochs=1 {AT_WORK['sb']}",
+        "osgd": f"epochs=2 {AT_WORK['osgd']}",
+    }
+    at_work = late.get(sampler, f"epochs=0.3 {AT_WORK.get(sampler, '')}")
+    line = f"model.width={WIDTH} evaluations=1 batch_size=128 sampler={sampler} {at_work} sampler.looks_scale=0.5"
     result_of(line + needed(sampler, tmp_path, line), tmp_path)
     assert set(scales) == {0.5}
 
