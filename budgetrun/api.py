@@ -6,6 +6,7 @@ the sentence that the command would print.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,8 @@ def compare(
     """One row per cell of a table: mean, std, n, and the difference from a baseline with interval and p-values.
 
     The arguments and the columns mean what they mean for `python -m budgetrun.aggregate --format csv`, see
-    docs/tables.md. places: as for `frame`. Raises UserError as that command does.
+    docs/tables.md. places: as for `frame`. Remarks, such as on settings that cells average over, are warnings. Raises
+    UserError as that command does.
     """
     import pandas as pd
 
@@ -80,5 +82,8 @@ def compare(
     listed = {name: value if isinstance(value, str) else ",".join(value) for name, value in words.items()}
     options = {**listed, "baseline": baseline, "where": where}
     typed = [f"--{name}={value}" for name, value in options.items() if value]
-    names, lines = every_cell(analysed(parser().parse_args([*map(str, places or ["outputs"]), *typed])))
+    answer = analysed(parser().parse_args([*map(str, places or ["outputs"]), *typed]))
+    for remark in answer.remarks:
+        warnings.warn(remark, stacklevel=2)
+    names, lines = every_cell(answer)
     return pd.DataFrame(lines, columns=names)

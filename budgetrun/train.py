@@ -24,10 +24,8 @@ from budgetrun.contracts import (
     ChangesSize,
     Context,
     Data,
-    Freezing,
     Model,
     Random,
-    Rests,
     Sampler,
     ScalesRate,
     Selects,
@@ -48,6 +46,7 @@ from budgetrun.training.diagnostics import Diagnostics
 from budgetrun.training.draws import Draws
 from budgetrun.training.earlier import Earlier
 from budgetrun.training.files import Files
+from budgetrun.training.frozen import Frozen
 from budgetrun.training.looks import Looks, SecondNetwork, check_features
 from budgetrun.training.network import Network
 from budgetrun.training.progress import plan, shown
@@ -164,6 +163,9 @@ def train(experiment: Experiment, folder: RunFolder, world: World, trackers: Tra
         parts["scores"] = scorer
     if branches.live:
         parts["branches"] = branches
+    frozen = Frozen(network, experiment.freeze, budget)
+    if experiment.freeze is not None:
+        parts["frozen"] = frozen
     checkpoint = Checkpoint(folder, network, parts, must_agree(experiment, fingerprint, device), began)
     if checkpoint.restore():
         log.info("%s goes on from update %d", folder.path, budget.updates)
@@ -224,7 +226,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World, trackers: Tra
                     break
 
                 network.lr, network.momentum = aim(experiment, budget)
-                freeze(network, experiment.freeze, budget)
+                frozen.follow()
                 if world.size == 1 and draws.may_take_long:
                     with budget.paused():
                         checkpoint.keep()
@@ -256,13 +258,6 @@ def train(experiment: Experiment, folder: RunFolder, world: World, trackers: Tra
     trackers.finish(result)  # first: a finished run is not gone back to
     folder.finish(result)
     return result
-
-
-def freeze(network: Network, freezing: Freezing | None, budget: Budget) -> None:
-    """Let fewer or more layers train, if it is time to."""
-    if freezing is not None and (count := freezing.frozen(budget.progress, len(network.layers))) != network.frozen:
-        with budget.paused():  # it counts FLOPs anew
-            network.freeze(count, resting=isinstance(freezing, Rests) and freezing.rests)
 
 
 def must_agree(experiment: Experiment, fingerprint: str, device: torch.device) -> dict[str, str]:

@@ -305,6 +305,31 @@ def test_a_run_that_is_cut_ends_bit_for_bit_as_one_that_is_not(
     assert_ends_alike(*folders)
 
 
+def test_scores_of_a_frozen_network_are_the_same_after_an_interruption_at_the_very_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The norm of the gradient is over the layers that train; the last checkpoint is after the last update."""
+    once = checked(*f"{CNN} budget=0.3 evaluations=1 freeze=backbone scores=grand".split())
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO", "budgetrun")
+    run(copy.deepcopy(once))
+    folder = tmp_path / "outputs" / once.run_id
+    whole = (folder / "scores.csv").read_text()
+    (folder / "result.json").unlink()
+    (folder / "scores.csv").unlink()
+    run(copy.deepcopy(once))
+    assert "goes on from update 7" in caplog.text
+    assert (folder / "scores.csv").read_text() == whole
+
+
+def test_a_look_at_a_size_that_was_not_announced_is_counted_too() -> None:
+    experiment = checked(*CNN.split())
+    data, _ = prepare(experiment)
+    network = Network(experiment.model, experiment, data, torch.device("cpu"))
+    with torch.no_grad():
+        assert network.cost(data.images, 0.75).forward == sum(flops_of_cnn(6)[:1]) + 2 * 9 * (2 * 4 * 9 + 4 * 8) + 640
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

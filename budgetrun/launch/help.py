@@ -29,9 +29,9 @@ Examples
   python -m budgetrun -m sampler=uniform,p_sgd,is budget=0.2,0.3,0.5 aug=standard,ricap seed=0,1,2
   python -m budgetrun grid=smoke
 then
-  python scripts/status.py outputs/smoke
-  python scripts/aggregate.py outputs/smoke --rows noise,sampler,aug --cols budget
-  python scripts/report.py outputs/smoke
+  python -m budgetrun.status outputs/smoke
+  python -m budgetrun.aggregate outputs/smoke --rows noise,sampler,aug --cols budget
+  python -m budgetrun.report outputs/smoke
 
 sampler=is --help shows the values of that option; --cfg job shows those of the whole run. --config-dir DIR adds your
 own YAML files. A finished run is not run again, an interrupted one goes on. Results: output_dir/<run>/result.json.

@@ -37,7 +37,11 @@ class GrowingBatches:
             raise ValueError(f"milestones={self.milestones} must increase, and be parts of the budget in (0, 1)")
 
     def sizes(self, batch_size: int) -> set[int]:
-        return {int(part * batch_size) for part in self.parts}
+        return {self.size(part, batch_size) for part in self.parts}
+
+    @staticmethod
+    def size(part: float, batch_size: int) -> int:
+        return int(part * batch_size + 1e-6)  # 0.29 x 100 is 28.999...
 
     def start(self, context: Context) -> None:
         self.context, self.stream = context, context.stream(context.permutation)
@@ -50,7 +54,7 @@ class GrowingBatches:
     def draw(self) -> Batch:
         progress = self.context.progress()
         passed = sum(progress >= milestone for milestone in self.milestones)
-        return self.stream.take(int(self.parts[passed] * self.context.batch_size))
+        return self.stream.take(self.size(self.parts[passed], self.context.batch_size))
 
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
         pass

@@ -91,7 +91,8 @@ class Kakurenbo:
 
     def plan(self) -> Tensor:
         self.look_at_hidden()
-        self.allowed = 0.0 if self.allowed is None else self.allowed_at(self.context.progress())
+        allowed = self.allowed_at(self.context.progress())
+        self.allowed = 0.0 if self.allowed is None else allowed  # none in the first epoch
         n, losses = self.context.n, self.latest.losses
         ranked = self.context.permutation()
         ranked = ranked[losses[ranked].argsort(stable=True)]

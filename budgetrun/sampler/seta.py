@@ -65,7 +65,8 @@ class SeTa:
 
     def plan(self) -> Tensor:
         part = self.context.permutation()[: self.count]
-        if self.epochs and self.context.progress() < self.delta:
+        annealed = self.context.progress() >= self.delta
+        if self.epochs and not annealed:
             part = self.windowed(part, self.epochs)
         self.epochs += 1
         return part[torch.randperm(len(part), generator=self.context.random.device, device=part.device)]

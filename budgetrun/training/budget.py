@@ -199,14 +199,14 @@ def model_flops(model: nn.Module, shape: torch.Size, classes: int | None = None)
     twin = copy.deepcopy(model).to("meta")
     images = torch.empty(2, *shape, device="meta")  # two images: BatchNorm cannot train on one value per channel
     try:
-        with FlopCounterMode(display=False) as forward:
+        with torch.enable_grad(), FlopCounterMode(display=False) as forward:  # a look may ask
             logits: Any = twin(images)
         if not isinstance(logits, Tensor) or (classes is not None and logits.shape != (2, classes)):
             what = list(logits.shape) if isinstance(logits, Tensor) else one(logits)
             raise UserError(
                 f"the model returns {what} for 2 images, and must return logits, [2, {classes or 'classes'}]"
             )
-        with FlopCounterMode(display=False) as backward:
+        with torch.enable_grad(), FlopCounterMode(display=False) as backward:
             logits.sum().backward()
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__

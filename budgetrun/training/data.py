@@ -217,9 +217,9 @@ def check_fits(data: Data, settings: Settings, place: str) -> None:
 
 def trained_shape(data: Data, settings: Settings) -> torch.Size:
     """[C, H, W] of the images that a run trains on, for `data` as `load` returns them."""
-    channels, height, width = data.images.shape[1:]
-    size = settings.image_size or data.crop
-    return torch.Size((channels, size or height, size or width))
+    channels, *sides = data.images.shape[1:]
+    size = settings.image_size
+    return torch.Size((channels, *(cropped(torch.Size(sides), data.crop) if size is None else (size, size))))
 
 
 def fingerprint(data: Data) -> str:
