@@ -453,6 +453,7 @@ class View(Protocol):
     def stream(self, plan: Plan) -> Stream: ...
 
 
+@runtime_checkable
 class Stream(Stateful, Protocol):
     """An endless stream of augmented examples, cut into batches of any size.
 
@@ -1027,5 +1028,5 @@ def check_schedule(schedule: Schedule, lr: float) -> None:
     if rates[1.0] > lr:
         raise UserError(
             f"lr={lr:g} is below the learning rate that the schedule ends with, {rates[1.0]:g}; set lr higher, or "
-            "schedule.final lower"
+            + ("schedule.final lower" if hasattr(schedule, "final") else "let the schedule(lr, progress) end lower")
         )

@@ -52,6 +52,7 @@ from budgetrun.training.network import Network
 from budgetrun.training.progress import plan, shown
 from budgetrun.training.rates import aim
 from budgetrun.training.record import Diverged, Record
+from budgetrun.training.returned import check_state
 from budgetrun.training.summary import BEFORE, say
 from budgetrun.training.trackers import Trackers
 from budgetrun.training.views import Views
@@ -138,6 +139,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World, trackers: Tra
     branches = Branches(experiment, budget, world, lambda: Diagnostics(data, budget, view, sampler))
     interruption = world.interruption()
     sampler.start(context)
+    check_state(sampler)
     if scorer is not None:
         scorer.start(replace(context, random=scores_random))
 

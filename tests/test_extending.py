@@ -189,6 +189,13 @@ MISTAKES = [
     ),
     ("dataset=shapes", "shapes.py", DATA, "pass", ["my.shapes.Shapes.load", "returns nothing"]),
     (
+        "sampler=hardest",
+        "hardest.py",
+        "return self.stream.state_dict()",
+        "return {}",
+        ["my.hardest.Hardest.state_dict", "self.stream.state_dict()"],
+    ),
+    (
         "dataset=shapes",
         "shapes.py",
         DATA,

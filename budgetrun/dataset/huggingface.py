@@ -39,7 +39,9 @@ class HuggingFace(OfPictures):
         try:
             import datasets
         except ImportError as error:
-            raise UserError("dataset=huggingface needs the package datasets; install budgetrun[huggingface]") from error
+            raise UserError(
+                "dataset=huggingface needs the package datasets; python -m pip install 'budgetrun[huggingface]'"
+            ) from error
         if not sys.stderr.isatty():
             datasets.disable_progress_bars()
         place = Path(folder) / self.path

@@ -31,7 +31,8 @@ def in_words(error: BaseException, arguments: list[str]) -> str | None:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.partition("/")  # an option may be in a folder of its own
         if options := options_of(group, arguments):
-            return no_option(group, option, options)
+            lacking = [folder for folder in folders(arguments)[1:] if not (folder / group).is_dir()]
+            return no_option(group, option, options) + "".join(f"; {there} has no folder {group}/" for there in lacking)
         group, _, option = error.missing_cfg_file.rpartition("/")
         return no_option(group, option, list(error.options))
     if isinstance(error, OverrideParseException):
@@ -51,6 +52,8 @@ def in_words(error: BaseException, arguments: list[str]) -> str | None:
         )
     if text.startswith("Ambiguous value for argument 'grid="):
         return f"{text.split(chr(39))[1]} is more than one grid; run them one after the other"
+    if match := re.match(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{match[1]} is several values for one run; -m runs each, and so does budgetrun.sweep in Python"
     if match := re.search(r"An item is already at '([^']+)'", text):
         return f"{match[1]} already exists; type it without the +"
     if match := re.search(r"Could not (?:override|append.*?|find.*?) '([^']+)'", text):

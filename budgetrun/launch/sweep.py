@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from budgetrun.config import Experiment, experiment, typed
 from budgetrun.contracts import Selects
+from budgetrun.digits import short
 from budgetrun.errors import STOPPING, Interrupted, UserError, heard
 from budgetrun.folder import lock
 from budgetrun.folder.lock import Busy
@@ -423,7 +424,7 @@ def report(jobs: list[Job], errors: Errors, typed: Sequence[str]) -> None:
     if not left and any(job.experiment.settings.earlier for job in jobs):
         results = [job.folder.finished() or {} for job in jobs]
         flops, shared = (sum(result.get(key) or 0 for result in results) for key in ("flops", "flops_shared"))
-        print(f"  together they took {flops - shared:.4g} FLOPs; each by itself, {flops:.4g}")
+        print(f"  together they took {short(flops - shared)} FLOPs; each by itself, {short(flops)}")
     of_tuning = {place for job in jobs for place in job.tuning}
     for job in jobs:
         if job.place in of_tuning and (state := ended[job.folder]).diverged_after is not None:

@@ -230,7 +230,10 @@ def planned(folders: Iterable[str]) -> list[str]:
         runs, _ = plan(Path(folder))
         states = {name: RunFolder(folder, name).state().word for name in runs}
         left = [f"{states[name]}: {' '.join(typed)}" for name, typed in runs.items() if states[name] != FINISHED]
-        said += [f"{folder}: {len(runs)} runs, {len(left) or 'none'} of them not finished", *left]
+        said += [
+            f"{folder}: {len(runs)} runs, {f'{len(left)} of them not finished' if left else 'all finished'}",
+            *left,
+        ]
     return said
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Augmentation, Batch, Data, Loss, OfKind, Random, UserError
+from budgetrun.contracts import Augmentation, Batch, Data, Loss, OfKind, Random, Stream, UserError
 from budgetrun.stored import Stored
 
 
@@ -121,6 +121,16 @@ def check_batch(batch: Any) -> None:
     """Raise UserError unless a sampler drew a batch."""
     if not isinstance(batch, Batch):
         raise UserError(f"the sampler's draw returns {one(batch)}, and must return a Batch, as context.view(index) is")
+
+
+def check_state(sampler: Any) -> None:
+    """Raise UserError if a sampler that has started saves nothing of its stream, and would not go on where it was."""
+    streams = [name for name, value in vars(sampler).items() if isinstance(value, Stream)]
+    if streams and not sampler.state_dict():
+        raise UserError(
+            f"{named(sampler)}.state_dict returns nothing, though it draws from a stream; it must return "
+            f"self.{streams[0]}.state_dict(), and what else the sampler learns"
+        )
 
 
 def check_columns(columns: Any, count: int, scorer: object) -> None:

@@ -104,7 +104,8 @@ def read(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str,
             runs = {**budget.get("before", {}), state.get("run", str(path)): budget["flops"]}
         for name, value in weights.items():
             if not (isinstance(name, str) and isinstance(value, Tensor)):
-                raise ValueError(f"its {brief(str(name))} is not a tensor")
+                entries = ", ".join(WRAPPERS)
+                raise ValueError(f"its {brief(str(name))} is not a tensor, and it has no entry {entries} with tensors")
         if not weights:
             raise ValueError("it is empty")
     except UserError:
