@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONF = CHECKOUT / "conf"
 SAMPLERS = sorted(p.stem for p in (CONF / "sampler").glob("*.yaml"))
+# of options that differ in a formula alone, one: the others have the same class, and so the same state and draws
+KINDS = [s for s in SAMPLERS if s not in ("atk", "rs2", "spv", "stc", "ucb", "vr", "wtc", "gradmatch_pb")]
 AUGS = sorted(p.stem for p in (CONF / "aug").glob("*.yaml"))
 NOISES = sorted(p.stem for p in (CONF / "noise").glob("*.yaml"))
 NO_COMPONENTS = ("grid", "tune")  # groups whose options make runs

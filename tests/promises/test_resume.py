@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from cli import FILES, SAMPLERS, before_update, checked, here, needed, sampler_class, started
+from cli import FILES, KINDS, before_update, checked, here, needed, sampler_class, started
 from states import AT_WORK, Killed, assert_ends_alike, interrupt, kill
 
 from budgetrun.config import Experiment
@@ -56,7 +56,7 @@ def both(line: str, tmp_path: Path, sampler: str, stops: list[tuple[int, Any]]) 
     return folder_of("whole"), folder_of("parts")
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", KINDS)
 def test_a_run_that_is_interrupted_and_killed_ends_bit_for_bit_like_an_uninterrupted_one(
     sampler: str, tmp_path: Path
 ) -> None:

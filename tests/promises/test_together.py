@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from cli import CHECKOUT, SAMPLERS, environment, here, needed
+from cli import CHECKOUT, KINDS, environment, here, needed
 from together import trained
 
 TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -35,7 +35,7 @@ AT_WORK = {
 
 
 def lines(folder: Path) -> list[str]:
-    of_samplers = [f"{COMMON} sampler={s} {AT_WORK.get(s, '')}{needed(s, folder)}" for s in SAMPLERS]
+    of_samplers = [f"{COMMON} sampler={s} {AT_WORK.get(s, '')}{needed(s, folder)}" for s in KINDS]
     mixed = f"{COMMON} aug=ricap noise=symmetric validation=0.1 scores=ensemble scores.members=3"
     mixed += " freeze=backbone freeze.until=0.5"
     return [*of_samplers, mixed, f"{COMMON} scores=grand save_features=true"]
@@ -75,7 +75,7 @@ def assert_same(found: Any, alone: Any) -> None:
         assert found["result"][key] == pytest.approx(alone["result"][key], abs=1e-5)
 
 
-@pytest.mark.parametrize("number", range(len(SAMPLERS) + 2))
+@pytest.mark.parametrize("number", range(len(KINDS) + 2))
 def test_two_processes_choose_the_same_and_end_with_the_same_network(
     number: int, two: tuple[Path, list[Any]], tmp_path: Path
 ) -> None:
