@@ -71,7 +71,7 @@ def test_options_of_a_folder_of_ones_own_count(cwd: Path) -> None:
         (["lr=fast"], "lr=fast is not a number"),
         (["sampler"], "sampler cannot be read as key=value"),
         (["grid=smoke"], "grid= makes a sweep of many runs; call budgetrun.sweep"),
-        (["budget=0.1,0.2"], "To sweep over it"),
+        (["budget=0.1,0.2"], "-m runs each, and so does budgetrun.sweep"),
     ],
 )
 def test_a_mistake_is_the_sentence_of_the_command(overrides: list[str], sentence: str, cwd: Path) -> None:
