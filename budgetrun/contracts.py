@@ -54,6 +54,23 @@ def path_or_none(key: str, text: str | None) -> str | None:
     return None if text is None else path(key, text)
 
 
+def several_paths(key: str, text: str | None) -> str | None:
+    """The same, of a setting that may be several paths separated by commas; null and nothing stay as they are."""
+    return text and ",".join(path(key, part) for part in text.split(","))
+
+
+def check_milestones(milestones: list[float]) -> None:
+    """Raise ValueError unless the values `milestones` of a component can be reached one after the other."""
+    bounded = all(0 < m < 1 for m in milestones)
+    if not bounded or sorted(set(milestones)) != list(milestones):
+        raise ValueError(f"milestones={list(milestones)} must increase and lie in (0, 1), as shares of the budget")
+
+
+def reached(progress: float, milestones: list[float]) -> int:
+    """How many milestones are reached."""
+    return sum(progress >= m for m in milestones)
+
+
 def check_pixels(mean: list[float] | None, std: list[float] | None, channels: int) -> None:
     """Raise UserError if images with `channels` channels cannot be normalised by these; None is measured later."""
     one_each = all(len(numbers) == channels for numbers in (mean, std) if numbers is not None)
@@ -401,6 +418,10 @@ class Context:
     def permutation(self) -> Tensor:
         """All examples in a new random order, int64 [n]."""
         return torch.randperm(self.n, generator=self.random.device, device=self.device)
+
+    def shuffled(self, index: Tensor) -> Tensor:
+        """The same examples in a new random order, int64 [m]."""
+        return index[torch.randperm(len(index), generator=self.random.device, device=index.device)]
 
     def stream(self, plan: Plan) -> Stream:
         """An endless stream of augmented examples in the order that `plan` draws them, see Stream."""

@@ -164,7 +164,7 @@ def unresolved(node: Any) -> Any:
             return node[key]
         if isinstance(raw[key], str) and (selects := re.fullmatch(r"\$\{oc\.select:(\w+)\.(\w+),\w+\}", raw[key])):
             group = node._get_root().get(selects[1]) or {}
-            return f"${{{selects[1]}.{selects[2]}}}" if selects[2] in group.keys() else node[key]  # noqa: SIM118 -- ???
+            return f"${{{selects[1]}.{selects[2]}}}" if selects[2] in group.keys() else node[key]  # noqa: SIM118 -- `in group` is false for ???
         return unresolved(node._get_node(key)) if isinstance(raw[key], dict | list) else raw[key]
 
     return {key: value(key) for key in raw} if isinstance(raw, dict) else [value(i) for i in range(len(raw))]

@@ -152,10 +152,15 @@ def sweep(
 
 def close(jobs: list[Job], table: bool) -> None:
     """Print the table of a sweep's runs, tuning runs not included, or the command for it."""
-    of_tuning = {place for job in jobs for place in job.tuning}
+    of_tuning = tuning_places(jobs)
     shown = [(job.experiment, job.folder.result_path) for job in jobs if job.place not in of_tuning]
     if table and shown:
         print(after_sweep(shown), flush=True)
+
+
+def tuning_places(jobs: list[Job]) -> set[Path]:
+    """The folders of the runs by which the values of others are chosen."""
+    return {place for job in jobs for place in job.tuning}
 
 
 def rounds(jobs: list[Job], wanted: list[Job]) -> Iterator[tuple[list[Job], list[Job]]]:
@@ -293,7 +298,7 @@ def checked(
 def begun_in(job: Job, trunks: Iterable[Job]) -> set[Path]:
     """The run with the largest budget that makes the first updates of this job too, see training/branches.py."""
     settings = job.experiment.settings
-    if settings.force or job.folder.state().word != MISSING:
+    if settings.force or job.found != MISSING:
         return set()
     of = [
         trunk
@@ -425,7 +430,7 @@ def report(jobs: list[Job], errors: Errors, typed: Sequence[str]) -> None:
         results = [job.folder.finished() or {} for job in jobs]
         flops, shared = (sum(result.get(key) or 0 for result in results) for key in ("flops", "flops_shared"))
         print(f"  together they took {short(flops - shared)} FLOPs; each by itself, {short(flops)}")
-    of_tuning = {place for job in jobs for place in job.tuning}
+    of_tuning = tuning_places(jobs)
     for job in jobs:
         if job.place in of_tuning and (state := ended[job.folder]).diverged_after is not None:
             print(f"  {state.word}: {job.folder.path}: {state.detail}; its value is not chosen")

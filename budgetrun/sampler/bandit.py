@@ -69,7 +69,7 @@ class Bandit:
         if self.passes and (self.passes - 1) % self.every == 0:
             self.chosen = self.choice()
         self.passes += 1
-        return self.shuffled(self.chosen)
+        return self.context.shuffled(self.chosen)
 
     def choice(self) -> Tensor:
         """The examples of the next passes, int64 [k]."""
@@ -80,10 +80,7 @@ class Bandit:
         ranked = order[score[order].argsort(descending=True, stable=True)]
         count = max(1, int(self.keep * self.context.n))
         greedy = count - int(self.epsilon * count)
-        return torch.cat([ranked[:greedy], self.shuffled(ranked[greedy:])[: count - greedy]])
-
-    def shuffled(self, index: Tensor) -> Tensor:
-        return index[torch.randperm(len(index), generator=self.context.random.device, device=index.device)]
+        return torch.cat([ranked[:greedy], self.context.shuffled(ranked[greedy:])[: count - greedy]])
 
     def draw(self) -> Batch:
         return self.stream.take(self.context.batch_size)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from budgetrun.contracts import Batch, Context, UserError
+from budgetrun.contracts import Batch, Context, UserError, check_milestones, reached
 
 
 @dataclass
@@ -31,10 +31,7 @@ class GrowingBatches:
             raise ValueError(f"parts={self.parts} must be parts of the batch size, greater than 0 and at most 1")
         if len(self.milestones) != len(self.parts) - 1:
             raise ValueError(f"milestones={self.milestones} must be one fewer than parts={self.parts}")
-        if not all(0 < milestone < 1 for milestone in self.milestones) or self.milestones != sorted(
-            set(self.milestones)
-        ):
-            raise ValueError(f"milestones={self.milestones} must increase, and be parts of the budget in (0, 1)")
+        check_milestones(self.milestones)
 
     def sizes(self, batch_size: int) -> set[int]:
         return {self.size(part, batch_size) for part in self.parts}
@@ -52,9 +49,8 @@ class GrowingBatches:
             )
 
     def draw(self) -> Batch:
-        progress = self.context.progress()
-        passed = sum(progress >= milestone for milestone in self.milestones)
-        return self.stream.take(self.size(self.parts[passed], self.context.batch_size))
+        part = self.parts[reached(self.context.progress(), self.milestones)]
+        return self.stream.take(self.size(part, self.context.batch_size))
 
     def observe(self, batch: Batch, losses: Tensor, logits: Tensor) -> None:
         pass

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Batch, Context
+from budgetrun.contracts import Batch, Context, check_milestones, reached
 from budgetrun.sampler._history import LatestLosses, renew
 from budgetrun.sampler._looking import check_looks
 
@@ -56,9 +56,7 @@ class Kakurenbo:
             raise ValueError(
                 f"fraction={self.fraction} must be in [0, 0.999]: the largest part of the examples to hide"
             )
-        increasing = sorted(set(self.milestones)) == self.milestones
-        if not (increasing and all(0 < milestone < 1 for milestone in self.milestones)):
-            raise ValueError(f"milestones={self.milestones} must increase, and be parts of the budget in (0, 1)")
+        check_milestones(self.milestones)
         if len(self.factors) != len(self.milestones) or not all(0 <= factor <= 1 for factor in self.factors):
             raise ValueError(f"factors={self.factors} must be in [0, 1], and as many as the milestones")
         if not 1e-6 <= self.tau <= 1:
@@ -91,7 +89,7 @@ class Kakurenbo:
 
     def plan(self) -> Tensor:
         self.look_at_hidden()
-        allowed = self.allowed_at(self.context.progress())
+        allowed = self.allowed_at(self.context.progress())  # asked at once, so that `branches` are refused at once
         self.allowed = 0.0 if self.allowed is None else allowed  # none in the first epoch
         n, losses = self.context.n, self.latest.losses
         ranked = self.context.permutation()
@@ -107,8 +105,7 @@ class Kakurenbo:
 
     def allowed_at(self, progress: float) -> float:
         """F_t."""
-        passed = sum(progress >= milestone for milestone in self.milestones)
-        return self.fraction * [1.0, *self.factors][passed]
+        return self.fraction * [1.0, *self.factors][reached(progress, self.milestones)]
 
     def look_at_hidden(self) -> None:
         # parts of nearly equal size: BatchNorm fails on one image

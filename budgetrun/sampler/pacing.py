@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Batch, Context, UserError, path
+from budgetrun.contracts import Batch, Context, UserError, several_paths
 
 STEEP = 10  # of exp and log, in the authors' code
 GROWTH = 1.9  # of the steps of fixed_exponential, by default in the authors' code
@@ -72,7 +72,7 @@ class Pacing:
                 "file is not set: it names the scores to order by, as a run with scores=el2n, or another, writes them; "
                 "order=random needs none"
             )
-        self.file = self.file and ",".join(path("file", part) for part in self.file.split(","))
+        self.file = several_paths("file", self.file)
 
     def start(self, context: Context) -> None:
         self.context = context
@@ -106,8 +106,7 @@ class Pacing:
         )  # 199.99999999999997 is 200
 
     def plan(self) -> Tensor:
-        count = self.count()
-        return self.ranked[torch.randperm(count, generator=self.context.random.device, device=self.ranked.device)]
+        return self.context.shuffled(self.ranked[: self.count()])
 
     def draw(self) -> Batch:
         return self.stream.take(self.context.batch_size)

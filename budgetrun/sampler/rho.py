@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from budgetrun.contracts import Batch, Context, UserError, path
+from budgetrun.contracts import Batch, Context, UserError, several_paths
 from budgetrun.sampler._looking import check_looks
 
 
@@ -44,7 +44,7 @@ class RHO:
         if not 1 <= self.pool <= 1000:
             raise ValueError(f"pool={self.pool} must be in [1, 1000] (batches looked at for one trained on)")
         check_looks(self.looks_scale, self.looks)
-        self.file = ",".join(path("file", part) for part in self.file.split(","))
+        self.file = several_paths("file", self.file)
 
     def start(self, context: Context) -> None:
         assert self.file is not None

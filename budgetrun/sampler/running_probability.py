@@ -66,7 +66,7 @@ class RunningProbability:
         # what torch.multinomial draws without replacement, bit for bit; on a GPU, it also waits for two checks of p
         drawn = (p / torch.empty_like(p).exponential_(generator=random)).topk(self.count).indices
         # likely examples come first; the epoch visits them in random order
-        return drawn[torch.randperm(self.count, generator=random, device=drawn.device)]
+        return self.context.shuffled(drawn)
 
     def draw(self) -> Batch:
         return self.stream.take(self.context.batch_size)

@@ -90,8 +90,7 @@ class SelfPaced:
         self.threshold = losses[count - 1]
         if self.use != "draw":
             return order
-        again = torch.randperm(count, generator=self.context.random.device, device=order.device)
-        return order[rank[again]]
+        return order[self.context.shuffled(rank[:count])]
 
     def draw(self) -> Batch:
         return self.stream.take(self.context.batch_size)

@@ -65,11 +65,11 @@ class SeTa:
 
     def plan(self) -> Tensor:
         part = self.context.permutation()[: self.count]
-        annealed = self.context.progress() >= self.delta
+        annealed = self.context.progress() >= self.delta  # asked at once, so that `branches` are refused at once
         if self.epochs and not annealed:
             part = self.windowed(part, self.epochs)
         self.epochs += 1
-        return part[torch.randperm(len(part), generator=self.context.random.device, device=part.device)]
+        return self.context.shuffled(part)
 
     def windowed(self, part: Tensor, epoch: int) -> Tensor:
         """Those of the examples `part` in the window, and those not seen yet."""

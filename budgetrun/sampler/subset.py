@@ -11,7 +11,7 @@ from torch import Tensor
 
 from budgetrun.acquisition import ACQUISITIONS
 from budgetrun.apportion import evenly, in_proportion
-from budgetrun.contracts import Batch, ByFeatures, ChecksCount, Context, UserError, path
+from budgetrun.contracts import Batch, ByFeatures, ChecksCount, Context, UserError, several_paths
 from budgetrun.select.top import Top
 
 
@@ -83,8 +83,7 @@ class Subset:
         if self.quota != "natural" and not self.balanced:
             raise ValueError(f"quota={self.quota} is for a subset that is chosen class by class; set balanced=true")
 
-        self.file = self.file and ",".join(path("file", part) for part in self.file.split(","))
-        self.base = self.base and ",".join(path("base", part) for part in self.base.split(","))
+        self.file, self.base = several_paths("file", self.file), several_paths("base", self.base)
 
     @property
     def picks(self) -> bool:

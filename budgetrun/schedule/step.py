@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from budgetrun.contracts import check_milestones, reached
+
 
 @dataclass
 class Step:
@@ -16,13 +18,9 @@ class Step:
     factor: float
 
     def __post_init__(self) -> None:
-        bounded = all(0 < m < 1 for m in self.milestones)
-        if not bounded or sorted(set(self.milestones)) != list(self.milestones):
-            raise ValueError(
-                f"milestones={list(self.milestones)} must increase and lie in (0, 1), as shares of the budget"
-            )
+        check_milestones(self.milestones)
         if not 1e-6 <= self.factor <= 1:
             raise ValueError(f"factor={self.factor} must be in [0.000001, 1]")
 
     def __call__(self, lr: float, progress: float) -> float:
-        return lr * self.factor ** sum(progress >= m for m in self.milestones)
+        return lr * self.factor ** reached(progress, self.milestones)

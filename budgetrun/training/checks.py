@@ -100,12 +100,12 @@ def check_branches(experiment: Experiment) -> None:
     }
     for what in (what for what, is_so in differs.items() if is_so):
         raise UserError(f"branches={settings.branches} cannot go with {what}; leave out either")
-    seconds = set()
+    at_second = set()  # update
     for part in (settings.budget, *settings.earlier):
         budget = Budget("updates", part * MANY, 1, torch.device("cpu"), full=MANY)
         budget.updates = 1
-        seconds.add(aim(experiment, budget))
-    if len(seconds) > 1:
+        at_second.add(aim(experiment, budget))
+    if len(at_second) > 1:
         raise UserError(
             f"branches={settings.branches}: with schedule={names['schedule']}, runs with other budgets have another "
             "learning rate from the second update on; choose schedule=trapezoid, without a warm-up, or leave them out"

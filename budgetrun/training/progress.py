@@ -14,7 +14,7 @@ from torch import nn
 from budgetrun.config import Experiment
 from budgetrun.contracts import Data, Selects
 from budgetrun.digits import short
-from budgetrun.training.budget import Budget, full_updates
+from budgetrun.training.budget import Budget
 
 log = logging.getLogger("budgetrun")
 UNITS = {
@@ -34,7 +34,7 @@ def plan(experiment: Experiment, data: Data, net: nn.Module, budget: Budget) -> 
     chosen = [f"{group}={names[group]}" for group in ("sampler", "select", "aug") if group in names]
     chosen += [f"scores={names['scores']}"] if experiment.scores is not None else []
     more = f" ({', '.join(parts)})" if parts else ""
-    full = full_updates(settings, len(data.labels)) * budget.step
+    full = budget.full * budget.step
     return (
         f"{names['model']} with {weights:,} weights on {names['dataset']}, {len(data.labels):,} training images"
         f"{more}: {', '.join(chosen)}, seed={settings.seed}\n"
