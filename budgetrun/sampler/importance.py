@@ -30,10 +30,11 @@ class ImportanceSampling:
 
     pool: multiple of the batch size, in `[1, 1000]`. threshold: null for eq. 29. momentum: in `[0, 1)`.
     score: the "bound" on the gradient norm; the "loss", as in Hu 2021 with the same algorithm; or "gradient_norm", the
-    norm itself, over all parameters and in evaluation mode, which the paper proves best and calls too expensive: what
-    perfect importance would buy. It is charged as one forward and backward pass per image of the pool; with
-    budget_unit=updates, it is as if free. While the gate is closed, its average is that of the bound, which costs
-    nothing; the threshold is that of the bound (norms would pay from `(B + b) / b` on), so that only the score differs.
+    norm itself, over all parameters and in evaluation mode. No other probabilities give the re-weighted gradient of an
+    image less variance (the trace of its covariance), so this is what perfect importance would buy. It is charged as
+    one forward and backward pass per image of the pool; with budget_unit=updates, it is as if free. While the gate is
+    closed, its average is that of the bound, which costs nothing; the threshold is that of the bound (norms would pay
+    from `(B + b) / b` on), so that only the score differs.
     weights: whether to re-weight; without weights, as in Hu 2021, draws are biased to high scores on purpose.
     looks: the model's mode, "eval" as in Katharopoulos & Fleuret's code or "train" as in Hu's; there BatchNorm sees
     the pool as a whole, here in parts of b images.
