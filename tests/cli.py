@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import io
 import json
@@ -17,7 +18,7 @@ import traceback
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -96,6 +97,38 @@ def mode_read_once(line: str) -> contextlib.AbstractContextManager[Any]:
     from hydra._internal.hydra import Hydra
 
     return mock.patch.object(Hydra, "get_mode", return_value=None)
+
+
+def compose_from_memory() -> None:
+    """From now on, Hydra reads each of our files once in this process, and merges each choice of them once.
+
+    A command then composes in 0.06 s instead of 0.13, of 0.25 for a run of four updates; the suite gives some thousand.
+    With a folder of a user's own on the search path, all is read anew.
+    """
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.config_repository import ConfigRepository
+
+    read, merged = ConfigRepository.load_config, ConfigLoaderImpl._compose_config_from_defaults_list
+    files: dict[Any, Any] = {}
+    choices: dict[Any, Any] = {}
+
+    def remembered(memory: dict[Any, Any], sources: Any, key: Any, make: Callable[[], Any]) -> Any:
+        paths = tuple(source.path for source in sources)
+        if paths != ("hydra.conf", str(CONF), ""):  # the last is for structured configurations
+            return make()
+        if (paths, key) not in memory:
+            memory[paths, key] = make()
+        return copy.deepcopy(memory[paths, key])
+
+    def load_config(self: Any, config_path: str) -> Any:
+        return remembered(files, self.sources, config_path, lambda: read(self, config_path))
+
+    def merge(self: Any, defaults: Any, repo: Any) -> Any:
+        key = tuple(astuple(default) for default in defaults)
+        return remembered(choices, repo.get_sources(), key, lambda: merged(self, defaults, repo))
+
+    ConfigRepository.load_config = load_config  # type: ignore[method-assign]
+    ConfigLoaderImpl._compose_config_from_defaults_list = merge  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
@@ -260,8 +293,10 @@ def needed(sampler: str, folder: Path, line: str = "") -> str:
 @functools.cache
 def sampler_class(option: str) -> Any:
     from hydra.utils import get_object
+    from omegaconf import OmegaConf
 
-    return get_object(values_of("sampler", option)["_target_"])
+    values: Any = OmegaConf.load(CONF / "sampler" / f"{option}.yaml")
+    return get_object(values["_target_"]) if "_target_" in values else sampler_class(values["defaults"][0])
 
 
 @contextlib.contextmanager

@@ -60,9 +60,9 @@ def both(line: str, tmp_path: Path, sampler: str, stops: list[tuple[int, Any]]) 
 def test_a_run_that_is_interrupted_and_killed_ends_bit_for_bit_like_an_uninterrupted_one(
     sampler: str, tmp_path: Path
 ) -> None:
-    """Stopped in the second epoch, and again three updates later; test_combinations.py stops in the first."""
-    line = f"sampler={sampler} aug=ricap budget=0.6 epochs=2 evaluations=7 batch_size=32 {AT_WORK.get(sampler, '')}"
-    line += " checkpoint_every=0 validation=0.1 noise=symmetric"  # these have to be restored too
+    """Stopped in the second epoch, of 17 updates, and again three later; test_combinations.py stops in the first."""
+    line = f"sampler={sampler} aug=ricap budget=0.8 epochs=2 evaluations=7 batch_size=32 {AT_WORK.get(sampler, '')}"
+    line += " checkpoint_every=0 validation=0.6 noise=symmetric"  # these have to be restored too
     line += needed(sampler, tmp_path, line)
     assert_ends_alike(*both(line, tmp_path, sampler, [(19, interrupt), (3, kill)]))
 

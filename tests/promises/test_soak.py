@@ -18,7 +18,7 @@ from budgetrun.folder.run import FINISHED
 
 def sweep_of(kills: int) -> tuple[str, int]:
     """A command line and how many runs it has: enough to be killed this often."""
-    seeds = max(2, kills // 8)
+    seeds = max(1, kills // 8)
     line = f"-m sampler=uniform,is,sb aug=none,ricap seed=range({seeds})"
     return f"{line} epochs=2 budget=0.5 checkpoint_every=0.05", 6 * seeds
 

@@ -133,7 +133,7 @@ def result_in(folder: Path) -> dict[str, Any]:
 
 
 def test_a_run_of_two_processes_that_is_stopped_and_loses_one_ends_as_one_that_is_not(own: Path) -> None:
-    line = "--config-dir conf model=dropping sampler=p_sgd epochs=60 evaluations=3 batch_size=63 checkpoint_every=0.2"
+    line = "--config-dir conf model=dropping sampler=p_sgd epochs=24 evaluations=3 batch_size=63 checkpoint_every=0.2"
     quiet, disturbed = own / "quiet", own / "disturbed"
     out, err = command(2, f"{line} output_dir=quiet", own).communicate(timeout=300)
     assert out.count("test accuracy") == 4, out + err  # said by the first process alone
