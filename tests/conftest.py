@@ -56,9 +56,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def kills(request: pytest.FixtureRequest) -> int:
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether everything is asked for, however long it takes."""
+    return bool(request.config.getoption("--full"))
+
+
+@pytest.fixture(scope="session")
+def kills(full: bool) -> int:
     """How often a sweep is killed at random moments."""
-    return 50 if request.config.getoption("--full") else 2
+    return 50 if full else 2
 
 
 def refuses_to_look(*_: Any, **__: Any) -> Any:

@@ -1,4 +1,7 @@
-"""A sweep that is killed twice, or with --full fifty times, ends as a quiet one, bit for bit."""
+"""A sweep that is killed twice, or with --full fifty times, ends as a quiet one, bit for bit.
+
+Without --full it is one of joblib's; test_sweeps.py kills another one, of the basic launcher.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,12 @@ def quiet(kills: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "outputs"
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib hydra.launcher.n_jobs=2"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "launcher" in metafunc.fixturenames:
+        full = metafunc.config.getoption("--full")
+        metafunc.parametrize("launcher", ["joblib hydra.launcher.n_jobs=2", *(["basic"] if full else [])])
+
+
 def test_a_sweep_that_is_killed_at_random_moments_ends_as_a_quiet_one(
     launcher: str, quiet: Path, kills: int, tmp_path: Path
 ) -> None:
