@@ -261,7 +261,7 @@ MISTAKES = [
         "shapes.py",
         "import numpy as np",
         "import nump as np",
-        ["dataset._target_=my.shapes.Shapes", "No module named 'nump', in my/shapes.py:4"],
+        ["dataset._target_=my.shapes.Shapes", "No module named 'nump', in my/shapes.py:3"],
     ),
     ("dataset=shapes", "shapes.py", "@dataclass\n", "", ["my.shapes.Shapes is not a dataclass"]),
     (
