@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 
 from budgetrun import processes
-from budgetrun.errors import STOPPING, Interrupted, heard
+from budgetrun.errors import STOPPING, Interrupted, heard, in_own_code, wants_traceback
 from budgetrun.launch import plugins
 from budgetrun.launch.command import CONF, at_home, command, completes, completing
 from budgetrun.launch.job import no_run_dir, task
@@ -26,11 +26,6 @@ from budgetrun.terminal import any_encoding, lasting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-def wants_traceback() -> bool:
-    """Whether the user, and not main, set HYDRA_FULL_ERROR."""
-    return "BUDGETRUN_EXPLAINS" not in os.environ
 
 
 def main() -> int:
@@ -74,11 +69,12 @@ def ended() -> int:
             raise
         from budgetrun.launch.explain import explain
 
-        sentence = explain(error, sys.argv[1:])
+        said = in_own_code(error) or error
+        sentence = explain(said, sys.argv[1:])
         if sentence is None:  # a bug of ours: the traceback helps more than a sentence
             raise
         if processes.speaks(error):
-            print(f"budgetrun: {sentence}", file=sys.stderr)
+            print(f"budgetrun: {sentence}", *getattr(said, "__notes__", []), sep="\n", file=sys.stderr)
         return 1
 
 

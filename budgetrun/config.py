@@ -39,7 +39,7 @@ from budgetrun.contracts import (
     UserError,
     fits,
 )
-from budgetrun.errors import one_line
+from budgetrun.errors import at_own, in_full, one_line
 from budgetrun.folder import features, scorefile
 from budgetrun.identity import NEUTRAL_OPTIONS, run_id, why_unsaid
 
@@ -250,9 +250,9 @@ def why_not_there(target: str, error: Exception) -> str:
     except ModuleNotFoundError as missing:
         outside = f"{module}.".startswith(f"{missing.name}.")
         where = "; the folder that contains it must be the current one, or in PYTHONPATH" if outside else ""
-        return f"{one_line(missing)}{where}"
+        return f"{one_line(missing)}{at_own(missing)}{where}"
     except Exception as raised:
-        return f"{type(raised).__name__}: {one_line(raised)}"
+        return f"{in_full(raised)}{at_own(raised)}"
     if hasattr(found, name):
         return one_line(error)
     close = difflib.get_close_matches(name, vars(found), n=1)

@@ -954,6 +954,16 @@ class Additive(Protocol):
 
 # ---- whether parts fulfil their protocols, and go together
 
+
+def named(part: object) -> str:
+    return f"{type(part).__module__}.{type(part).__qualname__}"
+
+
+def one(value: object) -> str:
+    """What kind of thing a value is, in words."""
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
 ASKED_FOR = {"build": ("image_size",)}  # arguments that a method may have besides those of its protocol
 
 
@@ -1039,9 +1049,8 @@ def check_schedule(schedule: Schedule, lr: float) -> None:
     rates: dict[float, Any] = {progress: schedule(lr, progress) for progress in (0.0, 0.5, 1.0)}
     for progress, rate in rates.items():
         if not isinstance(rate, int | float):
-            kind = type(schedule)
             raise UserError(
-                f"schedule ({kind.__module__}.{kind.__qualname__}) returns {rate!r} at {progress:.0%} of the budget, "
+                f"schedule ({named(schedule)}) returns {rate!r} at {progress:.0%} of the budget, "
                 "and must return the learning rate, a number"
             )
         if not 0 <= rate < math.inf:
@@ -1050,4 +1059,19 @@ def check_schedule(schedule: Schedule, lr: float) -> None:
         raise UserError(
             f"lr={lr:g} is below the learning rate that the schedule ends with, {rates[1.0]:g}; set lr higher, or "
             + ("schedule.final lower" if hasattr(schedule, "final") else "let the schedule(lr, progress) end lower")
+        )
+
+
+def check_choice(chosen: Any, rule: object, there: int, count: int) -> None:
+    """Raise UserError unless a rule of selection returned `count` different positions, int64, of `there`."""
+    where = f"select ({named(rule)})"
+    if not isinstance(chosen, Tensor) or chosen.dtype != torch.int64 or chosen.ndim != 1:
+        what = f"{chosen.dtype} {list(chosen.shape)}" if isinstance(chosen, Tensor) else one(chosen)
+        raise UserError(
+            f"{where} returns {what}, and must return positions in the columns, a tensor of torch.int64 [count]"
+        )
+    if len(chosen) != count or len(chosen.unique()) != count or not ((chosen >= 0) & (chosen < there)).all():
+        raise UserError(
+            f"{where} returns {len(chosen)} positions for count={count}, of them {len(chosen.unique())} different, and "
+            f"must return as many as count, each once, in 0 .. {there - 1}"
         )

@@ -52,7 +52,7 @@ from budgetrun.training.network import Network
 from budgetrun.training.progress import plan, shown
 from budgetrun.training.rates import aim
 from budgetrun.training.record import Diverged, Record
-from budgetrun.training.returned import check_state
+from budgetrun.training.returned import check_batch, check_freezing, check_state
 from budgetrun.training.summary import BEFORE, say
 from budgetrun.training.trackers import Trackers
 from budgetrun.training.views import Views
@@ -82,7 +82,8 @@ def run(experiment: Experiment) -> dict[str, Any]:
             if isinstance(error, Diverged):
                 error = UserError(f"{error}; {folder.last_checkpoint()}; try a smaller lr")
             if isinstance(error, SystemExit):  # by a component: it would end a sweep, perhaps with exit code 0
-                error = RuntimeError(f"a part of the run called sys.exit({error.code})")
+                here = error.__traceback__
+                error = RuntimeError(f"a part of the run called sys.exit({error.code})").with_traceback(here)
             folder.fail(error, spent)
             raise error
         finally:
@@ -126,6 +127,8 @@ def train(experiment: Experiment, folder: RunFolder, world: World, trackers: Tra
     network = Network(experiment.model, experiment, data, device, world)
     if settings.compile:
         network.compile(data.images, sizes_of(sampler, settings.batch_size))
+    if experiment.freeze is not None:
+        check_freezing(experiment.freeze, len(network.layers))
     budget = budget_of(experiment, data, network)
     if settings.init_from is not None:
         scorefile.count(budget.before, begin_with(settings.init_from, network.net))
@@ -171,7 +174,8 @@ def train(experiment: Experiment, folder: RunFolder, world: World, trackers: Tra
     checkpoint = Checkpoint(folder, network, parts, must_agree(experiment, fingerprint, device), began)
     if checkpoint.restore():
         log.info("%s goes on from update %d", folder.path, budget.updates)
-    log.info(plan(experiment, data, network.net, budget))
+    for line in plan(experiment, data, network, budget):
+        log.info(line)
     folder.write_config(experiment.resolved)
     files = Files(experiment, folder, data, fingerprint, budget, network, checkpoint.source)
     if isinstance(sampler, Selects):
@@ -235,6 +239,7 @@ def train(experiment: Experiment, folder: RunFolder, world: World, trackers: Tra
                     interruption.begin_long()
                 with draws.timed(), diagnostics.drawing(), branches.drawing():
                     batch = sampler.draw()  # plan, look, choose, augment
+                check_batch(batch, settings.batch_size)
                 if scaling is not None:
                     network.lr *= scaling.lr_factor
                 loss = network.update(batch, observe)

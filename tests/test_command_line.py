@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import pickle
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,8 @@ from omegaconf import OmegaConf
 from tables import called
 
 from budgetrun.aggregate import main as aggregate
+from budgetrun.contracts import fits
+from budgetrun.errors import in_own_code
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -406,10 +411,42 @@ def test_an_error_in_a_component_gives_one_sentence_or_a_traceback_without_hydra
     if error == "1 / 0":
         assert done.code == 1
         assert "Traceback" in done.err
-        assert "ZeroDivisionError: division by zero" in done.err
+        first, *frames = done.err.splitlines()
+        place = rf"\S*{module}\.py:8"
+        assert re.search(rf" {module}\.Buggy\.draw \({place}\) raised ZeroDivisionError: division by zero", first)
+        assert frames[0] == "Traceback (most recent call last):"
+        (frame,) = (line for line in frames if line.startswith("  File "))
+        assert f"{module}.py" in frame
+        assert frames[-2] == "ZeroDivisionError: division by zero"
+        assert frames[-1].startswith("HYDRA_FULL_ERROR=1 ")
+        failure = json.loads((done.folder / "failed.json").read_text())
+        assert failure["reason"] in first
+        assert "budgetrun/train.py" in failure["traceback"], "the whole of it"
     else:
         refused(done, *words)
     assert (f"sampler._target_={module}.Buggy epochs=0.1: " in done.out) == bool(sweep), "the log names the job"
+
+
+def test_an_error_of_one_s_own_code_names_the_part_and_its_line_through_a_pickle_and_one_of_ours_is_none() -> None:
+    def helper() -> None:
+        raise KeyError("depth")
+
+    def part() -> None:
+        helper()
+
+    def fails(work: Callable[[], object]) -> Exception:
+        """What it raises, as the commands see it: without this test's own frame."""
+        with pytest.raises(Exception, match=r"\S") as raised:
+            work()
+        return raised.value.with_traceback(raised.tb.tb_next)
+
+    line = helper.__code__.co_firstlineno + 1
+    said = pickle.loads(pickle.dumps(in_own_code(fails(part))))
+    assert re.fullmatch(rf"\S+\.part \(\S*test_command_line\.py:{line}\) raised KeyError: 'depth'", str(said))
+    (note,) = said.__notes__
+    assert note.count("  File ") == 2
+    assert in_own_code(fails(functools.partial(fits, None, None))) is None, "raised in budgetrun"
+    assert in_own_code(fails(Path("nowhere").read_text)) is None, "it names the file"
 
 
 def test_hydra_s_own_report_of_an_error_is_shown_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

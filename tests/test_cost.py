@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from budgetrun.aug.progressive import Progressive
 from budgetrun.contracts import Batch, Random
-from budgetrun.errors import Interrupted
+from budgetrun.errors import Interrupted, UserError
 from budgetrun.freeze.backbone import Backbone
 from budgetrun.freeze.layers import Layers
 from budgetrun.train import run
 from budgetrun.training.data import prepare
 from budgetrun.training.layers import in_order
 from budgetrun.training.network import Network
+from budgetrun.training.returned import check_freezing, check_optimizer
 
 WIDTH = 2
 UPDATES = 22  # an epoch of digits
@@ -107,6 +108,18 @@ def states(folder: str) -> dict[str, Tensor]:
     return found
 
 
+@pytest.mark.parametrize("returned", [None, -1, 7, 1.0])
+def test_what_a_freezing_or_an_optimizer_of_one_s_own_returns_is_checked(returned: Any) -> None:
+    class Own:
+        def frozen(self, progress: float, layers: int) -> Any:
+            return returned if progress == 1 else 0
+
+    with pytest.raises(UserError, match=rf"Own\.frozen returns {returned} at 100% .* whole number in 0 \.\. 6"):
+        check_freezing(Own(), 7)
+    with pytest.raises(UserError, match=r"Own\.build returns .*, and must return a torch\.optim\.Optimizer"):
+        check_optimizer(returned, Own())
+
+
 @pytest.mark.parametrize("rests", [True, False])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw lr=0.01"])
 def test_a_frozen_backbone_keeps_every_bit_whatever_the_optimizer(
@@ -125,11 +138,13 @@ def test_a_frozen_backbone_keeps_every_bit_whatever_the_optimizer(
 
 
 def test_layers_that_were_frozen_train_again_after_a_part_of_the_budget(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Until half of 22 updates: 11 cost what the last layer's training costs, the others all."""
     monkeypatch.chdir(tmp_path)
-    result = result_of(f"{CNN} freeze=backbone freeze.until=0.5", tmp_path)
+    with caplog.at_level("INFO", "budgetrun"):
+        result = result_of(f"{CNN} freeze=backbone freeze.until=0.5", tmp_path)
+    assert "freeze=backbone without init_from: 6 of 7 layers keep the weights" in caplog.text
     assert result["flops"] == 64 * 11 * (update_of_cnn(8, 6) + update_of_cnn(8, 0))
     first = checked(CNN.split()[0]).model.build(1, 10).state_dict()
     assert not any(torch.equal(first[name], value) for name, value in states("outputs").items() if name == "0.weight")

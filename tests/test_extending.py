@@ -261,7 +261,7 @@ MISTAKES = [
         "shapes.py",
         "import numpy as np",
         "import nump as np",
-        ["dataset._target_=my.shapes.Shapes", "nump"],
+        ["dataset._target_=my.shapes.Shapes", "No module named 'nump', in my/shapes.py:3"],
     ),
     ("dataset=shapes", "shapes.py", "@dataclass\n", "", ["my.shapes.Shapes is not a dataclass"]),
     (
@@ -323,6 +323,13 @@ MISTAKES = [
         "return losses.topk(self.context.batch_size).indices",
         ["draw", "a Tensor", "must return a Batch"],
     ),
+    (
+        "sampler=hardest",
+        "hardest.py",
+        "return pool[losses.topk(self.context.batch_size).indices]",
+        "return pool",
+        ["draw", "a batch of 192 images", "must return 1 to 64"],
+    ),
     ("sampler=hardest", "hardest.py", "def state_dict", "def state", ["no method state_dict"]),
     (
         "scores=mean_loss",
@@ -348,6 +355,7 @@ MISTAKES = [
         "nn.Linear(self.width, classes - 1)",
         ["[2, 9]", "must return logits, [2, 10]"],
     ),
+    ("model=tiny", "tiny.py", "classes),\n", "classes), nn.Softmax(1),\n", ["ends in Softmax", "must return logits"]),
     ("model=tiny", "tiny.py", "nn.AdaptiveAvgPool2d(1),", "", ["the model does not fit"]),
 ]
 

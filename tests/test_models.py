@@ -41,6 +41,20 @@ def images(count: int, channels: int, size: int) -> torch.Tensor:
     return torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(1))
 
 
+def test_a_model_that_ends_in_probabilities_is_refused_and_log_probabilities_are_logits() -> None:
+    linear, shape = nn.Sequential(nn.Flatten(), nn.Linear(16, 4)), torch.Size((1, 4, 4))
+    for last in (nn.Softmax(1), nn.Sigmoid()):
+        with pytest.raises(UserError, match=f"the model ends in {type(last).__name__}, and must return logits"):
+            model_flops(nn.Sequential(linear, last), shape)
+    assert model_flops(nn.Sequential(linear, nn.LogSoftmax(1)), shape) == model_flops(linear, shape)
+    logits, label = linear(images(8, 1, 4)), torch.arange(8) % 4
+    of_logits, of_logs = (
+        torch.autograd.grad(F.cross_entropy(outputs, label), logits, retain_graph=True)[0]
+        for outputs in (logits, logits.log_softmax(1))
+    )
+    torch.testing.assert_close(of_logits, of_logs)
+
+
 # ---- they learn
 
 

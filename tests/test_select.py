@@ -17,7 +17,7 @@ from samplers import file_of, ran, subset
 from torch import Tensor
 
 from budgetrun.apportion import evenly, in_proportion
-from budgetrun.contracts import Context, Rule, UserError
+from budgetrun.contracts import Context, Rule, UserError, check_choice
 from budgetrun.select.beta import Beta
 from budgetrun.select.draw import Draw
 from budgetrun.select.stratified import Stratified
@@ -231,6 +231,24 @@ def test_a_round_adds_by_any_rule_the_same_in_all_runs(context_for: Callable[...
     context = context_for(40, 2, read_scores=read, select=Window(skip=0.1))
     with pytest.raises(UserError, match=r"sampler.drop leaves out the worst; it goes with select=top or bottom"):
         kept(context, drop=0.25)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (None, "returns nothing"),
+        (torch.tensor([True, False, True]), r"returns torch.bool \[3\], and must return positions"),
+        (torch.tensor([[0, 1]]), r"returns torch.int64 \[1, 2\]"),
+        (torch.tensor([0]), "returns 1 positions for count=2"),
+        (torch.tensor([1, 1]), "of them 1 different"),
+        (torch.tensor([0, 3]), r"in 0 \.\. 2"),
+        (torch.tensor([-1, 0]), r"in 0 \.\. 2"),
+    ],
+)
+def test_what_a_rule_returns_must_be_positions_each_once(found: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        check_choice(found, RULES[0], there=3, count=2)
+    check_choice(torch.tensor([2, 0]), RULES[0], there=3, count=2)
 
 
 def test_a_rule_is_part_of_the_experiment_and_refused_where_it_has_no_effect(tmp_path: Path) -> None:

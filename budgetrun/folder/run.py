@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from budgetrun.errors import UserError, one_line
+from budgetrun.errors import UserError, in_full, in_own_code, one_line
 from budgetrun.files import replacing, writable, write_text
 from budgetrun.folder.lock import Lock, holder
 from budgetrun.folder.reading import COUNT, RULES, brief, check, check_one, content, lines_of, parse
@@ -258,7 +258,8 @@ class RunFolder:
         if self.lock is None:
             return
         expected = isinstance(error, UserError)
-        reason = one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}"
+        said = in_own_code(error) or error
+        reason = one_line(said) if isinstance(said, UserError) else in_full(error)
         where = None if expected else "".join(traceback.format_exception(error))
         with contextlib.suppress(UserError):  # the disk may be full, which is then the reason
             failure = {"reason": reason, "traceback": where, "diverged_after": diverged_after}

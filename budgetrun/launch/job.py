@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from budgetrun import processes
-from budgetrun.errors import UserError, one_line
+from budgetrun.errors import UserError, in_full, in_own_code, one_line, wants_traceback
 from budgetrun.folder.lock import Busy
 from budgetrun.folder.run import FINISHED, RunFolder
 from budgetrun.launch import known, plugins
@@ -62,6 +63,8 @@ def ran(cfg: DictConfig) -> float | None:
             checked = experiment_in(cfg, choices_of(hydra))
             if in_sweep:
                 check_alone()
+                if worker() is not None:  # as the basic launcher does
+                    log.info(shown(" ".join(hydra.overrides.task)))
             if not in_sweep and hydra.run.dir != ".":
                 raise no_run_dir(hydra.run.dir)
             if checked.settings.dry_run:
@@ -90,8 +93,13 @@ def ran(cfg: DictConfig) -> float | None:
         if in_sweep:
             job = " ".join(hydra.overrides.task)
             why = "left out" if isinstance(error, Busy) else "failed"
-            name = "" if isinstance(error, (UserError, OSError)) else f"{type(error).__name__}: "
-            log.error("%s: %s: %s%s", why, shown(job), name, shown(one_line(error)))
+            own = in_own_code(error)
+            said = one_line(own or error) if isinstance(own or error, (UserError, OSError)) else in_full(error)
+            log.error("%s: %s: %s", why, shown(job), shown(said))
+            if own is not None and not wants_traceback():
+                raise own from error
+            if worker() is not None and not isinstance(error, UserError):  # its pickle has no traceback
+                error.add_note("".join(traceback.format_exception(error)))
         raise
 
 

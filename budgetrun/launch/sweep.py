@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from budgetrun.config import Experiment, experiment, typed
 from budgetrun.contracts import Selects
 from budgetrun.digits import short
-from budgetrun.errors import STOPPING, Interrupted, UserError, heard
+from budgetrun.errors import STOPPING, Interrupted, UserError, heard, in_own_code
 from budgetrun.folder import lock
 from budgetrun.folder.lock import Busy
 from budgetrun.folder.plan import waiting, write_plan
@@ -254,7 +254,7 @@ def checked(
             wrong.pop(number, None)
         except Exception as error:
             built.pop(number, None)
-            if (sentence := explain(error, [*typed, *overrides[number]])) is None:
+            if (sentence := explain(in_own_code(error) or error, [*typed, *overrides[number]])) is None:
                 raise
             wrong[number] = isinstance(error, NotThere), sentence
 
@@ -350,6 +350,9 @@ def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: Ta
     """
 
     asked = whole.hydra.launcher.get("n_jobs")
+    line = OmegaConf.select(whole, "hydra.job_logging.formatters.simple.format")
+    # where several runs write at once, each line begins with the number of its job
+    label = [f"++hydra.job_logging.formatters.simple.format={typed_as('#${hydra:job.num} ' + line)}"] if line else []
 
     def launch(batch: list[Job], number: int) -> Sequence[JobReturn]:
         if asked is not None:
@@ -362,7 +365,8 @@ def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: Ta
                 # with one worker, joblib would run the jobs in this process, and a run that is killed would end it too
                 whole.hydra.launcher.n_jobs = min(processes(asked, batch), max(2, len(batch)))
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=whole)
-        return launcher.launch([job.overrides for job in batch], initial_job_idx=number)
+        more = label if asked is not None and len(batch) > 1 else []
+        return launcher.launch([[*job.overrides, *more] for job in batch], initial_job_idx=number)
 
     errors: Errors = {}
     ends = {job.folder.path: job.ends() for job in jobs}
@@ -441,11 +445,14 @@ def report(jobs: list[Job], errors: Errors, typed: Sequence[str]) -> None:
         reason = (error and explain(error, [*typed])) or state.detail
         log = f" (see {folder.log_path})" if folder.log_path.exists() else ""
         print(f"  {state.word}: {folder.path}{reason and ': '}{reason}{log}")
-        reasons.append((state.word == WAITING, reason or state.word))
+        reasons.append((state.word == WAITING, reason or state.word, error))
     for error in errors.values():
         if explain(error, [*typed]) is None:
             raise error
     if left:
-        first = min(reasons, key=lambda reason: reason[0])[1]  # what waits is not to blame
+        _, first, error = min(reasons, key=lambda reason: reason[0])  # what waits is not to blame
         again = "; retry_failed=true runs the failed ones again" if FAILED in {s.word for s in left.values()} else ""
-        raise UserError(f"{len(left)} of {len(jobs)} runs are not finished; the first: {first}{again}")
+        failure = UserError(f"{len(left)} of {len(jobs)} runs are not finished; the first: {first}{again}")
+        for note in getattr(error, "__notes__", []):
+            failure.add_note(note)
+        raise failure

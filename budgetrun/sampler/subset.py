@@ -11,7 +11,7 @@ from torch import Tensor
 
 from budgetrun.acquisition import ACQUISITIONS
 from budgetrun.apportion import evenly, in_proportion
-from budgetrun.contracts import Batch, ByFeatures, ChecksCount, Context, UserError, several_paths
+from budgetrun.contracts import Batch, ByFeatures, ChecksCount, Context, UserError, check_choice, several_paths
 from budgetrun.select.top import Top
 
 
@@ -162,7 +162,9 @@ class Subset:
         found = [index[:0]]
         for there, count in shares:
             columns = {key: column[there] for key, column in scored.items()}
-            found.append(columns["index"][rule(columns, count, self.random)])
+            chosen = rule(columns, count, self.random)
+            check_choice(chosen, rule, len(there), count)
+            found.append(columns["index"][chosen])
         return torch.cat(found)
 
     def shares(self, part: float, scored: dict[str, Tensor]) -> Iterator[tuple[Tensor, int, int]]:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from budgetrun.contracts import Course, Settings, UserError
+from budgetrun.contracts import Course, Settings, UserError, one
+from budgetrun.errors import at_own
 from budgetrun.training.machine import synchronize
-from budgetrun.training.returned import one
 
 WHOLE = Course()  # the budget from its beginning to its end
 SHORTEST = 1e-5  # seconds that an update takes at least: it makes about a hundred calls
@@ -206,10 +206,18 @@ def model_flops(model: nn.Module, shape: torch.Size, classes: int | None = None)
             raise UserError(
                 f"the model returns {what} for 2 images, and must return logits, [2, {classes or 'classes'}]"
             )
+        last = logits.grad_fn.name() if logits.grad_fn is not None else ""
+        if last in ("SoftmaxBackward0", "SigmoidBackward0"):
+            # as logits in [0, 1], they leave no one of 10 classes likelier than 23%. Log-probabilities are logits:
+            # their softmax, and its gradients, are those of the logits that they were made from
+            raise UserError(
+                f"the model ends in {last.removesuffix('Backward0')}, and must return logits: losses and looks take "
+                "their softmax; leave that last step out"
+            )
         with torch.enable_grad(), FlopCounterMode(display=False) as backward:
             logits.sum().backward()
     except (RuntimeError, ValueError, AssertionError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = (str(error).strip().partition("\n")[0] or type(error).__name__) + at_own(error)
         raise UserError(
             f"the model does not fit images of {shape[0]}x{shape[1]}x{shape[2]} ({reason}); choose another model"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 
@@ -28,14 +29,14 @@ from budgetrun.contracts import (
     check_row,
     check_schedule,
 )
-from budgetrun.errors import one_line
+from budgetrun.errors import at_own, one_line
 from budgetrun.folder.run import check_made
 from budgetrun.identity import is_expected, made_files
 from budgetrun.training.budget import Budget
 from budgetrun.training.data import bytes_of, place_of, scaled, trained_shape
 from budgetrun.training.machine import find_device, uses_bf16
 from budgetrun.training.rates import aim
-from budgetrun.training.returned import check_loss, check_step
+from budgetrun.training.returned import check_loss, check_optimizer, check_step
 from budgetrun.training.trackers import check_packages
 from budgetrun.training.views import fitted
 
@@ -77,6 +78,7 @@ def check_momentum(experiment: Experiment) -> None:
     if not isinstance(schedule, SetsMomentum) or schedule.momentum(0.0) is None:
         return
     optimizer = experiment.optimizer.build([nn.Parameter(torch.zeros(1))], settings.lr, settings.weight_decay)
+    check_optimizer(optimizer, experiment.optimizer)
     if not all(group.get("momentum") or "betas" in group for group in optimizer.param_groups):
         raise UserError(
             f"schedule={names['schedule']} sets the momentum, and optimizer={names['optimizer']} has none; choose "
@@ -161,7 +163,7 @@ def built(model: Model, data: Data, settings: Settings) -> nn.Module:
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(
             f"the model cannot be built for images of {channels}x{height}x{width} and {data.classes} classes "
-            f"({one_line(error)}); set image_size, or choose another model"
+            f"({one_line(error)}{at_own(error)}); set image_size, or choose another model"
         ) from error
 
 
@@ -171,11 +173,9 @@ def outline(model: Model, data: Data, settings: Settings) -> nn.Module:
     The random state that initial weights are drawn from is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device("meta"):
-                return built(model, data, settings)
-        except Exception:  # a user's module may raise anything: if it is at fault, it raises again
+        with contextlib.suppress(Exception), torch.device("meta"):  # a user's module may raise anything,
             return built(model, data, settings)
+        return built(model, data, settings)  # and if it is at fault, it raises again
 
 
 def check_memory(net: nn.Module, data: Data, settings: Settings, device: torch.device, passes: int = 1) -> None:

@@ -24,7 +24,7 @@ from budgetrun.training.checks import built, check_memory, outline, shapes_of
 from budgetrun.training.data import Normalize, cropped, scaled, trained_shape
 from budgetrun.training.layers import Layer, in_order
 from budgetrun.training.record import Diverged
-from budgetrun.training.returned import check_batch
+from budgetrun.training.returned import check_optimizer
 from budgetrun.training.views import Views
 from budgetrun.training.world import World
 
@@ -69,6 +69,7 @@ class Network:
         self.momentum: float | None = None
         self.consistency = sum(step.consistency for step in experiment.aug if isinstance(step, GivesViews))
         self.optimizer = experiment.optimizer.build(self.net.parameters(), settings.lr, settings.weight_decay)
+        check_optimizer(self.optimizer, experiment.optimizer)
         self.normalize = Normalize(data, device)
         self.bf16 = machine.uses_bf16(settings.precision, device)
 
@@ -91,7 +92,6 @@ class Network:
 
         That is the loss of the batch's own images, without the divergence of further views.
         """
-        check_batch(batch)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
             if self.momentum is not None and "betas" in group:

@@ -9,12 +9,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
-
 from budgetrun.config import Experiment
 from budgetrun.contracts import Data, Selects
 from budgetrun.digits import short
 from budgetrun.training.budget import Budget
+from budgetrun.training.network import Network
 
 log = logging.getLogger("budgetrun")
 UNITS = {
@@ -25,22 +24,30 @@ UNITS = {
 }
 
 
-def plan(experiment: Experiment, data: Data, net: nn.Module, budget: Budget) -> str:
-    """What a run is about to do, in two lines: what it trains on what, and for how much."""
+def plan(experiment: Experiment, data: Data, network: Network, budget: Budget) -> list[str]:
+    """What a run is about to do, in lines: what it trains on what, for how much, and what may surprise."""
     settings, names, sampler = experiment.settings, experiment.names, experiment.sampler
-    weights = sum(parameter.numel() for parameter in net.parameters())
+    weights = sum(parameter.numel() for parameter in network.net.parameters())
     parts = [f"{len(sampler.selection()):,} of them used"] if isinstance(sampler, Selects) else []
     parts += [] if data.corrupted is None else [f"{int(data.corrupted.sum()):,} corrupted by noise={names['noise']}"]
     chosen = [f"{group}={names[group]}" for group in ("sampler", "select", "aug") if group in names]
     chosen += [f"scores={names['scores']}"] if experiment.scores is not None else []
     more = f" ({', '.join(parts)})" if parts else ""
     full = budget.full * budget.step
-    return (
+    said = [
         f"{names['model']} with {weights:,} weights on {names['dataset']}, {len(data.labels):,} training images"
-        f"{more}: {', '.join(chosen)}, seed={settings.seed}\n"
+        f"{more}: {', '.join(chosen)}, seed={settings.seed}",
         f"budget={settings.budget:g}: {short(budget.allowed)} of the {short(full)} {UNITS[budget.unit]} of a full "
-        f"training run ({settings.epochs:g} epochs)"
-    )
+        f"training run ({settings.epochs:g} epochs)",
+    ]
+    layers = len(network.layers) if experiment.freeze is not None else 0
+    frozen = experiment.freeze.frozen(0.0, layers) if experiment.freeze is not None else 0
+    if frozen and settings.init_from is None:  # no refusal: a model of one's own may load its weights itself
+        said.append(
+            f"freeze={names['freeze']} without init_from: {frozen} of {layers} layers keep the weights that the model "
+            "is built with, which are random unless it loads some itself"
+        )
+    return said
 
 
 class Progress:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgetrun.contracts import Augmentation, Batch, Data, Loss, OfKind, Random, Stream, UserError
+from budgetrun.contracts import Augmentation, Batch, Data, Freezing, Loss, OfKind, Random, Stream, UserError, named, one
 from budgetrun.stored import Stored
 
 
@@ -117,10 +117,32 @@ def check_loss(loss: Loss, classes: int) -> None:
         raise UserError(f"{where} has no gradient: compute it from the logits, without detach, argmax or numpy")
 
 
-def check_batch(batch: Any) -> None:
-    """Raise UserError unless a sampler drew a batch."""
+def check_optimizer(built: Any, optimizer: object) -> None:
+    """Raise UserError unless an optimizer's `build` returned one of torch's."""
+    if not isinstance(built, torch.optim.Optimizer):
+        raise UserError(f"{named(optimizer)}.build returns {one(built)}, and must return a torch.optim.Optimizer")
+
+
+def check_freezing(freezing: Freezing, layers: int) -> None:
+    """Raise UserError if, at the beginning, halfway or at the end, it would freeze no number of layers, or all."""
+    for progress in (0.0, 0.5, 1.0):
+        count: Any = freezing.frozen(progress, layers)
+        if not isinstance(count, int) or not 0 <= count < layers:
+            raise UserError(
+                f"{named(freezing)}.frozen returns {count!r} at {progress:.0%} of the budget, and must return how many "
+                f"of the {layers} layers are frozen: a whole number in 0 .. {layers - 1}, as the last one always trains"
+            )
+
+
+def check_batch(batch: Any, most: int) -> None:
+    """Raise UserError unless a sampler drew a batch of one to `most` images."""
     if not isinstance(batch, Batch):
         raise UserError(f"the sampler's draw returns {one(batch)}, and must return a Batch, as context.view(index) is")
+    if not 1 <= len(batch) <= most:  # in updates, a larger batch would train on images that the budget does not count
+        raise UserError(
+            f"the sampler's draw returns a batch of {len(batch)} images, and must return 1 to {most}, "
+            "context.batch_size"
+        )
 
 
 def check_state(sampler: Any) -> None:
@@ -146,12 +168,3 @@ def check_columns(columns: Any, count: int, scorer: object) -> None:
             raise UserError(f"{where}: {name} is {list(column.shape)}, and must be [{length}], one per example")
     if "score" in columns and not columns["score"].float().isfinite().all():
         raise UserError(f"{where}: some scores are infinite or not a number; every example needs a finite one")
-
-
-def named(part: object) -> str:
-    return f"{type(part).__module__}.{type(part).__qualname__}"
-
-
-def one(value: object) -> str:
-    """What kind of thing a value is, in words."""
-    return "nothing" if value is None else f"a {type(value).__name__}"

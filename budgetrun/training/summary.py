@@ -19,16 +19,16 @@ def say(result: Mapping[str, Any], path: Path) -> None:
     def spent(name: str, digits: int = 4) -> str:
         return "unknown" if result[name] is None else short(result[name], digits)
 
-    did = in_words(result)
     log.info(
-        "test accuracy %.2f %% after %s updates: %s images trained on, %s forward passes, %s FLOPs%s, %s s%s\n%s",
+        "test accuracy %.2f %% after %s updates: %s images trained on, %s forward passes, %s FLOPs%s, %s s",
         100 * result["test_accuracy"],
         *map(spent, ("updates", "examples_backward", "examples_forward", "flops")),
         against_uniform(result),
         spent("seconds", 3),
-        did and f"\n{result['names']['sampler']}: {did}",
-        path,
     )
+    if did := in_words(result):
+        log.info("%s: %s", result["names"]["sampler"], did)
+    log.info("%s", path)
 
 
 def against_uniform(result: Mapping[str, Any]) -> str:

@@ -306,7 +306,8 @@ def test_a_run_that_failed_and_then_finishes_is_finished(tmp_path: Path, monkeyp
     assert "Traceback" in done.err, "a bug, which somebody has to see"
     (folder,) = (RunFolder(str(tmp_path / "outputs"), p.parent.name) for p in tmp_path.glob("outputs/*/failed.json"))
     assert folder.state().word == FAILED
-    assert folder.state().detail == "MemoryError: no room"
+    place = rf"test_sweeps\.py:{full.__code__.co_firstlineno + 1}"
+    assert re.fullmatch(rf"\S+\.full \(\S*{place}\) raised MemoryError: no room", folder.state().detail)
     assert 'raise MemoryError("no room")' in json.loads(folder.failed_path.read_text())["traceback"]
     assert here(f"{line} retry_failed=true", tmp_path).code == 0
     assert folder.state().word == FINISHED
@@ -560,6 +561,8 @@ def test_a_run_that_always_kills_its_worker_is_named_and_all_others_finish_force
     assert done.out.count(": its worker was killed 3 times; does the run need more memory?") == 1
     assert "1 of 3 runs are not finished; the first: its worker was killed 3 times" in done.err
     assert counts(tmp_path / "outputs") == {FINISHED: 2, INTERRUPTED: 1}
+    for words in ("sampler=bad .*sampler.how=dies ", "budget=1: "):  # each line of what runs at once
+        assert re.search(rf"^#0 {words}", done.out, re.M)
     after = times(tmp_path / "outputs")
     assert before.keys() == after.keys()
     assert all(after[path] > before[path] for path in after), "left as it was"
