@@ -50,9 +50,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 LONGEST = ("test_together.py", "test_soak.py", "test_sweeps.py")  # a test of these takes up to a minute
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: at the end, one process would be busy with them alone."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest first: at the end, one process would be busy with them alone. Those marked full, with --full."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    if not config.getoption("--full"):
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from cli import (
     OPTIONS,
     Done,
     composed,
+    composer,
     environment,
     here,
     listing,
@@ -49,23 +50,22 @@ def test_every_option_composes_into_a_checked_experiment_gives_exactly_its_class
         pytest.importorskip("timm", reason="the extra timm is not installed")
     sampler = "subset" if group == "select" else option
     chosen = [f"{group}={option}", *(["sampler=subset"] if group == "select" else [])]
-    cfg, names = composed(*chosen, *needed(sampler, tmp_path, " ".join(chosen)).split())
+    values, names = composer()([*chosen, *needed(sampler, tmp_path, " ".join(chosen)).split()])
     assert names[group] == option
-    built = experiment(cfg, names)
+    built = experiment(values, names)
     assert group in ("recipe", "logger") or built.names[group] == option
     text = description(CONF / group / f"{option}.yaml")
     assert 8 <= len(text) <= 100, text
     if group == "recipe":  # a recipe has no class
         return
-    parts = OmegaConf.to_container(cfg[group], resolve=True)
-    assert isinstance(parts, dict)
-    for values in parts.values() if group in ("aug", "logger") else [parts] if parts else []:
-        kind = get_object(values.pop("_target_"))
+    parts = values[group]
+    for part in parts.values() if group in ("aug", "logger") else [parts] if parts else []:
+        kind = get_object(part.pop("_target_"))
         if dataclasses.is_dataclass(kind):
             of_group = set(COURSE) if group == "schedule" else set()
-            assert set(values) == {f.name for f in dataclasses.fields(kind)} | of_group
+            assert set(part) == {f.name for f in dataclasses.fields(kind)} | of_group
         else:
-            kind(**values, params=[__import__("torch").zeros(1)], lr=0.1)
+            kind(**part, params=[__import__("torch").zeros(1)], lr=0.1)
 
 
 def test_no_component_file_is_without_a_yaml() -> None:

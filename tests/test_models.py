@@ -18,6 +18,8 @@ from budgetrun.model.cnn import Quarters
 from budgetrun.training.budget import model_flops
 
 MODELS = sorted(p.stem for p in (CONF / "model").glob("*.yaml"))
+LARGE = "resnet101", "wrn_28_10"  # as resnet50 and wrn_28_2, with more of the same
+WITHOUT_LARGE = [pytest.param(name, marks=pytest.mark.full) if name in LARGE else name for name in MODELS]
 
 
 def network(name: str, channels: int = 3, classes: int = 10, size: int = 32, **changes: Any) -> nn.Module:
@@ -58,7 +60,7 @@ def test_a_model_that_ends_in_probabilities_is_refused_and_log_probabilities_are
 # ---- they learn
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", WITHOUT_LARGE)
 def test_one_update_on_colour_images_of_32_pixels_reaches_every_weight_and_lowers_the_loss(name: str) -> None:
     begun = {"args": {"zero_init_last": False}} if name == "timm" else {}  # else its residual branches begin as zero
     net, batch, labels = network(name, classes=5, **begun), images(4, 3, 32), torch.tensor([0, 4, 2, 0])
@@ -77,7 +79,7 @@ def test_one_update_on_colour_images_of_32_pixels_reaches_every_weight_and_lower
     assert float(before.detach() - after) == pytest.approx(1e-3, rel=0.5)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", WITHOUT_LARGE)
 @pytest.mark.parametrize(("channels", "size"), [(3, 32), (1, 28)])
 def test_the_logits_of_an_image_depend_on_every_corner_of_it(name: str, channels: int, size: int) -> None:
     batch = images(2, channels, size).requires_grad_()
@@ -119,7 +121,9 @@ def test_resnet101_and_densenet121_have_as_many_parameters_as_published() -> Non
         assert sum(p.numel() for p in net.parameters()) == published - 990 * (features + 1)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet101", "densenet121"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet50", pytest.param("resnet101", marks=pytest.mark.full), "densenet121"]
+)
 def test_the_small_stem_does_at_32_pixels_what_the_other_does_at_128(name: str) -> None:
     """Except for the stem itself: 3x3 at 32 x 32 positions instead of 7x7 at 64 x 64, each to 64 channels."""
     small, large = flops(name, 32, stem="small"), flops(name, 128, stem="imagenet")

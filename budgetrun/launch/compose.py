@@ -42,6 +42,7 @@ class Composed:
         self.parsed: dict[str, Override] = {}
         self.groups: dict[str, bool] = {}
         self.bases: dict[tuple[str, ...], tuple[dict[str, Any], dict[str, Any]]] = {}
+        self.broken: dict[tuple[str, ...], Exception] = {}
 
     def __call__(self, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The plain values of a job, without the `hydra` node, and the option chosen in each group."""
@@ -85,10 +86,13 @@ class Composed:
     def base(self, options: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The configuration of these options as unresolved values; raises NotPlain if it contains anything else."""
         if options not in self.bases:
+            if options in self.broken:
+                raise self.broken[options]
             try:
                 cfg = self.loader.load_sweep_config(self.whole, list(options))
-            except Exception as error:  # Hydra reports it when it composes the whole job
-                raise NotPlain from error
+            except Exception as error:  # of every job that has them: a thousand need not be tried
+                self.broken[options] = error
+                raise
             if cfg.hydra.job.env_set:  # environment variables set for the job alone
                 raise NotPlain
             self.bases[options] = unresolved(task_part(cfg)), choices_of(cfg.hydra)

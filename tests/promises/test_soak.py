@@ -34,12 +34,7 @@ def quiet(kills: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "outputs"
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "launcher" in metafunc.fixturenames:
-        full = metafunc.config.getoption("--full")
-        metafunc.parametrize("launcher", ["joblib hydra.launcher.n_jobs=2", *(["basic"] if full else [])])
-
-
+@pytest.mark.parametrize("launcher", [pytest.param("basic", marks=pytest.mark.full), "joblib hydra.launcher.n_jobs=2"])
 def test_a_sweep_that_is_killed_at_random_moments_ends_as_a_quiet_one(
     launcher: str, quiet: Path, kills: int, tmp_path: Path
 ) -> None:

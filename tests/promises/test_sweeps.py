@@ -54,14 +54,14 @@ def text(grid: str) -> str:
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_grid_has_as_many_runs_as_its_head_says_and_they_are_experiments(
-    grid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    grid: str, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with composing(f"grid={grid}") as (composed, jobs):
         assert len(jobs) == int(re.findall(r"^# (\d+) runs?\b", text(grid), flags=re.M)[0])
         # then a job's id, or its first updates, depend on other jobs
         waits = any(word in text(grid) for word in ("sampler.file=", "tune=", "branches="))
-        some = jobs if waits or len(jobs) < 200 else jobs[::19]
+        some = jobs if waits or full else jobs[:: 1 + len(jobs) // 40]
         runs, wrong = checked(some, composed, None, [])
         assert not wrong
         assert len({run.place for run in runs}) == len(some)
@@ -643,23 +643,22 @@ def refuse() -> Any:
     raise UserError("not now")
 
 
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.full)])
 def test_a_search_that_is_killed_in_its_second_round_ends_as_a_quiet_one(
-    search: str, full: bool, tmp_path: Path
+    launcher: str, search: str, tmp_path: Path
 ) -> None:
-    quiet, *killed = (tmp_path / name for name in ("quiet", "basic", *(["joblib"] if full else [])))
+    quiet, killed = tmp_path / "quiet", tmp_path / "killed"
     quiet.mkdir()
+    killed.mkdir()
     assert here(search, quiet).code == 0
-
-    for folder in killed:
-        folder.mkdir()
-        with started(f"{search} hydra/launcher={folder.name}", folder, first=os.setsid) as sweep:
-            wait_for(lambda folder=folder: list(folder.glob("rounds/2/*/kept.csv")))
-            os.killpg(sweep.pid, signal.SIGKILL)
-        assert counts(folder / "rounds" / "1") == {FINISHED: 2}
-        assert not list(folder.glob("outputs/search/*/result.json"))
-        assert here(search, folder).code == 0
-        assert results(folder) == results(quiet)
-        assert found_by_search(folder) == found_by_search(quiet)
+    with started(f"{search} hydra/launcher={launcher}", killed, first=os.setsid) as sweep:
+        wait_for(lambda: list(killed.glob("rounds/2/*/kept.csv")))
+        os.killpg(sweep.pid, signal.SIGKILL)
+    assert counts(killed / "rounds" / "1") == {FINISHED: 2}
+    assert not list(killed.glob("outputs/search/*/result.json"))
+    assert here(search, killed).code == 0
+    assert results(killed) == results(quiet)
+    assert found_by_search(killed) == found_by_search(quiet)
 
 
 # ---- what workers and disks do
