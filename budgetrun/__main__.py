@@ -20,7 +20,7 @@ import hydra
 from budgetrun import processes
 from budgetrun.errors import STOPPING, Interrupted, heard, in_own_code, wants_traceback
 from budgetrun.launch import plugins
-from budgetrun.launch.command import CONF, at_home, command, completes, completing
+from budgetrun.launch.command import CONF, at_home, command, completes, completing, of_each_job
 from budgetrun.launch.job import no_run_dir, task
 from budgetrun.terminal import any_encoding, lasting
 
@@ -58,6 +58,7 @@ def ended() -> int:
             for override in command(sys.argv[1:]).overrides:
                 if override.lstrip("+").startswith("hydra.run.dir="):  # Hydra makes that folder before it calls the job
                     raise no_run_dir(override.partition("=")[2])
+            sys.argv[1:] = of_each_job(sys.argv[1:])
             app()
             return 0
     except KeyboardInterrupt as interrupt:

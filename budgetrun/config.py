@@ -326,7 +326,12 @@ def in_words(annotation: str) -> str:
     return " or ".join(words.get(part, part) for part in annotation.split(" | "))
 
 
+def similar(key: str, known: Iterable[str]) -> list[str]:
+    """The key that looks most like one that does not exist, if any does."""
+    return difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+
+
 def unknown(key: str, known: Iterable[str]) -> str:
     """The sentence for a key that does not exist, with the closest match that does."""
-    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    close = similar(key, known)
     return f"there is no {key}; " + (f"did you mean {close[0]}?" if close else "--help lists what there is")

@@ -292,13 +292,21 @@ def test_help_names_every_group_option_and_root_value_without_importing_torch(tm
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("line", ["-h", "--help", "-m --help", "--help sampler=is"])
+@pytest.mark.parametrize("line", ["-h", "--help", "-m --help", "--help budget=0.3"])
 def test_help_is_the_same_page_however_it_is_asked_for(line: str, tmp_path: Path) -> None:
     done = here(line, tmp_path)
     assert done.code == 0
     assert done.out.startswith("budgetrun: ")
     assert len(re.findall(r"^  python -m budgetrun ", done.out.partition("Examples")[2], flags=re.M)) >= 5
     assert max(map(len, done.out.splitlines())) <= 120
+
+
+def test_help_with_an_option_is_about_that_option(tmp_path: Path) -> None:
+    said = here("sampler=is --help", tmp_path).out.splitlines()
+    assert said[0].startswith("sampler=is: importance sampling")
+    assert re.fullmatch(r"  sampler.pool=3 +batches looked at for one trained on", said[1])
+    assert len(said) < 14
+    assert "--help alone" in said[-1]
 
 
 def test_the_examples_of_the_help_page_are_valid() -> None:

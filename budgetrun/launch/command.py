@@ -13,6 +13,9 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import OverrideParseException
 from hydra.types import TaskFunction
 from omegaconf import DictConfig
 
@@ -50,6 +53,43 @@ def options_in(folder: Path) -> dict[str, Path]:
     """The options in a group's folder, by name, each with its file; one in a folder of its own is `folder/name`."""
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".yaml", ".yml"))
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+
+
+def options_of(group: str, arguments: list[str]) -> list[str]:
+    """The options of a group in the folders that the command line names; an empty list for any other key."""
+    return sorted(
+        {name for folder in folders(arguments) for name in options_in(folder / group)} if group.isidentifier() else ()
+    )
+
+
+def of_each_job(arguments: list[str]) -> list[str]:
+    """The arguments of a sweep over options or of a grid, with the options' values set in the jobs alone.
+
+    Hydra sets plain values in the sweep's own configuration too, where a group that is swept has its default option,
+    and refuses what that one lacks; but no value that is swept. So sampler.pool=4 becomes sampler.pool=4,4: a sweep has
+    each job once.
+    """
+    words = command(arguments).overrides
+    if not (command(arguments).multirun or any(word.startswith(("grid=", "hydra.mode=MULTIRUN")) for word in words)):
+        return arguments
+    parser, parsed = OverridesParser.create(), dict[str, Override]()
+    for word in words:
+        with contextlib.suppress(OverrideParseException):  # Hydra says so
+            parsed[word] = parser.parse_override(word)
+    if not any(
+        o.key_or_group == "grid" or (o.is_sweep_override() and options_of(o.key_or_group, arguments))
+        for o in parsed.values()
+    ):
+        return arguments
+
+    def each(word: str) -> str:
+        key, _, value = word.partition("=")
+        value = value or "''"
+        plain = word in parsed and parsed[word].type is OverrideType.CHANGE and not parsed[word].is_sweep_override()
+        of_option = "." in key and not key.startswith(("hydra.", "grid."))
+        return f"{key}={value},{value}" if plain and of_option else word
+
+    return [each(argument) for argument in arguments]
 
 
 def completes(arguments: list[str]) -> bool:

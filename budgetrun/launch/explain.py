@@ -10,9 +10,10 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from budgetrun.config import unknown
+from budgetrun.config import similar, unknown
 from budgetrun.errors import UserError, one_line
-from budgetrun.launch.command import command, composed, folders, options_in
+from budgetrun.launch.command import command, composed, folders, options_of
+from budgetrun.launch.compose import choices_of
 from budgetrun.terminal import shown
 
 # sweepers and launchers, and the packages that they build on
@@ -57,10 +58,7 @@ def in_words(error: BaseException, arguments: list[str]) -> str | None:
     if match := re.search(r"An item is already at '([^']+)'", text):
         return f"{match[1]} already exists; type it without the +"
     if match := re.search(r"Could not (?:override|append.*?|find.*?) '([^']+)'", text):
-        there = keys(arguments)
-        if match[1] in there:
-            return f"{match[1]} is a dictionary, and has not all of these keys; type +{match[1]}.key=value to add one"
-        return unknown(match[1], there)
+        return no_key(match[1], arguments)
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename} cannot be used ({error.strerror}); set output_dir or data_dir to another folder"
     if isinstance(error, (HydraException, OmegaConfBaseException)) or raised_by_hydra(error):
@@ -88,29 +86,38 @@ def module_of(error: BaseException) -> str:
     return frames[-1].partition(".")[0] if frames else ""
 
 
-def options_of(group: str, arguments: list[str]) -> list[str]:
-    """The options of a group in the folders that the command line names; an empty list for any other key."""
-    return sorted(
-        {name for folder in folders(arguments) for name in options_in(folder / group)} if group.isidentifier() else ()
-    )
-
-
-def keys(arguments: list[str]) -> list[str]:
-    """All keys that a command line can set, given the options that it chooses if those exist."""
+def no_key(key: str, arguments: list[str]) -> str:
+    """The sentence for a key that this command line, or this job of a sweep, cannot set."""
     groups = sorted({p.name for folder in folders(arguments) for p in folder.iterdir() if p.is_dir()} - {"hydra"})
-    chosen = [o for o in command(arguments).overrides if o.partition("=")[0] in [*groups, "hydra/launcher"]]
+    # of a job, the last word for a key is its own; those before are of the whole sweep
+    words = command(arguments).overrides
+    last = {word.partition("=")[0]: word for word in words}
     try:
-        cfg = composed(arguments, chosen)
+        cfg = composed(arguments, [word for name, word in last.items() if name in [*groups, "hydra/launcher"]])
     except (HydraException, OmegaConfBaseException, ValueError):  # one of the chosen options is wrong too
         cfg = composed(arguments, [])
+    there = [*groups, *keys(cfg, "")]
+    if key in there:
+        return f"{key} is a dictionary, and has not all of these keys; type +{key}.key=value to add one"
+    group, _, value = key.partition(".")
+    chosen = choices_of(cfg.hydra).get(group)
+    known = [name.removeprefix(f"{group}.") for name in there if name.startswith(f"{group}.")]
+    if not (value and chosen) or similar(value, known):
+        return unknown(key, there)
+    option = f"{group}={chosen}".replace("'", "").replace(" ", "")
+    if len(last) < len(words):
+        instead = "sweep over the options that have it and over the others in two commands, or in two lines of a grid"
+    else:
+        instead = f"{option} --help lists what it has"
+    return f"{option} has no {value}; {instead}"
 
-    def walk(node: DictConfig, path: str) -> list[str]:
-        found: list[str] = []
-        for key in (key for key in node if key != "_target_"):
-            found.append(path + str(key))
-            child = node._get_node(key)
-            if isinstance(child, DictConfig) and not child._is_none():
-                found += walk(child, f"{path}{key!s}.")
-        return found
 
-    return [*groups, *walk(cfg, "")]
+def keys(node: DictConfig, path: str) -> list[str]:
+    """All keys below a node, with the path to it, that a command line can set."""
+    found: list[str] = []
+    for key in (key for key in node if key != "_target_"):
+        found.append(path + str(key))
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            found += keys(child, f"{path}{key!s}.")
+    return found

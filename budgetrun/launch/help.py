@@ -33,13 +33,15 @@ then
   python -m budgetrun.aggregate outputs/smoke --rows noise,sampler,aug --cols budget
   python -m budgetrun.report outputs/smoke
 
-sampler=is --help shows the values of that option; --cfg job shows those of the whole run. --config-dir DIR adds your
+sampler=is --help is about that option alone; --cfg job shows those of the whole run. --config-dir DIR adds your
 own YAML files. A finished run is not run again, an interrupted one goes on. Results: output_dir/<run>/result.json.
 Tab completion: eval "$(budgetrun -sc install=bash)"
 Exit codes: 0 done, 1 failed (one sentence on stderr says why), above 128 stopped by a signal
 (130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1, 140 SIGUSR2) and saved.
 """
 
+
+REST = "--help alone lists every group, option and value; --cfg job in its place shows the values of the whole run."
 
 ORDER = [
     "dataset",
@@ -63,11 +65,13 @@ ORDER = [
 def help_page(conf: Path, cfg: DictConfig | None = None) -> str:
     """Groups with their options, root values with their defaults and units, examples.
 
-    cfg: the configuration of a command line, of whose chosen options the values are listed too; options are also those
-    of the folders that it was composed from.
+    cfg: the configuration of a command line. If it chooses options, the page is about these alone. Options are also
+    those of the folders that it was composed from.
     """
     sources = cfg.hydra.runtime.config_sources if cfg is not None else []
     folders = [Path(source.path) for source in sources if source.schema == "file"] or [conf]
+    if cfg is not None and (about := of_chosen(cfg, folders)):
+        return "\n".join([*about, "", REST]).replace("$", "$$")
     lines = [HEAD, "Groups"]
     root = (conf / "config.yaml").read_text()
     default = dict(re.findall(r"^  - (\w+): (\w+)", root, flags=re.M)) | {"recipe": "set by the data set"}
@@ -77,7 +81,7 @@ def help_page(conf: Path, cfg: DictConfig | None = None) -> str:
         found = {name: path for folder in folders for name, path in options_in(folder / group).items()}
         lines += [f"    {name:<18} {description(path)}" for name, path in sorted(found.items())]
     if cfg is not None:
-        lines += ["", "Values of the chosen options"]
+        lines += ["", "Values of the default options"]
         for group in sorted(default.keys() - {"recipe", "grid"}, key=ORDER.index):
             lines += values_of(group, cfg, folders)
     lines += ["", "Values at the root (a recipe may change them)"]
@@ -89,10 +93,26 @@ def help_page(conf: Path, cfg: DictConfig | None = None) -> str:
     return "\n".join([*lines, "", TAIL]).replace("$", "$$")
 
 
+def of_chosen(cfg: DictConfig, folders: list[Path]) -> list[str]:
+    """What the options that a command line chooses are, and their values."""
+    typed = dict(word.lstrip("+").split("=", 1) for word in cfg.hydra.overrides.task if "=" in word)
+    lines = []
+    for group, option in typed.items():
+        if option != cfg.hydra.runtime.choices.get(group):  # a value, or several options
+            continue
+        file = file_of(group, option, folders)
+        lines += [f"{group}={option}" + (f": {description(file)}" if file else ""), *values_of(group, cfg, folders)]
+    return lines
+
+
+def file_of(group: str, option: str | None, folders: list[Path]) -> Path | None:
+    """The file of an option, in the first of the folders that has it."""
+    return next((path for folder in folders if (path := options_in(folder / group).get(str(option)))), None)
+
+
 def values_of(group: str, cfg: DictConfig, folders: list[Path]) -> list[str]:
     """A line for each value of the group's chosen options, with the comment that the option's file has on it."""
-    option = cfg.hydra.runtime.choices.get(group)
-    file = next((path for folder in folders if (path := options_in(folder / group).get(str(option)))), None)
+    file = file_of(group, cfg.hydra.runtime.choices.get(group), folders)
     comments = dict(re.findall(r"^(\w+): .*? # (.*)$", file.read_text(), flags=re.M)) if file else {}
 
     def walk(values: Any, path: str) -> list[str]:

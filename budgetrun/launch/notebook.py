@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from budgetrun.config import Experiment
 from budgetrun.errors import UserError
 from budgetrun.launch import plugins
-from budgetrun.launch.command import at_home, composed, multirun, searching
+from budgetrun.launch.command import at_home, command, composed, multirun, of_each_job, searching
 from budgetrun.launch.compose import choices_of, experiment_in, task_part
 from budgetrun.launch.explain import explain
 from budgetrun.launch.job import task
@@ -30,7 +30,8 @@ def experiment_of(overrides: Sequence[str], config_dir: str | Path | None) -> Ex
 
 def swept(overrides: Sequence[str], config_dir: str | Path | None) -> list[Path]:
     """Run a sweep; returns the folders of its runs. Raises UserError as the command does."""
-    with typed(overrides, config_dir) as (_, words):
+    with typed(overrides, config_dir) as (flags, words):
+        words = command(of_each_job(["-m", *flags, *words])).overrides
         quiet = "hydra.sweeper.table=false"  # the caller gets the runs
         folders: list[Path] = multirun([*words, quiet, *searching(config_dir)], task)
         return folders

@@ -84,6 +84,7 @@ def own(tmp_path: Path) -> Path:
         "-m 'seed=choice(1,2)' 'lr=sort(0.3,0.1)'",
         "-m 'sampler=glob([u*,sca*])' 'output_dir=\"a b\"'",
         "-m seed=1 seed=2,3 lr=0.1 ++lr=0.2",
+        "-m noise=symmetric,asymmetric model=resnet9,cnn model.width=2 seed=0",
         "-m ~schedule.final +schedule.final=0.05,0.01",
         "-m schedule=cosine,linear schedule.final=0.01 'aug=[ricap],[]'",
         "seed=3 model.width=2",
@@ -335,17 +336,18 @@ def test_a_shell_completes_what_the_line_s_folders_have(
 
 
 def test_help_lists_the_options_of_the_user_s_folder_and_the_values_of_the_chosen_ones(options: Path) -> None:
-    said = here("--config-dir cn --help sampler=mine aug=ricap", options).out
-    for line in (
-        r"    mine +ours",
-        r"    wide/mine +wide",
-        r"  study \(default: none; \+study=... adds one\)\n    first +a study",
-        r"  sampler.pool=3 +batches",
-        r"  aug.ricap.beta=0.3",
-        r"  aug.crop.padding=1",
-        r"  dataset.flip=false",
+    said = here("--config-dir cn --help", options).out
+    of_options = here("--config-dir cn --help sampler=mine aug=ricap dataset=digits", options).out
+    for page, line in (
+        (said, r"    mine +ours"),
+        (said, r"    wide/mine +wide"),
+        (said, r"  study \(default: none; \+study=... adds one\)\n    first +a study"),
+        (of_options, r"sampler=mine: ours\n  sampler.pool=3 +batches"),
+        (of_options, r"  aug.ricap.beta=0.3"),
+        (of_options, r"  aug.crop.padding=1"),
+        (of_options, r"  dataset.flip=false"),
     ):
-        assert re.search(rf"^{line}$", said, flags=re.M), line
+        assert re.search(rf"^{line}$", page, flags=re.M), line
     assert not re.search(r"^    mine ", here("--help", options).out, flags=re.M)
 
 
@@ -368,6 +370,25 @@ def test_what_is_mistyped_is_compared_with_the_options_of_the_user_s_folder(
     line: str, words: list[str], options: Path
 ) -> None:
     refused(here(f"--config-dir cn {line}", options), *words)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("-m sampler=is,vr sampler.looks=train sampler.threshold=null", ["2 runs"]),
+        ("-m sampler=rho,subset sampler.file=nowhere.csv", ["sampler=rho", "nowhere.csv"]),
+        ("-m sampler=uniform,is sampler.pool=4", ["sampler=uniform has no pool", "two commands", "lines of a grid"]),
+        ("-m sampler=is,sb sampler.pol=4", ["sampler.pol", "did you mean sampler.pool?"]),
+        ("sampler.pool=4", ["sampler=uniform has no pool; sampler=uniform --help"]),
+    ],
+)
+def test_values_of_options_that_are_swept_over_belong_to_the_jobs(line: str, words: list[str], own: Path) -> None:
+    done = here(f"{line} dry_run=true {SHORT}", own)
+    if "2 runs" in words:
+        assert done.code == 0, done.err
+        assert "dry_run: 2 runs" in done.out
+    else:
+        refused(done, *words)
 
 
 def test_a_folder_that_is_mistyped_is_named(options: Path) -> None:
