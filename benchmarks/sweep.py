@@ -2,6 +2,7 @@
 
 Before that, the processor seconds that a sweep of 1,000 jobs takes to check them, and to find all of them finished. The
 runs that are launched differ in their seed alone. `model=resnet18 device=cuda --jobs 1,2,4` shows how many a GPU holds.
+`--data fashion_mnist,cifar10` measures instead what a run takes to get its data, loaded and shared, in turns.
 """
 
 from __future__ import annotations
@@ -14,9 +15,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
+
+import torch
 
 from benchmarks.start import ENVIRONMENT, ROOT
+from budgetrun.config import experiment
+from budgetrun.launch import plugins
+from budgetrun.launch.command import composed
+from budgetrun.launch.compose import task_part
+from budgetrun.training.data import prepare
 
 
 def main() -> None:
@@ -25,7 +35,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=12, help="how many (default: 12)")
     parser.add_argument("--jobs", default="2", help="at once, by joblib, as in 2,4,8 (default: 2)")
     parser.add_argument("--grid", type=int, default=1000, help="jobs that are only checked (default: 1000; 0: none)")
+    parser.add_argument("--data", help="data sets whose loading is measured, and nothing else")
     options = parser.parse_args()
+    if options.data:
+        loading(options.data.split(","))
+        return
     if options.grid:
         start_of(options.grid)
     typed, seeds = options.overrides, range(options.runs)
@@ -45,6 +59,25 @@ def main() -> None:
         seconds = took(lines)
         first = first or seconds
         print(f"| {name} | {seconds:.0f} | {60 * options.runs / seconds:.1f} | {first / seconds:.2f} |", flush=True)
+
+
+def loading(names: list[str], rounds: int = 7) -> None:
+    """Print the processor seconds of a run's data, from its files and from the run before."""
+    torch.set_num_threads(1)
+    plugins.register()
+    print("| data | loaded, s | shared, s | shared / loaded (median) |\n| --- | --- | --- | --- |")
+    for name in names:
+        cfg = composed([], [f"dataset={name}", "device=cpu"])
+        made = experiment(task_part(cfg), cfg.hydra.runtime.choices)
+        times: dict[bool, list[float]] = {False: [], True: []}
+        prepare(replace(made, shares_data=True))
+        for _ in range(rounds):
+            for shares, spent in times.items():
+                began = time.process_time()
+                prepare(replace(made, shares_data=shares))
+                spent.append(time.process_time() - began)
+        ratio = median(shared / loaded for loaded, shared in zip(*times.values(), strict=True))
+        print(f"| {name} | {median(times[False]):.3f} | {median(times[True]):.3f} | {ratio:.3f} |", flush=True)
 
 
 def start_of(jobs: int) -> None:

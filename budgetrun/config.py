@@ -71,7 +71,8 @@ class Experiment:
     names: the option of each group. resolved: the whole configuration as plain values. Neither has `logger`, which is
     no part of a result. run_id: the same for the same experiment, however it was typed. tuning: the folders of the runs
     by which a value is chosen, and `choose`, the same experiment with that value once they are finished. tuned: what
-    its result says about that choice. All three are made by launch/tuning.py.
+    its result says about that choice. All three are made by launch/tuning.py. shares_data: the next run in this process
+    may have the same clean data in memory; set by the jobs of a sweep.
     """
 
     settings: Settings
@@ -94,6 +95,7 @@ class Experiment:
     tuning: list[Path] = field(default_factory=list)
     choose: Callable[[], Experiment] | None = None
     tuned: dict[str, Any] = field(default_factory=lambda: {"flops_tuning": 0})
+    shares_data: bool = False
 
 
 def experiment(cfg: DictConfig | Mapping[str, Any], choices: Mapping[str, Any]) -> Experiment:

@@ -17,7 +17,7 @@ from budgetrun.config import Experiment
 from budgetrun.contracts import Data, UserError
 from budgetrun.train import run
 from budgetrun.training.budget import model_flops
-from budgetrun.training.data import Normalize, fingerprint, hold_out, prepare, resized
+from budgetrun.training.data import Normalize, fingerprint, hold_out, prepare, resized, shared
 
 
 def small_data(labels: list[int], classes: int = 4) -> Data:
@@ -242,3 +242,41 @@ def test_the_digits_are_normalised_by_their_own_mean_and_deviation(experiment_fo
     normalized = Normalize(data, torch.device("cpu"))(data.images)
     assert float(normalized.mean()) == pytest.approx(0, abs=1e-3)
     assert float(normalized.std()) == pytest.approx(1, abs=1e-3)
+
+
+# ---- one copy for the runs of a sweep
+
+
+def test_runs_of_a_sweep_share_images_that_are_as_they_were_loaded(experiment_for: Callable[..., Experiment]) -> None:
+    def prepared(*overrides: str, shares: bool = True) -> tuple[Data, str]:
+        return prepare(replace(experiment_for("validation=0.2", *overrides), shares_data=shares))
+
+    alone, own = (dict(vars(prepared(*line, shares=False)[0])) for line in ([], ["noise=symmetric", "noise.rate=0.5"]))
+    first, of_clean = prepared()
+    try:
+        noisy, of_noisy = prepared("noise=symmetric", "noise.rate=0.5", "sampler=p_sgd")
+        assert of_clean == of_noisy
+        for found, expected in ((first, alone), (noisy, own)):
+            for name, value in vars(found).items():
+                same = (
+                    torch.equal(value, expected[name]) if isinstance(value, torch.Tensor) else value == expected[name]
+                )
+                assert same, name
+        for name in ("images", "val_images", "test_images"):
+            assert getattr(first, name).data_ptr() == getattr(noisy, name).data_ptr(), "one copy"
+        first.labels.zero_()  # a run's own
+        first.mean, first.corrupted = [0.0], torch.ones(1)
+        again = prepared()[0]
+        assert again.images.data_ptr() == first.images.data_ptr()
+        assert torch.equal(again.labels, alone["labels"])
+        assert again.mean == alone["mean"]
+        assert again.corrupted is None
+        first.test_images.numpy()[0] += 1  # a fault of a user's part
+        mended, of_mended = prepared()
+        assert torch.equal(mended.test_images, alone["test_images"])
+        assert of_mended == of_clean
+        other, _ = prepared("validation=0.3")
+        assert len(other.labels) < len(mended.labels)
+        assert prepared()[0].images.data_ptr() != mended.images.data_ptr(), "only the last"
+    finally:
+        shared.forget()

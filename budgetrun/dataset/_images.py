@@ -82,6 +82,8 @@ class Walk:
         self.kinds = kinds
         self.real = {folder: os.path.realpath(folder) for folder in kinds}
         self.reached: dict[str, tuple[str, str]] = {}  # by real path: the path that led there first, and the kind
+        self.walked: dict[str, tuple[str, str]] = {}  # folders by real path: the path that led there, and the kind
+        self.followed = False  # a link to a file: only then are files looked up by their real paths
         self.unread: Counter[str] = Counter()  # files, by their suffix
         self.repeated = 0  # links to files and folders that are found anyway
         for folder, real in self.real.items():
@@ -97,7 +99,12 @@ class Walk:
         todo = [(begin, "", self.real[top])]
         while todo:
             folder, below, real = todo.pop()
-            for name, linked, is_folder in entries(folder):
+            self.walked[real] = folder, kind
+            images, others = entries(folder)
+            if self.followed:
+                images = [name for name in images if self.reach(f"{real}/{name}", f"{folder}/{name}", kind)]
+            found += [below + name for name in images]
+            for name, linked, is_folder in others:
                 path, place = f"{folder}/{name}", f"{real}/{name}"
                 if linked:
                     check_link(Path(path))
@@ -110,9 +117,18 @@ class Walk:
                         todo.append((path, f"{below}{name}/", place))
                 elif not name.lower().endswith(SUFFIXES):
                     self.unread[Path(name).suffix.lower() or "without a suffix"] += 1
-                elif self.reach(place, path, kind):
+                elif not linked or self.follow(place, path, kind):
                     found.append(below + name)
         return sorted(found)
+
+    def follow(self, place: str, path: str, kind: str) -> bool:
+        """Whether the link `path` leads to a file that is reached for the first time."""
+        self.followed = True
+        folder, name = os.path.split(place)
+        if folder in self.walked and is_image(name):
+            first, of = self.walked[folder]
+            self.reached.setdefault(place, (f"{first}/{name}", of))
+        return self.reach(place, path, kind)
 
     def leads_back(self, place: str, real: str) -> bool:
         """Whether a link in the folder `real` leads to one that contains it, or contains or is in one of the walk's."""
@@ -152,18 +168,27 @@ def check_link(path: Path) -> None:
         raise UserError(f"{path} is a link to {path.readlink()}, which does not exist; fix or remove it")
 
 
-def entries(folder: str) -> list[tuple[str, bool, bool]]:
-    """The entries of a folder that are not hidden, links last: name, whether it is a link, whether a folder itself."""
+def is_image(name: str) -> bool:
+    """Whether a file of this name is read as an image."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def entries(folder: str) -> tuple[list[str], list[tuple[str, bool, bool]]]:
+    """What is in a folder and not hidden: the names of image files, and the rest, links last.
+
+    The rest is each a name, whether it is a link, and whether it is a folder itself.
+    """
+    images, others = [], []
     try:
         with os.scandir(folder) as scan:
-            found = [
-                (one.name, one.is_symlink(), one.is_dir(follow_symlinks=False))
-                for one in scan
-                if not is_hidden(one.name)
-            ]
+            for one in scan:
+                if is_image(one.name) and one.is_file(follow_symlinks=False):
+                    images.append(one.name)
+                elif not is_hidden(one.name):
+                    others.append((one.name, one.is_symlink(), one.is_dir(follow_symlinks=False)))
     except OSError as error:
         raise UserError(f"{folder} cannot be read ({error.strerror})") from error
-    return sorted(found, key=lambda entry: (entry[1], entry[0]))
+    return images, sorted(others, key=lambda entry: (entry[1], entry[0]))
 
 
 def read(root: Path, names: list[str], shape: Shape, kept_in: Path) -> tuple[Stored, Facts]:

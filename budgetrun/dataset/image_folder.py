@@ -72,7 +72,8 @@ class ImageFolder:
         counts = []  # of each class of each part
         for part in (train, test):
             for c in classes:
-                found = [f"{part.name}/{f.name}/{name}" for f in folders[part][c] for name in walk.below(f)]
+                tops = [(f"{part.name}/{f.name}", f) for f in folders[part][c]]
+                found = [f"{above}/{name}" for above, f in tops for name in walk.below(f)]
                 if not found:
                     empty, kinds = folders[part][c][0], " ".join(SUFFIXES)
                     raise UserError(f"{empty} has no images ({kinds}); add some or remove the folder")

@@ -83,6 +83,7 @@ def ran(cfg: DictConfig) -> float | None:
                 return None
             if checked.settings.device == "auto" and (gpu := own_gpu(worker())) is not None:
                 checked.settings.device = gpu
+            checked.shares_data = in_sweep
             result = run(checked)
             if record is not None and processes.rank() == 0:
                 known.remember(record, checked.run_id)

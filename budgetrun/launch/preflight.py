@@ -27,6 +27,7 @@ from budgetrun.training.data import (
     fingerprint,
     load,
     place_of,
+    source,
     trained_on,
     trained_shape,
 )
@@ -80,12 +81,12 @@ class Preflight:
         place = place_of(data, settings, device)
         check_fits(data, settings, place)
         full_updates(settings, len(trained_on(data, settings).labels))
-        noise = json.dumps([self.source(experiment), resolved["noise"]])  # one seed shows whether it fits
+        noise = json.dumps([source(experiment), resolved["noise"]])  # one seed shows whether it fits
         if noise not in self.noises:
             corrupt(data, experiment, place)
             self.noises.add(noise)
         check_views(experiment, data)
-        called = json.dumps([self.source(experiment), settings.image_size, resolved["aug"], resolved["loss"]])
+        called = json.dumps([source(experiment), settings.image_size, resolved["aug"], resolved["loss"]])
         if called not in self.called:
             check_calls(experiment, data)
             self.called.add(called)
@@ -97,7 +98,7 @@ class Preflight:
         settings = experiment.settings
         smaller, of_each = shapes_of(experiment, trained_shape(data, settings)), passes(experiment.aug)
         how = [settings.batch_size, settings.precision, settings.compile, str(device), of_each, smaller]
-        key = json.dumps([self.source(experiment), settings.image_size, repr(model), how])
+        key = json.dumps([source(experiment), settings.image_size, repr(model), how])
         if key not in self.models:
             self.flops_of(model, experiment)
             for shape in smaller:
@@ -176,21 +177,17 @@ class Preflight:
 
     def fingerprint(self, experiment: Experiment) -> str:
         """The fingerprint of the clean data, computed once per source."""
-        if (source := self.source(experiment)) not in self.fingerprints:
-            self.fingerprints[source] = fingerprint(self.data_of(experiment))
-        return self.fingerprints[source]
-
-    def source(self, experiment: Experiment) -> str:
-        settings = experiment.settings
-        return json.dumps([experiment.resolved["dataset"], settings.validation, settings.data_dir])
+        if (of := source(experiment)) not in self.fingerprints:
+            self.fingerprints[of] = fingerprint(self.data_of(experiment))
+        return self.fingerprints[of]
 
     def on_images(self, model: Model, experiment: Experiment) -> str:
         """Names the model on the images that the experiment trains on."""
-        return json.dumps([self.source(experiment), experiment.settings.image_size, repr(model)])
+        return json.dumps([source(experiment), experiment.settings.image_size, repr(model)])
 
     def data_of(self, experiment: Experiment) -> Data:
-        if self.data is None or self.data[0] != self.source(experiment):
-            self.data = self.source(experiment), load(experiment)
+        if self.data is None or self.data[0] != source(experiment):
+            self.data = source(experiment), load(experiment)
         return self.data[1]
 
     def updates(self, experiment: Experiment) -> int:

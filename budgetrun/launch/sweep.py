@@ -11,6 +11,7 @@ import math
 import os
 import signal
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,6 +44,7 @@ from budgetrun.launch.preview import preview
 from budgetrun.launch.slurm import SlurmLauncher
 from budgetrun.launch.tuning import experiment_of
 from budgetrun.launch.workers import check_alone
+from budgetrun.training.data import shared
 from budgetrun.training.machine import count_gpus, find_device
 from budgetrun.training.progress import duration
 
@@ -142,7 +144,7 @@ def sweep(
                 close(jobs, table)
                 return [job.folder.path for job in jobs]
     else:
-        with stopping(wanted):
+        with stopping(wanted), sharing():
             for ready, _ in rounds(jobs, wanted):
                 errors |= launched(ready, whole, context, task, batch_size or len(ready))
     report(jobs, errors, typed)
@@ -390,6 +392,17 @@ def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: Ta
         batches[:0] = [part for part in (left[:half], left[half:]) if part]
         print(f"a worker was killed; runs that are left and go on: {sum(map(len, batches))}", flush=True)
     return errors
+
+
+@contextlib.contextmanager
+def sharing() -> Iterator[None]:
+    """Around the runs of a sweep, which share loaded data: the next sweep of this process reads the files anew."""
+    try:
+        yield
+    finally:
+        shared.forget()
+        if (workers := sys.modules.get("joblib.externals.loky")) is not None:  # joblib would keep them for the next
+            workers.get_reusable_executor().shutdown(kill_workers=True)
 
 
 @contextlib.contextmanager

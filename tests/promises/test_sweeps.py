@@ -320,11 +320,26 @@ def test_a_single_run_that_failed_is_run_again_when_typed_again(tmp_path: Path) 
     refused(here("lr=1e30 epochs=1 evaluations=1", tmp_path), "the loss became nan")
 
 
-def test_force_runs_the_whole_sweep_again(tmp_path: Path) -> None:
-    here(f"-m seed=0,1 {SHORT}", tmp_path)
-    done = here(f"-m seed=0,1 {SHORT} force=true", tmp_path)
-    assert "2 runs: 2 finished; 2 to run" in done.out
-    assert len(list(tmp_path.rglob("result.json.previous"))) == 2
+def test_force_runs_the_whole_sweep_again_and_each_sweep_loads_the_data_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from budgetrun.dataset.digits import Digits
+
+    really, loaded = Digits.load, []
+    monkeypatch.setattr(Digits, "load", lambda self, folder: loaded.append(folder) or really(self, folder))
+    here(f"-m seed=0,1,2 {SHORT}", tmp_path)
+    assert len(loaded) == 2, "to check the jobs, and for all runs"
+    done = here(f"-m seed=0,1,2 {SHORT} force=true", tmp_path)
+    assert len(loaded) == 4
+    assert "3 runs: 3 finished; 3 to run" in done.out
+    results = {path: json.loads(path.read_text()) for path in tmp_path.rglob("result.json")}
+    before = {path: json.loads(Path(f"{path}.previous").read_text()) for path in results}
+    assert len(results) == 3
+    alone = here(f"seed=2 {SHORT} output_dir=alone", tmp_path)
+    assert [json.loads(p.read_text())["test_loss"] for p in (tmp_path / "alone").glob("*/result.json")] == [
+        result["test_loss"] for result in results.values() if result["config"]["seed"] == 2
+    ], alone.err
+    assert [result["test_loss"] for result in results.values()] == [result["test_loss"] for result in before.values()]
 
 
 def test_each_output_dir_of_a_sweep_has_its_runs(tmp_path: Path) -> None:
