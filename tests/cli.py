@@ -103,10 +103,11 @@ def compose_from_memory() -> None:
     """From now on, Hydra reads each of our files once in this process, and merges each choice of them once.
 
     A command then composes in 0.06 s instead of 0.13, of 0.25 for a run of four updates; the suite gives some thousand.
-    With a folder of a user's own on the search path, all is read anew. This file is none of a user's code.
+    A user's own files are read anew, and all is merged anew where there are some. This file is none of a user's code.
     """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.config_repository import ConfigRepository
+    from hydra.core.object_type import ObjectType
 
     from budgetrun import errors
 
@@ -114,20 +115,23 @@ def compose_from_memory() -> None:
     files: dict[Any, Any] = {}
     choices: dict[Any, Any] = {}
 
-    def remembered(memory: dict[Any, Any], sources: Any, key: Any, make: Callable[[], Any]) -> Any:
-        paths = tuple(source.path for source in sources)
-        if paths != ("hydra.conf", str(CONF), ""):  # the last is for structured configurations
-            return make()
-        if (paths, key) not in memory:
-            memory[paths, key] = make()
-        return copy.deepcopy(memory[paths, key])
+    ours = "hydra.conf", str(CONF), ""  # the last is for structured configurations
+
+    def remembered(memory: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
+        if key not in memory:
+            memory[key] = make()
+        return copy.deepcopy(memory[key])
 
     def load_config(self: Any, config_path: str) -> Any:
-        return remembered(files, self.sources, config_path, lambda: read(self, config_path))
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        if source is None or source.path not in ours:
+            return read(self, config_path)
+        return remembered(files, (source.path, config_path), lambda: read(self, config_path))
 
     def merge(self: Any, defaults: Any, repo: Any) -> Any:
-        key = tuple(astuple(default) for default in defaults)
-        return remembered(choices, repo.get_sources(), key, lambda: merged(self, defaults, repo))
+        if tuple(source.path for source in repo.get_sources()) != ours:
+            return merged(self, defaults, repo)
+        return remembered(choices, tuple(map(astuple, defaults)), lambda: merged(self, defaults, repo))
 
     errors.NOT_OWN = (*errors.NOT_OWN, __file__)
     ConfigRepository.load_config = load_config  # type: ignore[method-assign]

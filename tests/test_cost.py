@@ -360,7 +360,7 @@ def test_a_look_at_a_size_that_was_not_announced_is_counted_too() -> None:
             "-m aug=progressive aug.progressive.multiple=2 aug.progressive.scale=0.5,0.25",
             ["does not fit images of 1x2x2"],
         ),
-        ("freeze=none freeze.start=0.5", ["freeze.start"]),
+        ("freeze=none freeze.start=0.5", ["freeze=none has no start"]),
         ("sampler=is sampler.looks_scale=0", ["sampler.looks_scale=0", "(0, 1]"]),
         ("-m sampler=is sampler.looks_scale=0.5,0.2", ["does not fit images of 1x1x1"]),
     ],

@@ -199,5 +199,5 @@ def test_a_model_is_told_the_pixels_per_side_that_it_sees(
 
 def test_a_model_that_refuses_a_size_is_one_sentence() -> None:
     data: Any = SimpleNamespace(images=torch.zeros(1, 1, 7, 7), classes=3, crop=None)
-    with pytest.raises(UserError, match=r"cannot be built for images of 1x7x7 and 3 classes \(it must be even\)"):
+    with pytest.raises(UserError, match=r"images of 1x7x7 and 3 classes \(it must be even, in .*test_weights.py:\d+\)"):
         built(Asking(), data, SimpleNamespace(image_size=None))  # type: ignore[arg-type]

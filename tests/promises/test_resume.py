@@ -41,12 +41,13 @@ def both(line: str, tmp_path: Path, sampler: str, stops: list[tuple[int, Any]]) 
     def folder_of(name: str) -> Path:
         return tmp_path / name / "outputs" / once.run_id
 
-    def run_in(name: str) -> None:
+    def run_in(name: str, **settings: Any) -> None:
         (tmp_path / name).mkdir(exist_ok=True)
+        made = copy.deepcopy(once)
         with contextlib.chdir(tmp_path / name):
-            run(copy.deepcopy(once))
+            run(replace(made, settings=replace(made.settings, **settings)))
 
-    run_in("whole")
+    run_in("whole", checkpoint_every=1000.0)  # what is recorded stays as typed
     for update, action in stops:
         with before_update(update, sampler, action), pytest.raises(Killed if action is kill else Interrupted):
             run_in("parts")

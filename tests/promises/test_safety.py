@@ -475,7 +475,13 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
 
 
 @pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140)]
+    ("signum", "code"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),
+        (signal.SIGUSR1, 138),
+        pytest.param(signal.SIGUSR2, 140, marks=pytest.mark.full),
+    ],
 )
 def test_ctrl_c_and_the_signals_of_batch_systems_save_and_leave_with_a_message(
     signum: int, code: int, tmp_path: Path
@@ -514,7 +520,7 @@ SLOW_IMPORT = SLOW.replace("@dataclass", "Path('reached').touch()\ntime.sleep(60
     ("signum", "code", "module", "sweep"),
     [
         (signal.SIGTERM, 143, SLOW, ""),
-        (signal.SIGUSR1, 138, SLOW, ""),
+        pytest.param(signal.SIGUSR1, 138, SLOW, "", marks=pytest.mark.full),
         (signal.SIGTERM, 143, SLOW_IMPORT, "-m "),
         (signal.SIGINT, 130, SLOW, "-m "),
     ],
