@@ -60,7 +60,7 @@ def result(**changes: Any) -> dict[str, Any]:
         "versions": {"budgetrun": "0.1.0"},
     }
     for key, value in changes.items():
-        if key in names or key == "select":  # which only some samplers have
+        if key in names or key in ("select", "freeze"):  # only some samplers have the first, only later runs the second
             names[key] = value
         elif "." in key and key.partition(".")[0] in config:
             group, _, rest = key.partition(".")

@@ -278,7 +278,7 @@ def test_a_value_that_was_tuned_need_not_be_that_of_the_partner() -> None:
 
 def test_runs_made_before_a_setting_existed_are_partners_of_those_with_its_neutral_value(tmp_path: Path) -> None:
     for seed in range(3):
-        write(tmp_path, sampler="is", seed=seed, test_accuracy=0.7, init_from=None)
+        write(tmp_path, sampler="is", seed=seed, test_accuracy=0.7, init_from=None, freeze="none")
         write(tmp_path, sampler="uniform", seed=seed, test_accuracy=0.5)
     (line,) = [line for line in table_of(tmp_path, *UNIFORM) if line["pairs"]]
     assert (line["pairs"], line["possible"]) == ("3", "3")

@@ -22,7 +22,7 @@ from budgetrun.errors import UserError
 from budgetrun.folder.plan import PLANS
 from budgetrun.folder.reading import RULES, brief, check, check_column, content, flat, is_number, lines_of, parse
 from budgetrun.folder.run import NEEDED, SHOWN, read_result, why_not
-from budgetrun.identity import ELSEWHERE, NEUTRAL, NEUTRAL_VALUES, PATHS, class_of
+from budgetrun.identity import ELSEWHERE, NEUTRAL, NEUTRAL_OPTIONS, NEUTRAL_VALUES, PATHS, class_of
 from budgetrun.tables.cache import Cache
 from budgetrun.tables.table import number, word, words
 
@@ -96,6 +96,8 @@ def read(places: Iterable[str | Path]) -> Runs:
                 run.setdefault(key, value)
     for run in found.runs:
         run.setdefault("processes", 1)  # there was only one
+        if "freeze" in settings:
+            run.setdefault("freeze", NEUTRAL_OPTIONS["freeze"])  # nothing was frozen
         if "tune" in settings:
             run.setdefault("tune", "none")  # a result names no way to tune if there was none
         if "tags" in settings:
