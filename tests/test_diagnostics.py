@@ -425,6 +425,11 @@ GATED, LOOKING = {"threshold": None, "looks": "eval"}, {"looks": "eval"}
         ({}, {"keep_rate": None, "looking_updates": None}, ""),
         (GATED, {"keep_rate": 1.0, "looking_updates": 0.0}, "the gate never opened: this was uniform sampling"),
         (
+            GATED | {"replacement": True},
+            {"keep_rate": 1.0, "looking_updates": 0.0},
+            "the gate never opened: this was uniform sampling, with replacement",
+        ),
+        (
             GATED,
             {"keep_rate": 0.5, "looking_updates": 0.25},
             "the gate was open for 25% of the updates; it kept 50% of its candidates",

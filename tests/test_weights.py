@@ -168,6 +168,9 @@ def test_a_run_begins_with_a_file_whose_content_is_part_of_the_experiment(
     done = here(f"-m {line} seed=1,2 init_from=a.pt model.width=3", tmp_path)
     refused(done, "a.pt has the weights of another network", "0.weight is [2, 1, 3, 3] and not [3, 1, 3, 3]")
     assert listing(tmp_path) == before
+    torch.save(weights_of(channels=3), tmp_path / "a.pt")
+    done = here(f"-m {line} seed=1,2 init_from=a.pt", tmp_path)
+    refused(done, "a.pt has weights for images of 3 channels, and these have 1 (0.weight is [2, 3, 3, 3]")
 
 
 # ---- the size of images

@@ -10,7 +10,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from budgetrun.config import similar, unknown
+from budgetrun.config import SEVERAL, similar, unknown
 from budgetrun.errors import UserError, one_line
 from budgetrun.launch.command import command, composed, folders, options_of
 from budgetrun.launch.compose import choices_of
@@ -54,7 +54,10 @@ def in_words(error: BaseException, arguments: list[str]) -> str | None:
     if text.startswith("Ambiguous value for argument 'grid="):
         return f"{text.split(chr(39))[1]} is more than one grid; run them one after the other"
     if match := re.match(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{match[1]} is several values for one run; -m runs each, and so does budgetrun.sweep in Python"
+        key, _, values = match[1].partition("=")
+        ways = [f"{key}=[{values}] has them all"] if key in SEVERAL else []
+        ways += ["-m runs each, and so does budgetrun.sweep in Python"] if key != "logger" else []
+        return f"{match[1]} is several values for one run; {', '.join(ways)}"
     if match := re.search(r"An item is already at '([^']+)'", text):
         return f"{match[1]} already exists; type it without the +"
     if match := re.search(r"Could not (?:override|append.*?|find.*?) '([^']+)'", text):

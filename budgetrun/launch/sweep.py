@@ -286,7 +286,10 @@ def checked(
         expect([])
     found: dict[Path, Job] = {}
     for number in sorted(built):
-        found.setdefault(built[number].place, built[number])
+        same = found.setdefault(built[number].place, built[number]).experiment.logger.keys()
+        if same != (other := built[number].experiment.logger.keys()):
+            both = ",".join(sorted(same | other))
+            wrong[number] = False, f"another job is the same run with another logger; logger=[{both}] has both"
     trunks = [job for job in found.values() if job.experiment.settings.earlier and job.is_wanted()]
     for job in found.values():
         job.after = {path.parent for path in job.reads} & found.keys() | begun_in(job, trunks)
@@ -456,16 +459,16 @@ def report(jobs: list[Job], errors: Errors, typed: Sequence[str]) -> None:
     for folder, state in left.items():
         error = errors.get(folder.path)
         reason = (error and explain(error, [*typed])) or state.detail
-        log = f" (see {folder.log_path})" if folder.log_path.exists() else ""
-        print(f"  {state.word}: {folder.path}{reason and ': '}{reason}{log}")
-        reasons.append((state.word == WAITING, reason or state.word, error))
+        file = folder.failed_path if state.word == FAILED and folder.failed_path.exists() else folder.log_path
+        print(f"  {state.word}: {folder.path}{reason and ': '}{reason}{f' (see {file})' if file.exists() else ''}")
+        reasons.append((state.word == WAITING, reason or state.word))
     for error in errors.values():
         if explain(error, [*typed]) is None:
             raise error
     if left:
-        _, first, error = min(reasons, key=lambda reason: reason[0])  # what waits is not to blame
+        first = min(reasons, key=lambda reason: reason[0])[1]  # what waits is not to blame
         again = "; retry_failed=true runs the failed ones again" if FAILED in {s.word for s in left.values()} else ""
         failure = UserError(f"{len(left)} of {len(jobs)} runs are not finished; the first: {first}{again}")
-        for note in getattr(error, "__notes__", []):
-            failure.add_note(note)
+        for note in next((notes for error in errors.values() if (notes := getattr(error, "__notes__", []))), []):
+            failure.add_note(note)  # of the first that failed just now
         raise failure

@@ -34,8 +34,9 @@ def plan(experiment: Experiment, data: Data, network: Network, budget: Budget) -
     chosen += [f"scores={names['scores']}"] if experiment.scores is not None else []
     more = f" ({', '.join(parts)})" if parts else ""
     full = budget.full * budget.step
+    model = " ".join(filter(None, [names["model"], experiment.resolved["model"].get("name")]))  # timm's have names
     said = [
-        f"{names['model']} with {weights:,} weights on {names['dataset']}, {len(data.labels):,} training images"
+        f"{model} with {weights:,} weights on {names['dataset']}, {len(data.labels):,} training images"
         f"{more}: {', '.join(chosen)}, seed={settings.seed}",
         f"budget={settings.budget:g}: {short(budget.allowed)} of the {short(full)} {UNITS[budget.unit]} of a full "
         f"training run ({settings.epochs:g} epochs)",

@@ -65,10 +65,11 @@ def in_words(result: Mapping[str, Any]) -> str:
         ),
     )
     said = []
+    uniform = "this was uniform sampling" + (", with replacement" if sampler.get("replacement") else "")
     if looking == 0 and "threshold" in sampler:
-        said.append("the gate never opened: this was uniform sampling")
+        said.append(f"the gate never opened: {uniform}")
     elif looking == 0 and "looks" in sampler:
-        said.append("it never looked: this was uniform sampling")
+        said.append(f"it never looked: {uniform}")
     elif looking and looking < 1:
         how = "the gate was open" if "threshold" in sampler else "it looked"
         said.append(f"{how} for {percent(looking)} of the updates")

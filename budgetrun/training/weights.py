@@ -56,11 +56,16 @@ def begin_with(pattern: str, net: nn.Module) -> dict[str, int]:
     left = [name for names in anew.values() for name in names]
     for name in left:
         del weights[name]
-    wrong = [
-        f"{name} is {list(value.shape)} and not {list(own[name].shape)}"
-        for name, value in weights.items()
-        if name in own and own[name].shape != value.shape
-    ]
+    shapes = {name: (value.shape, own[name].shape) for name, value in weights.items() if name in own}
+    unlike = {name: (theirs, ours) for name, (theirs, ours) in shapes.items() if theirs != ours}
+    wrong = [f"{name} is {list(theirs)} and not {list(ours)}" for name, (theirs, ours) in unlike.items()]
+    if len(unlike) == 1:
+        ((theirs, ours),) = unlike.values()
+        if len(theirs) == 4 and {theirs[1], ours[1]} == {1, 3}:  # the first kernel, of grey and of coloured images
+            raise UserError(
+                f"init_from: {path} has weights for images of {theirs[1]} channels, and these have {ours[1]} "
+                f"({wrong[0]}); train on images of {theirs[1]} channels"
+            )
     if not wrong:
         try:
             with warnings.catch_warnings():
