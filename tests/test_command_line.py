@@ -372,6 +372,8 @@ def test_a_sweep_runs_every_combination_once_and_exits_with_0(tmp_path: Path) ->
         ("-m epochs=1 batch_size=64,5000", ["batch_size=5000"]),
         ("-m epochs=1 dataset.mean=[0.3],[0.3,0.3]", ["dataset.mean"]),
         ("-m epochs=1 image_size=8,2", ["image_size=2", "1x2x2"]),
+        ("-m epochs=1 logger=none,csv", ["the same run with another logger", "logger=[csv] has both"]),
+        ("epochs=1 aug=none,ricap", ["aug=none,ricap is several", "aug=[none,ricap] has them all, -m runs each"]),
         ("--multir epochs=1 budget=0.5,2", ["budget=2"]),
         ("hydra.mode=MULTIRUN epochs=1 budget=0.5,2", ["budget=2"]),
     ],

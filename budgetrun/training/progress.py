@@ -34,7 +34,7 @@ def plan(experiment: Experiment, data: Data, network: Network, budget: Budget) -
     chosen += [f"scores={names['scores']}"] if experiment.scores is not None else []
     more = f" ({', '.join(parts)})" if parts else ""
     full = budget.full * budget.step
-    model = " ".join(filter(None, [names["model"], experiment.resolved["model"].get("name")]))  # timm's have names
+    model = " ".join(map(str, filter(None, [names["model"], experiment.resolved["model"].get("name")])))  # as timm's
     said = [
         f"{model} with {weights:,} weights on {names['dataset']}, {len(data.labels):,} training images"
         f"{more}: {', '.join(chosen)}, seed={settings.seed}",
