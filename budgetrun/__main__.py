@@ -20,7 +20,7 @@ import hydra
 from budgetrun import processes
 from budgetrun.errors import STOPPING, Interrupted, heard, in_own_code, wants_traceback
 from budgetrun.launch import plugins
-from budgetrun.launch.command import CONF, at_home, command, completes, completing, of_each_job
+from budgetrun.launch.command import CONF, at_home, command, completes, completing, flags_first, of_each_job
 from budgetrun.launch.job import no_run_dir, task
 from budgetrun.terminal import any_encoding, lasting
 
@@ -46,7 +46,7 @@ def ended() -> int:
         return 1
     if here not in sys.path:
         sys.path.insert(0, here)  # for the user's own components, as `python -m` does by itself
-    sys.argv[1:] = completing([at_home(argument) for argument in sys.argv[1:]])
+    sys.argv[1:] = flags_first(completing([at_home(argument) for argument in sys.argv[1:]]))
     if "HYDRA_FULL_ERROR" not in os.environ:
         # Hydra then raises its errors, and `explain` puts them into words. The second variable says that we set the
         # first. The processes of parallel launchers inherit both

@@ -375,6 +375,7 @@ def test_a_sweep_runs_every_combination_once_and_exits_with_0(tmp_path: Path) ->
         ("-m epochs=1 logger=none,csv", ["the same run with another logger", "logger=[csv] has both"]),
         ("epochs=1 aug=none,ricap", ["aug=none,ricap is several", "aug=[none,ricap] has them all, -m runs each"]),
         ("--multir epochs=1 budget=0.5,2", ["budget=2"]),
+        ("epochs=1 -m budget=0.5,2 --config-dir . seed=0", ["budget=2"]),
         ("hydra.mode=MULTIRUN epochs=1 budget=0.5,2", ["budget=2"]),
     ],
 )

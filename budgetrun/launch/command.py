@@ -29,12 +29,30 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 def command(arguments: list[str]) -> argparse.Namespace:
     """Parse a command line with Hydra's own parser; raises UserError where that parser would print its usage."""
 
-    def refuse(message: str) -> NoReturn:
-        raise UserError(f"{message}; --help lists what is understood, and flags come before key=value")
+    return parser().parse_args(flags_first(arguments))
 
-    parser = get_args_parser()
-    parser.error = refuse  # type: ignore[method-assign]
-    return parser.parse_args(arguments)
+
+def parser() -> argparse.ArgumentParser:
+    """Hydra's parser, which raises UserError where it would print its usage."""
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists what is understood")
+
+    made = get_args_parser()
+    made.error = refuse  # type: ignore[method-assign]
+    return made
+
+
+def flags_first(arguments: list[str]) -> list[str]:
+    """The same words with the flags before the overrides, in which order alone Hydra's parser takes all overrides."""
+    with contextlib.suppress(UserError):  # a flag without its value, which the parser says again
+        typed, left = parser().parse_known_args(arguments)
+        if typed.overrides and left and not any(word.startswith("-") for word in left):
+            flags = arguments.copy()
+            for word in (overrides := [*typed.overrides, *left]):
+                flags.remove(word)
+            return [*flags, *overrides]
+    return arguments
 
 
 def at_home(argument: str) -> str:
