@@ -605,6 +605,15 @@ def test_seconds_are_said_to_lack_the_runs_that_made_files() -> None:
     assert sentences(analysed(runs, None))[-1].endswith("seconds do not include theirs.")
 
 
+def test_a_sampler_that_looked_in_no_run_is_said_to_have_been_uniform_sampling() -> None:
+    runs = [run(sampler, 0.1, seed, 0.5) for sampler in ("a", "b") for seed in (0, 1)]
+    for one in runs:
+        one |= {"sampler.looks": "eval", "sampler.replacement": True, "looking_updates": 0.0}
+    runs[3]["looking_updates"] = 0.5
+    said = "a looked at nothing in its 2 runs: it chose as uniform sampling does, with replacement."
+    assert [one for one in sentences(analysed(runs, None)) if "looked" in one] == [said]
+
+
 # ---- as a command
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 from budgetrun.errors import UserError
 from budgetrun.tables.analysis import Analysis
 from budgetrun.tables.compare import TUNING
-from budgetrun.tables.conclusions import cheapest_best, conclusions
+from budgetrun.tables.conclusions import cheapest_best, conclusions, never_looked
 from budgetrun.tables.pareto import fronts
 from budgetrun.tables.power import powers
 from budgetrun.tables.scaling import laws, scaling
@@ -43,6 +43,8 @@ def sentences(of: Analysis) -> list[str]:
     on_fronts = [
         one for front in answered(lambda of: of.fronts, of) or [] for one in cheapest_best(front, of.tables[0])
     ]
+    if said or on_fronts:
+        said += never_looked(of.runs)
     said += on_fronts
     if on_fronts and any(run.get("flops_before") for run in of.runs):
         said.append("FLOPs include those of the runs that made files which others read; seconds do not include theirs.")

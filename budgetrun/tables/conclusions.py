@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from budgetrun.tables.compare import FEWEST, LEVEL, Comparison, Effect, Finding, cost, finding, points, signed
 from budgetrun.tables.pareto import Cell, Front, task_of
 from budgetrun.tables.power import CHANCE, least_difference
+from budgetrun.tables.runs import Run
 from budgetrun.tables.table import MISSING, Key, Place, Table, mean_of, number, unit_of
 from budgetrun.tables.worth import Worth, in_words, interval
 
@@ -91,6 +92,20 @@ def described(place: Place, table: Table, effect: Effect, worth: Worth | None) -
         budget, ends = in_words(worth.budget, worth), interval(worth)
         value += f", budget-equivalent {budget}{'' if ends in (budget, MISSING) else f' ({ends})'}"
     return f"{name_of(place[1:], table)}: {value}"
+
+
+def never_looked(runs: Sequence[Run]) -> list[str]:
+    """One sentence per sampler that could have looked before it chose, and did so in none of its runs."""
+    looking: dict[str, list[Run]] = {}
+    for run in runs:
+        if "sampler.looks" in run:
+            looking.setdefault(str(run["sampler"]), []).append(run)
+    return [
+        f"{sampler} looked at nothing in its {f'{len(its)} runs' if len(its) > 1 else 'only run'}: it chose as uniform "
+        "sampling does" + (", with replacement." if its[0].get("sampler.replacement") else ".")
+        for sampler, its in looking.items()
+        if all(run.get("looking_updates") == 0 for run in its)
+    ]
 
 
 def cheapest_best(front: Front, table: Table) -> list[str]:
