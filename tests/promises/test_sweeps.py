@@ -538,8 +538,10 @@ class Bad(Scan):
     def draw(self):
         if self.how == "exits":
             raise SystemExit(0)
-        if self.how == "dies" or (self.how == "marked" and Path("mark").exists()):
-            Path("mark").unlink(missing_ok=True)
+        if self.how == "marked" and Path("mark").exists():
+            Path("mark").unlink()
+            os._exit(7)
+        if self.how == "dies":
             os._exit(7)
         return super().draw()
 """
