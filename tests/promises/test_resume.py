@@ -23,6 +23,7 @@ from budgetrun.contracts import Batch, Context
 from budgetrun.errors import Interrupted
 from budgetrun.folder import run as results
 from budgetrun.train import run
+from budgetrun.training.draws import Draws
 from budgetrun.training.looks import Looks, SecondNetwork
 
 MIXING = ["mixup", "cutmix", "ricap", "randaugment"]
@@ -163,6 +164,18 @@ def test_what_takes_long_is_broken_off_at_once_and_the_state_before_it_goes_on(
     continued = here(line, parts)
     assert continued.code == 0, continued.err
     assert_ends_alike(uninterrupted.folder, continued.folder)
+
+
+def test_the_state_is_kept_before_draws_that_are_long_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not before each draw of an epoch whose plan took long: with a million examples, copies took most of it."""
+    times = iter([0.0, 2.0, 2.0, 4.0, 4.0, 4.1])
+    monkeypatch.setattr("budgetrun.training.draws.time.thread_time", lambda: next(times))
+    draws, kept = Draws(), []
+    for _ in range(3):
+        kept.append(draws.may_take_long)
+        with draws.timed():
+            pass
+    assert [*kept, draws.may_take_long] == [True, True, True, False]
 
 
 def test_a_process_that_is_asked_to_stop_does_not_finish_its_choice_first(tmp_path: Path) -> None:
