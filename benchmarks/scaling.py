@@ -36,6 +36,7 @@ AT_WORK = {
     "glister": "validation=0.1",
     "is": "sampler.threshold=0",
     "osgd": "sampler.thresholds=[0.000001]",
+    "pacing": "sampler.file={file}",
     "rho": "sampler.file={file}",
     "sb": "sampler.prime=0",
     "sb_batchwise": "sampler.begin=0 sampler.interrupt=0",
