@@ -67,7 +67,7 @@ def measured(name: str, n: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.choices", description=__doc__)
     names = [
-        *("craig", "gradmatch", "glister", "craig_pb", "gradmatch_pb"),
+        *("craig", "gradmatch", "glister"),
         *("kcenter", "herding", "graph_cut", "contextual_diversity", "log_determinant"),
     ]
     parser.add_argument("methods", nargs="*", default=names, help="default: all")
