@@ -87,13 +87,13 @@ def of_each_job(arguments: list[str]) -> list[str]:
     and refuses what that one lacks; but no value that is swept. So sampler.pool=4 becomes sampler.pool=4,4: a sweep has
     each job once.
     """
-    words = command(arguments).overrides
-    if not (command(arguments).multirun or any(word.startswith(("grid=", "hydra.mode=MULTIRUN")) for word in words)):
+    typed = command(arguments)
+    if not (typed.multirun or any(word.startswith(("grid=", "hydra.mode=MULTIRUN")) for word in typed.overrides)):
         return arguments
-    parser, parsed = OverridesParser.create(), dict[str, Override]()
-    for word in words:
+    grammar, parsed = OverridesParser.create(), dict[str, Override]()
+    for word in typed.overrides:
         with contextlib.suppress(OverrideParseException):  # Hydra says so
-            parsed[word] = parser.parse_override(word)
+            parsed[word] = grammar.parse_override(word)
     if not any(
         o.key_or_group == "grid" or (o.is_sweep_override() and options_of(o.key_or_group, arguments))
         for o in parsed.values()
