@@ -1,4 +1,4 @@
-"""How measured numbers are written, everywhere: with the digits that mean something, and large ones as 4.2e12."""
+"""How numbers are written, everywhere: with the digits that mean something, and large ones as 4.2e12."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ MOST = 6  # significant digits, however small a deviation is
 def short(value: float, digits: int = 4) -> str:
     """A number by itself: at most so many significant digits, but whole below a million in full."""
     return written(value, digits=digits)
+
+
+def quantity(count: float, noun: str) -> str:
+    """1 run, 38 runs: a count of things, with the regular plural of their noun."""
+    return f"{count:,g} {noun}{'' if count == 1 else 's'}"
 
 
 def written(

@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from budgetrun.digits import quantity
 from budgetrun.folder.plan import plan, states
 from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, RUNNING, STATES, RunFolder
 from budgetrun.terminal import any_encoding, shown, tell
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not found:
         print(shown(f"status: {problem}; name the output_dir of a sweep"), file=sys.stderr)
         return 2
-    lines = [f"{folder}: {len(found)} runs"]
+    lines = [f"{folder}: {quantity(len(found), 'run')}"]
     for word in STATES:
         of_word = {name: state for name, state in found.items() if state.word == word}
         if of_word:

@@ -243,7 +243,7 @@ def test_a_served_page_follows_the_runs_and_keeps_what_was_chosen(opened: Open, 
         assert server.stdout is not None
         page = opened(server.stdout.readline().split(" ")[0])
         assert page.locator("h1").text_content() == "1 run of cnn on digits"
-        assert page.locator("#sweep p").first.text_content() == "1 runs: 1 finished."
+        assert page.locator("#sweep p").first.text_content() == "1 run: 1 finished."
         page.locator("#view-flops").check()
         page.locator("summary").first.click()
         page.locator("#results th button").first.click()

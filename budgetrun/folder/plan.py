@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from budgetrun.digits import quantity
 from budgetrun.files import writable, write_text
 from budgetrun.folder.reading import brief, content, parse
-from budgetrun.folder.run import FINISHED, MISSING, WAITING, RunFolder, State, why_not
+from budgetrun.folder.run import FINISHED, MISSING, STATES, WAITING, RunFolder, State, why_not
 
 PLANS = ".sweeps"
 
@@ -113,3 +114,9 @@ def states(output_dir: Path) -> dict[str, State]:
         return waiting(RunFolder(str(output_dir), name).state(), after, tuning)
 
     return {name: state(name) for name in names}
+
+
+def counted(words: Collection[str]) -> str:
+    """How many runs there are, and how many in each state, given the word of each: 3 runs: 1 finished, 2 missing."""
+    of = Counter(words)
+    return f"{quantity(len(words), 'run')}: {', '.join(f'{of[word]} {word}' for word in STATES if of[word])}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from budgetrun.config import Experiment
 from budgetrun.contracts import passes
-from budgetrun.digits import short
+from budgetrun.digits import quantity, short
 from budgetrun.errors import UserError
 from budgetrun.folder.run import RunFolder
 from budgetrun.launch.preflight import Preflight
@@ -38,6 +38,6 @@ def preview(
         print(f"cannot run   {typed}: {why}")
     count = len(runs) + len(wrong)
     time = f"; about {duration(total)} one after the other, looks and evaluations not counted" if total else ""
-    print(f"dry_run: {count} runs, nothing was started{time}")
+    print(f"dry_run: {quantity(count, 'run')}, nothing was started{time}")
     if wrong:
         raise UserError(f"{len(wrong)} of {count} runs cannot run; the first: {wrong[0][0]}: {wrong[0][1]}")

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from budgetrun.digits import quantity
 from budgetrun.errors import STOPPING, Interrupted, UserError, one_line
 from budgetrun.folder.run import commit
 
@@ -110,7 +111,7 @@ class SlurmLauncher:
         taken = {run for runs in there.values() for run in runs}
         new = {run: list(command) for run, command in commands.items() if run not in taken}
         if there:
-            print(f"{len(asked & taken)} runs are already in the queue", flush=True)
+            print(f"already in the queue: {quantity(len(asked & taken), 'run')}", flush=True)
         jobs = there | (self.submit(new) if new else {})
         if not jobs:
             return
@@ -160,7 +161,7 @@ class SlurmLauncher:
             raise UserError(f"Slurm rejected the job: {one_line(error)}") from error
         number = jobs[0].job_id.partition("_")[0]
         array = f", an array of {len(jobs)}" if len(jobs) > 1 else ""
-        print(f"submitted {len(runs)} runs as job {number}{array}; the first log: {jobs[0].paths.stdout}")
+        print(f"submitted {quantity(len(runs), 'run')} as job {number}{array}; the first log: {jobs[0].paths.stdout}")
         return {job.job_id: list(part.commands) for job, part in zip(jobs, parts, strict=True)}
 
     def parameters(self) -> dict[str, Any]:

@@ -27,12 +27,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from budgetrun.config import Experiment, experiment, typed
 from budgetrun.contracts import Selects
-from budgetrun.digits import short
+from budgetrun.digits import quantity, short
 from budgetrun.errors import STOPPING, Interrupted, UserError, heard, in_own_code
 from budgetrun.folder import lock
 from budgetrun.folder.lock import Busy
-from budgetrun.folder.plan import waiting, write_plan
-from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, STATES, WAITING, RunFolder, State
+from budgetrun.folder.plan import counted, waiting, write_plan
+from budgetrun.folder.run import FAILED, FINISHED, INTERRUPTED, MISSING, RUNNING, WAITING, RunFolder, State
 from budgetrun.folder.scorefile import NotThere
 from budgetrun.identity import expect, made_files, real, same_but_budget
 from budgetrun.launch.closing import after_sweep
@@ -125,8 +125,7 @@ def sweep(
     cluster = slurm_launcher(whole)
     wanted = [job for job in jobs if job.is_wanted()]
     finished = [job for job in jobs if job.found == FINISHED]
-    states = ", ".join(counted(job.found for job in jobs))
-    print(f"{len(jobs)} runs: {states}{expected(finished, wanted, preflight)}", flush=True)
+    print(f"{counted([job.found for job in jobs])}{expected(finished, wanted, preflight)}", flush=True)
     preflight = None  # and its copy of the data: each run has its own
     write_plan(
         {job.folder.path: job.overrides for job in jobs},
@@ -140,7 +139,7 @@ def sweep(
             cluster.queue({str(job.folder.path): by_itself(job, whole) for job in ready}, running)
             if not cluster.wait:
                 if left:
-                    print(f"  {len(left)} runs wait for others; the same command submits them then")
+                    print(f"  waiting for others: {quantity(len(left), 'run')}; the same command submits what waits")
                 close(jobs, table)
                 return [job.folder.path for job in jobs]
     else:
@@ -313,12 +312,6 @@ def begun_in(job: Job, trunks: Iterable[Job]) -> set[Path]:
         and same_but_budget(trunk.experiment, settings.budget) == job.experiment.run_id
     ]
     return {max(of, key=lambda trunk: trunk.experiment.settings.budget).place} if of else set()
-
-
-def counted(states: Iterable[str]) -> list[str]:
-    """How many runs are in each state, in words."""
-    counts = Counter(states)
-    return [f"{counts[word]} {word}" for word in STATES if counts[word]]
 
 
 def expected(finished: list[Job], wanted: list[Job], preflight: Preflight | None) -> str:

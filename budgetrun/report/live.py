@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from budgetrun.errors import UserError
-from budgetrun.folder.plan import states
-from budgetrun.folder.run import FAILED, INTERRUPTED, RUNNING, STATES, RunFolder, State
+from budgetrun.folder.plan import counted, states
+from budgetrun.folder.run import FAILED, INTERRUPTED, RUNNING, RunFolder, State
 from budgetrun.report.blocks import Block, Charts, Part, Section, Tabular, Text
 from budgetrun.report.chart import looks
 from budgetrun.report.figures import TOGETHER, Gallery, Plot, Series
@@ -92,14 +92,9 @@ def sweep(folders: Iterable[str]) -> Section:
         except OSError:  # it is named elsewhere
             found = {}
         if found:
-            parts.append(Part(folder, [Text(counted(found)), *unfinished(folder, found), *at_work(folder, found)]))
+            said = Text(f"{counted([state.word for state in found.values()])}.")
+            parts.append(Part(folder, [said, *unfinished(folder, found), *at_work(folder, found)]))
     return Section("sweep", "The sweep", parts)
-
-
-def counted(found: dict[str, State]) -> str:
-    """How many runs are in each state."""
-    counts = {word: sum(state.word == word for state in found.values()) for word in STATES}
-    return f"{len(found)} runs: {', '.join(f'{count} {word}' for word, count in counts.items() if count)}."
 
 
 def unfinished(folder: str, found: dict[str, State]) -> list[Block]:

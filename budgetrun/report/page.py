@@ -20,7 +20,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from budgetrun.digits import short
+from budgetrun.digits import quantity, short
 from budgetrun.errors import UserError
 from budgetrun.files import write_text
 from budgetrun.folder.plan import plan
@@ -193,10 +193,9 @@ def default_baseline(layout: Layout) -> str | None:
 def title(layout: Layout, count: int) -> str:
     """What was run, in one line."""
     varied = [name for name in (*layout.rows, *layout.columns, *layout.panels[0].where) if name not in layout.fixed]
-    runs = "1 run" if count == 1 else f"{count} runs"
     by = f" by {', '.join(varied)}" if varied else ""
     what = " on ".join(layout.fixed[name] for name in ("model", "dataset") if name in layout.fixed)
-    return f"{runs}{f' of {what}' if what else ''}{by}"
+    return f"{quantity(count, 'run')}{f' of {what}' if what else ''}{by}"
 
 
 def facts(runs: list[Run], layout: Layout, found: Runs) -> dict[str, list[str]]:
@@ -230,10 +229,8 @@ def planned(folders: Iterable[str]) -> list[str]:
         runs, _ = plan(Path(folder))
         states = {name: RunFolder(folder, name).state().word for name in runs}
         left = [f"{states[name]}: {' '.join(typed)}" for name, typed in runs.items() if states[name] != FINISHED]
-        said += [
-            f"{folder}: {len(runs)} runs, {f'{len(left)} of them not finished' if left else 'all finished'}",
-            *left,
-        ]
+        how_many = f"{len(left)} of them not finished" if left else "all finished"
+        said += [f"{folder}: {quantity(len(runs), 'run')}, {how_many}", *left]
     return said
 
 

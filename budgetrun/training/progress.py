@@ -11,7 +11,7 @@ from typing import Any
 
 from budgetrun.config import Experiment
 from budgetrun.contracts import Data, Selects
-from budgetrun.digits import short
+from budgetrun.digits import quantity, short
 from budgetrun.training.budget import Budget
 from budgetrun.training.network import Network
 
@@ -39,7 +39,7 @@ def plan(experiment: Experiment, data: Data, network: Network, budget: Budget) -
         f"{model} with {weights:,} weights on {names['dataset']}, {len(data.labels):,} training images"
         f"{more}: {', '.join(chosen)}, seed={settings.seed}",
         f"budget={settings.budget:g}: {short(budget.allowed)} of the {short(full)} {UNITS[budget.unit]} of a full "
-        f"training run ({settings.epochs:g} epochs)",
+        f"training run ({quantity(settings.epochs, 'epoch')})",
     ]
     layers = len(network.layers) if experiment.freeze is not None else 0
     frozen = experiment.freeze.frozen(0.0, layers) if experiment.freeze is not None else 0

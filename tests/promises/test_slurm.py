@@ -85,7 +85,7 @@ def sweep(line: str, cwd: Path) -> Done:
 
 def number(done: Done) -> str:
     """The job that a sweep was submitted as."""
-    found = re.search(r"submitted \d+ runs as job (\d+)", done.out)
+    found = re.search(r"submitted \d+ runs? as job (\d+)", done.out)
     assert found, done.out + done.err
     return found[1]
 
@@ -177,11 +177,11 @@ def test_a_sweep_that_does_not_wait_leaves_at_once_and_submits_only_what_is_miss
     assert not list(cwd.glob("outputs/*/result.json"))
     again = sweep(f"{line} seed=0,1", cwd)
     assert again.code == 0, again.err
-    assert "2 runs are already in the queue" in again.out
+    assert "already in the queue: 2 runs" in again.out
     assert "submitted" not in again.out
     assert number(first) in again.out
     more = sweep(f"{line} seed=0,1,2", cwd)
-    assert "submitted 1 runs" in more.out
+    assert "submitted 1 run " in more.out
     (cwd / "fast").touch()
     last = sweep(f"{SLOWLY} seed=0,1,2", cwd)
     assert last.code == 0, last.out + last.err
@@ -232,7 +232,7 @@ def test_a_job_that_reads_the_file_of_another_is_submitted_when_that_is_finished
     first = sweep("hydra.launcher.wait=false grid=chain", cwd)
     assert first.code == 0, first.err
     assert "4 runs: 3 waiting, 1 missing" in first.out
-    assert "3 runs wait for others; the same command submits them then" in first.out
+    assert "waiting for others: 3 runs; the same command submits what waits" in first.out
     done = sweep("grid=chain", cwd)  # waits for the first job too, and submits two rounds
     assert done.code == 0, done.err
     assert done.out.count("submitted ") == 2
@@ -244,7 +244,7 @@ def test_runs_whose_value_is_tuned_are_submitted_after_their_tuning_runs(cwd: Pa
     first = sweep(f"hydra.launcher.wait=false {line}", cwd)
     assert first.code == 0, first.err
     assert "4 runs: 2 waiting, 2 missing" in first.out
-    assert "2 runs wait for others; the same command submits them then" in first.out
+    assert "waiting for others: 2 runs; the same command submits what waits" in first.out
     done = sweep(line, cwd)  # waits for the first two
     assert done.code == 0, done.err
     assert done.out.count("submitted ") == 1

@@ -411,7 +411,7 @@ def test_an_invalid_plan_does_not_break_status(
 ) -> None:
     here(f"-m seed=0 {SHORT}", tmp_path)
     (tmp_path / "outputs" / ".sweeps" / "broken.json").write_text(content)
-    assert say(tmp_path / "outputs", capsys).out.endswith(": 1 runs\n     1 finished\n")
+    assert say(tmp_path / "outputs", capsys).out.endswith(": 1 run\n     1 finished\n")
 
 
 def test_status_of_something_other_than_a_folder_of_runs_gives_one_sentence(
