@@ -480,7 +480,7 @@ def grid(tmp_path: Path) -> Path:
     ],
 )
 def test_where_keeps_exactly_the_runs_with_these_settings(where: str, count: int, grid: Path) -> None:
-    cells = table_of(grid, "--where", where, "--rows", "sampler,noise,deterministic,batch_size,dataset.mean")
+    cells = table_of(grid, "--where", where, "--rows", "sampler,noise,deterministic,batch_size,epochs,dataset.mean")
     assert sum(int(cell["n"]) for cell in cells) == count
 
 
@@ -572,6 +572,34 @@ def test_runs_of_one_cell_that_differ_in_more_than_the_seed_are_reported(
         assert aggregate(tmp_path, "--where", f"{key}={word(values[0])}").err == ""
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ({"lr": 0.1}, {"sampler": "is", "lr": 0.05}, "note: cells differ in lr too (0.05, 0.1); add it to"),
+        ({"aug.flip": True}, {"sampler": "is", "aug": "mixup", "aug.alpha": 1.0}, "note: cells differ in aug too"),
+        ({"epochs": 10.0}, {"sampler": "sb", "epochs": 40.0}, "note: cells differ in epochs too (10, 40); add it to"),
+        ({}, {"sampler": "is", "sampler.pool": 5}, ""),
+        ({}, {"sampler": "subset", "select": "top"}, ""),
+        ({"dataset": "digits", "epochs": 10.0}, {"dataset": "cifar10", "epochs": 90.0}, ""),
+        ({"lr": 0.1, "tune.key": "lr"}, {"sampler": "is", "lr": 0.05, "tune.key": "lr"}, ""),
+    ],
+)
+def test_what_tells_cells_apart_besides_what_a_table_shows_is_reported(
+    one: dict[str, Any], other: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    for seed, values in itertools.product((0, 1), (one, other)):
+        write(tmp_path, seed=seed, **values)
+    by_rows = aggregate(tmp_path, "--rows", "sampler,dataset").err
+    assert by_rows.startswith(said)
+    assert len(by_rows.splitlines()) == bool(said)
+    if said:
+        name = said.split()[4]
+        assert aggregate(tmp_path, "--rows", f"sampler,{name}").err == ""
+        compared = aggregate(tmp_path, "--rows", "sampler,dataset", "--baseline", "sampler=uniform").err
+        assert "cells differ" not in compared
+        assert f"differs in {name}" in compared
+
+
 def test_a_setting_that_one_of_the_runs_does_not_have_is_reported(tmp_path: Path) -> None:
     write(tmp_path, seed=0, **{"aug.flip": True})
     write(tmp_path, seed=1)
@@ -618,13 +646,6 @@ def test_an_option_that_is_averaged_over_is_reported_without_all_its_values(tmp_
     )
     notes = aggregate(tmp_path, "--rows", "aug").err.splitlines()
     assert [re.search(r"over (\S+) ", note)[1] for note in notes] == ["dataset", "sampler"]
-
-
-def test_what_differs_between_cells_and_not_within_one_is_not_reported(tmp_path: Path) -> None:
-    for seed, (sampler, epochs) in itertools.product(range(2), [("is", 10.0), ("sb", 40.0)]):
-        write(tmp_path, sampler=sampler, epochs=epochs, seed=seed)
-    assert ns(done := aggregate(tmp_path, "--format", "csv")) == [2, 2]
-    assert done.err == ""
 
 
 def test_seeds_and_places_are_averaged_over_silently(tmp_path: Path) -> None:

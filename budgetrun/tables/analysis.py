@@ -13,7 +13,7 @@ from budgetrun.tables.compare import BOLD, Baseline, Comparison, compare, differ
 from budgetrun.tables.derived import DERIVED, RATIOS, Options, derive, note
 from budgetrun.tables.papers import Number, beside, fitting, of_paper
 from budgetrun.tables.pareto import COSTS, Front, front
-from budgetrun.tables.runs import Run, mixed, with_metric
+from budgetrun.tables.runs import Run, confounded, mixed, with_metric
 from budgetrun.tables.table import Place, Sheet, Table, laid_out, tabulate, unit_of
 from budgetrun.tables.worth import Worth, worth
 
@@ -191,6 +191,8 @@ def answer(runs: list[Run], settings: Sequence[str], rows: list[str], columns: l
     result.baseline = baseline
     result.remarks += mixed(measured or runs, settings, [*rows, *columns])
     result.compared = [table for table in tables if table.metric not in RATIOS]  # those are comparisons already
+    if asked.baseline is None:  # a comparison names the settings that keep runs from having partners
+        result.remarks += confounded(measured or runs, settings, [*rows, *columns])
     if baseline is not None and result.compared:
         result.comparison = compare(runs, result.compared, baseline, asked.margins)
         result.remarks += result.comparison.remarks

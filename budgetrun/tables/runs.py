@@ -357,13 +357,11 @@ def varying(runs: list[Run], names: Iterable[str]) -> list[str]:
 
 def mixed(runs: list[Run], settings: Iterable[str], shown: list[str]) -> list[str]:
     """One sentence for everything, except the seed, that differs within a cell and is averaged over unseen."""
-    cells: dict[tuple[str, ...], list[Run]] = {}
-    for run in runs:
-        cells.setdefault(words(run, shown), []).append(run)
+    cells = by(shown, runs)
     differing: dict[str, set[str]] = {}
     for name in varying(runs, dict.fromkeys([*settings, *CIRCUMSTANCES])):
         if name not in REPEATS:
-            for cell in cells.values():
+            for cell in cells:
                 values = {word(run.get(name, "")) for run in cell}
                 if len(values) > 1:
                     differing.setdefault(name, set()).update(values)
@@ -376,6 +374,38 @@ def mixed(runs: list[Run], settings: Iterable[str], shown: list[str]) -> list[st
         for name, values in differing.items()
         if name not in explained
     ]
+
+
+def confounded(runs: list[Run], settings: Iterable[str], shown: list[str]) -> list[str]:
+    """One sentence for each setting in which cells differ from each other, though the table does not show it.
+
+    No news are those that follow from the data set or the model alone, as a recipe's do, those that were tuned, and
+    those that some runs have and others lack.
+    """
+    cells, tasks = by(shown, runs), by([name for name in ("dataset", "model") if name in shown], runs)
+    known = {"tune", *(name.partition(".")[0] for name in shown), *(word(run.get("tune.key", "")) for run in runs)}
+    differing = [
+        name
+        for name in varying(runs, settings)
+        if name not in REPEATS
+        and not known & {name, name.partition(".")[0]}
+        and not any(varying(cell, [name]) for cell in cells)
+        and any(varying(having, [name]) for task in tasks if (having := [run for run in task if name in run]))
+    ]
+    return [
+        f"note: cells differ in {name} too ({', '.join(sorted({word(run.get(name, '')) for run in runs}))}); "
+        "add it to --rows or --cols, or use --where"
+        for name in differing
+        if name.partition(".")[0] not in {*differing} - {name}
+    ]
+
+
+def by(names: Iterable[str], runs: Iterable[Run]) -> list[list[Run]]:
+    """The runs that agree in these settings, each in a list of their own."""
+    names, groups = list(names), dict[tuple[str, ...], list[Run]]()
+    for run in runs:
+        groups.setdefault(words(run, names), []).append(run)
+    return list(groups.values())
 
 
 def of_any_seed(run: Run) -> Run:
