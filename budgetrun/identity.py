@@ -64,8 +64,10 @@ def readable(names: Mapping[str, str], resolved: Mapping[str, Any]) -> str:
     """The part of a run's id before the hash."""
     shown = ("dataset", "model", "freeze", "sampler", "select", "aug", "noise", "scores")
     groups = [group for group in shown if names.get(group, "none") not in ("none", NEUTRAL_OPTIONS.get(group))]
+    library = {group: (resolved.get(group) or {}).get("name") for group in ("dataset", "model")}  # as timm's resnet18
+    options = [f"{names[group]}_{library[group]}" if library.get(group) else names[group] for group in groups]
     # an option may be in a folder (mine/wide), and its file may have any name; a folder's name has at most 255 bytes
-    words = "-".join(re.sub(r"[^\w.+=-]", "_", names[group]) for group in groups)
+    words = "-".join(re.sub(r"[^\w.+=-]", "_", option) for option in options)
     unit = "" if resolved["budget_unit"] == "updates" else f"-{resolved['budget_unit']}"
     return f"{words[:160]}-b{resolved['budget']:g}{unit}-s{resolved['seed']}"
 

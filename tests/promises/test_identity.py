@@ -310,6 +310,11 @@ def test_an_option_in_a_folder_has_a_run_of_one_folder(tmp_path: Path) -> None:
     assert "sampler=mine/wide" in Path(next(tmp_path.glob("outputs/.sweeps/*.json"))).read_text()
 
 
+def test_what_comes_from_a_library_is_told_apart_by_its_name() -> None:
+    emnist = checked("dataset=torchvision", "dataset.name=EMNIST")
+    assert emnist.run_id.startswith("torchvision_EMNIST-resnet18-uniform-standard-b1-s0-")
+
+
 def test_a_name_is_not_invented() -> None:
     cfg, choices = composed()
     with pytest.raises(UserError, match="no chosen option"):
