@@ -364,9 +364,11 @@ def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: Ta
                 whole.hydra.launcher.n_jobs = min(processes(asked, batch), max(2, len(batch)))
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=whole)
         more = label if asked is not None and len(batch) > 1 else []
-        return launcher.launch([[*job.overrides, *more] for job in batch], initial_job_idx=number)
+        overrides = [[*job.overrides, *more, *(["force=false"] if job in begun else [])] for job in batch]
+        return launcher.launch(overrides, initial_job_idx=number)
 
     errors: Errors = {}
+    begun: list[Job] = []  # and interrupted: forced runs are forced only once
     ends = {job.folder.path: job.ends() for job in jobs}
     batches, alone = [jobs[i : i + batch_size] for i in range(0, len(jobs), batch_size or 1)], Counter[Path]()
     while batches:
@@ -379,6 +381,7 @@ def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: Ta
         except BrokenExecutor:
             states = {job: job.folder.state().word for job in batch}
         left = [job for job in batch if not job.ended_since(ends[job.folder.path])]
+        begun += [job for job in left if job.found != INTERRUPTED == states[job]]
         left.sort(key=lambda job: states[job] != MISSING)  # jobs that had begun go last: one of them is to blame
         alone.update(job.folder.path for job in left if len(batch) == 1)
         if left and alone[path := left[0].folder.path] == KILLED:

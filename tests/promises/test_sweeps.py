@@ -494,6 +494,7 @@ def test_a_sweep_that_is_asked_to_stop_saves_and_the_next_start_goes_on(
     assert results(outputs) == quiet
 
 
+@pytest.mark.full  # quick runs kill a worker below, and whole sweeps at random moments in test_soak.py
 def test_a_killed_worker_does_not_lose_the_sweep(quiet: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     line = f"{LONG} checkpoint_every=0.1 hydra/launcher=joblib hydra.launcher.n_jobs=2"
     outputs = tmp_path / "outputs"
@@ -525,6 +526,7 @@ def test_workers_save_and_end_with_the_process_that_started_them(tmp_path: Path)
 
 BAD = """
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -534,13 +536,17 @@ from budgetrun.sampler.scan import Scan
 @dataclass
 class Bad(Scan):
     how: str
+    drawn = 0
 
     def draw(self):
+        self.drawn += 1
         if self.how == "exits":
             raise SystemExit(0)
         if self.how == "marked" and Path("mark").exists():
-            Path("mark").unlink()
-            os._exit(7)
+            time.sleep(0.2)
+            if self.drawn == 3:
+                Path("mark").unlink()
+                os._exit(7)
         if self.how == "dies":
             os._exit(7)
         return super().draw()
@@ -568,15 +574,17 @@ def test_a_run_that_leaves_the_process_is_a_failure_and_the_others_run(bad: str,
 def test_a_run_that_always_kills_its_worker_is_named_and_all_others_finish_forced_ones_too(
     bad: str, tmp_path: Path
 ) -> None:
-    """One of three dies always, one once, after its earlier result was set aside, and one never."""
+    """One of three dies always, one once, after its earlier result was set aside and state saved, and one never."""
+    bad += " checkpoint_every=0.1"
     assert here(f"{bad} sampler.how=well,marked", tmp_path).code == 0
-    before = times(tmp_path / "outputs")
+    before, quiet = times(tmp_path / "outputs"), results(tmp_path / "outputs")
     (tmp_path / "mark").touch()
     parallel = "hydra/launcher=joblib hydra.launcher.n_jobs=2"
     done = process(f"{bad} {parallel} sampler.how=dies,marked,well force=true", tmp_path)
     assert not (tmp_path / "mark").exists()
     assert done.code == 1
     assert "2 of 3 runs are finished" in done.out
+    assert re.search(r"^a worker was killed; runs that are left and go on: [123]$", done.out, flags=re.M)
     assert done.out.count(": its worker was killed 3 times; does the run need more memory?") == 1
     assert "1 of 3 runs are not finished; the first: its worker was killed 3 times" in done.err
     assert counts(tmp_path / "outputs") == {FINISHED: 2, INTERRUPTED: 1}
@@ -585,6 +593,10 @@ def test_a_run_that_always_kills_its_worker_is_named_and_all_others_finish_force
     after = times(tmp_path / "outputs")
     assert before.keys() == after.keys()
     assert all(after[path] > before[path] for path in after), "left as it was"
+    for name, result in results(tmp_path / "outputs").items():
+        result["config"]["force"] = False
+        assert result == quiet[name]
+    assert "goes on from update" in done.out, "forced only once"
 
 
 # ---- jobs that read the files of other jobs
