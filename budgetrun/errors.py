@@ -135,8 +135,7 @@ def in_own_code(error: BaseException) -> UserError | None:
     through the pickles of parallel launchers, which an exception's traceback does not.
     """
     found = steps(error)
-    as_it_is = isinstance(error, UserError) or (isinstance(error, OSError) and error.filename)  # names the file
-    if as_it_is or not any(is_own for _, is_own in found):
+    if isinstance(error, UserError) or not any(is_own for _, is_own in found):
         return None
     last = max(number for number, (_, is_own) in enumerate(found) if is_own)
     entered = last

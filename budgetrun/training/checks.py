@@ -32,7 +32,7 @@ from budgetrun.contracts import (
 from budgetrun.errors import at_own, one_line
 from budgetrun.folder.run import check_made
 from budgetrun.identity import is_expected, made_files
-from budgetrun.training.budget import Budget
+from budgetrun.training.budget import Budget, model_flops
 from budgetrun.training.data import bytes_of, place_of, scaled, trained_shape
 from budgetrun.training.machine import find_device, uses_bf16
 from budgetrun.training.rates import aim
@@ -124,18 +124,27 @@ def check_views(experiment: Experiment, data: Data) -> None:
 def check_calls(experiment: Experiment, data: Data) -> None:
     """Raise UserError if a step of the augmentation, or the loss, does not return what it must.
 
-    Each is called once, on two made-up images. The random state that others draw from is left as it was.
+    So it does if a step changes the size of the images to one that the model does not take. Each is called once, on two
+    made-up images. The random state that others draw from is left as it was.
     """
     steps = fitted(experiment.aug, data)
     whole = bool(steps) and isinstance(steps[0], TakesWhole) and steps[0].takes_whole
     random = Random.seeded(0, "check", torch.device("cpu"))
-    size = data.images.shape[1:] if whole else trained_shape(data, experiment.settings)
+    shape = trained_shape(data, experiment.settings)
+    size, changed = data.images.shape[1:] if whole else shape, ""
     images: Tensor | None = torch.randint(256, (2, *size), dtype=torch.uint8, generator=random.device)
     with torch.random.fork_rng(devices=[]):
         for name, step in zip(experiment.resolved["aug"], steps, strict=True):
             if images is not None:
-                images = check_step(step, name, images, random)
+                before, images = images.shape, check_step(step, name, images, random)
+                changed = name if images is not None and images.shape != before else changed
         check_loss(experiment.loss, data.classes)
+    if images is not None and images.shape[1:] != shape:
+        try:
+            model_flops(outline(experiment.model, data, experiment.settings), images.shape[1:], data.classes)
+        except UserError as error:
+            sides = ["x".join(map(str, each[-2:])) for each in (images.shape, shape)]
+            raise UserError(f"aug.{changed} makes images of {sides[0]} of those of {sides[1]}, and {error}") from error
 
 
 def shapes_of(experiment: Experiment, shape: torch.Size) -> list[torch.Size]:
