@@ -36,7 +36,7 @@ from budgetrun.tables.analysis import add_arguments, analyse, named, question
 from budgetrun.tables.curves import curves_of
 from budgetrun.tables.derived import DERIVED
 from budgetrun.tables.layout import Layout, laid_out, missing
-from budgetrun.tables.runs import Run, Runs, conditions, need, of_any_seed, read, select
+from budgetrun.tables.runs import Run, Runs, conditions, need, of_any_seed, read, select, unseen
 from budgetrun.tables.table import MISSING, word
 from budgetrun.terminal import any_encoding, shown, tell
 
@@ -210,7 +210,10 @@ def facts(runs: list[Run], layout: Layout, found: Runs) -> dict[str, list[str]]:
     ]
     return {
         "Runs": [f"{len(runs)} finished, {seeds(runs)}"],
-        "Varied": [f"{name}: {', '.join(values(runs, name))}" for name in names if name not in layout.fixed]
+        "Varied": [
+            *(f"{name}: {', '.join(values(runs, name))}" for name in names if name not in layout.fixed),
+            *(f"{n}: {', '.join(values(runs, n))}, which no table shows" for n in unseen(runs, layout.settings, names)),
+        ]
         or ["nothing but the seed"],
         "Fixed": [", ".join(main) or "nothing"],
         "Missing": lost or ["nothing: every cell has every seed"],

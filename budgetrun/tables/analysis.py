@@ -191,8 +191,7 @@ def answer(runs: list[Run], settings: Sequence[str], rows: list[str], columns: l
     result.baseline = baseline
     result.remarks += mixed(measured or runs, settings, [*rows, *columns])
     result.compared = [table for table in tables if table.metric not in RATIOS]  # those are comparisons already
-    if asked.baseline is None:  # a comparison names the settings that keep runs from having partners
-        result.remarks += confounded(measured or runs, settings, [*rows, *columns])
+    result.remarks += confounded(measured or runs, settings, [*rows, *columns])
     if baseline is not None and result.compared:
         result.comparison = compare(runs, result.compared, baseline, asked.margins)
         result.remarks += result.comparison.remarks

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from budgetrun.digits import short, written
 from budgetrun.errors import UserError
-from budgetrun.tables.runs import CIRCUMSTANCES, REPEATS, Run, conditions, select, varying
+from budgetrun.tables.runs import CIRCUMSTANCES, REPEATS, Run, conditions, select, varying, without_options
 from budgetrun.tables.table import MISSING, Key, Place, Sheet, Table, better, decimals_of, unit_of, word, words
 
 LEVEL = 0.05  # a difference is supported if its corrected p is at most this
@@ -308,7 +308,7 @@ def remarks(baseline: Baseline, pairs: Sequence[tuple[list[Run], list[Run]]], al
     """What to know about the pairs, in one sentence each."""
     said = []
     if alone:
-        why = ", ".join(baseline.differs(alone[0]))
+        why = ", ".join(without_options(baseline.differs(alone[0])))
         runs = "1 run has" if len(alone) == 1 else f"{len(alone)} runs have"
         said.append(
             f"note: {runs} no partner with {baseline.typed} and no place in any difference; the baseline's run nearest "

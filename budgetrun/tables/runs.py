@@ -365,19 +365,17 @@ def mixed(runs: list[Run], settings: Iterable[str], shown: list[str]) -> list[st
                 values = {word(run.get(name, "")) for run in cell}
                 if len(values) > 1:
                     differing.setdefault(name, set()).update(values)
-    # if an option differs, so do its values, and if the data set differs, so do the data
-    explained = {name for name in differing if name.partition(".")[0] in differing.keys() - {name}}
-    if differing.keys() & {"dataset", "validation"}:
-        explained.add("dataset_fingerprint")
+    if differing.keys() & {"dataset", "validation"}:  # then so do the data
+        differing.pop("dataset_fingerprint", None)
     return [
-        f"note: cells average over {name} ({', '.join(sorted(values))}); add it to --rows or --cols, or use --where"
-        for name, values in differing.items()
-        if name not in explained
+        f"note: cells average over {name} ({', '.join(sorted(differing[name]))}); "
+        "add it to --rows or --cols, or use --where"
+        for name in without_options([*differing])
     ]
 
 
-def confounded(runs: list[Run], settings: Iterable[str], shown: list[str]) -> list[str]:
-    """One sentence for each setting in which cells differ from each other, though the table does not show it.
+def unseen(runs: list[Run], settings: Iterable[str], shown: list[str]) -> list[str]:
+    """The settings in which cells differ from each other, and not within one, though a table does not show them.
 
     No news are those that follow from the data set or the model alone, as a recipe's do, those that were tuned, and
     those that some runs have and others lack.
@@ -392,12 +390,21 @@ def confounded(runs: list[Run], settings: Iterable[str], shown: list[str]) -> li
         and not any(varying(cell, [name]) for cell in cells)
         and any(varying(having, [name]) for task in tasks if (having := [run for run in task if name in run]))
     ]
+    return without_options(differing)
+
+
+def confounded(runs: list[Run], settings: Iterable[str], shown: list[str]) -> list[str]:
+    """One sentence for each setting that `unseen` finds."""
     return [
         f"note: cells differ in {name} too ({', '.join(sorted({word(run.get(name, '')) for run in runs}))}); "
         "add it to --rows or --cols, or use --where"
-        for name in differing
-        if name.partition(".")[0] not in {*differing} - {name}
+        for name in unseen(runs, settings, shown)
     ]
+
+
+def without_options(names: Sequence[str]) -> list[str]:
+    """The names without those of an option, such as aug.ricap.beta, that follow from another of them, such as aug."""
+    return [name for name in names if name.partition(".")[0] not in {*names} - {name}]
 
 
 def by(names: Iterable[str], runs: Iterable[Run]) -> list[list[Run]]:
