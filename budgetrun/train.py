@@ -53,7 +53,7 @@ from budgetrun.training.progress import plan, shown
 from budgetrun.training.rates import aim
 from budgetrun.training.record import Diverged, Record
 from budgetrun.training.returned import check_batch, check_freezing, check_state
-from budgetrun.training.summary import BEFORE, say
+from budgetrun.training.summary import said_before, say
 from budgetrun.training.trackers import Trackers
 from budgetrun.training.views import Views
 from budgetrun.training.weights import begin_with
@@ -70,7 +70,7 @@ def run(experiment: Experiment) -> dict[str, Any]:
     world = met(settings.device)
     folder = world.folder(RunFolder(settings.output_dir, experiment.run_id))
     if not settings.force and (result := folder.finished()):
-        log.info(BEFORE)
+        log.info(said_before(result))
         if (tags := result["config"].get("tags", [])) != settings.tags:
             log.info("its tags stay as they were: %s", ", ".join(tags) or "none")
     else:

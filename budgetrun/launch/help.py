@@ -132,8 +132,10 @@ def values_of(group: str, cfg: DictConfig, folders: list[Path]) -> list[str]:
 
 
 def description(option: Path) -> str:
-    """The first comment of a YAML file that is not a Hydra directive."""
+    """The first comment of a YAML file that is neither a Hydra directive nor its own path, as copied from docs."""
     comments = (
-        line[2:] for line in option.read_text().splitlines() if line.startswith("# ") and "@package" not in line
+        line[2:]
+        for line in option.read_text().splitlines()
+        if line.startswith("# ") and "@package" not in line and not line.endswith(f"/{option.name}")
     )
     return next(comments, "")

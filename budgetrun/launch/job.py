@@ -24,7 +24,7 @@ from budgetrun.launch import known, plugins
 from budgetrun.launch.closing import after_run
 from budgetrun.launch.workers import check_alone, leave_with_the_first, worker
 from budgetrun.terminal import lasting, shown
-from budgetrun.training.summary import BEFORE, say
+from budgetrun.training.summary import said_before, say
 
 log = logging.getLogger("budgetrun")
 
@@ -51,7 +51,7 @@ def ran(cfg: DictConfig) -> float | None:
             record = None if again else known.record_of(cfg, hydra)
             if record is not None and (found := known.finished(record)) is not None:
                 result, path = found
-                log.info(BEFORE)
+                log.info(said_before(result))
                 say(result, path)
                 say_next(result, path)
                 return searched(result)

@@ -10,7 +10,20 @@ from typing import Any
 from budgetrun.digits import short
 
 log = logging.getLogger("budgetrun")
-BEFORE = "already finished, not run again (force=true runs it again)"
+
+
+def said_before(result: Mapping[str, Any]) -> str:
+    """That a run was finished already. If it has a class of the user's own, also that an edit does not change that."""
+    own = [one for one in targets(result["config"]) if not one.startswith("budgetrun.")]
+    why = f", as after an edit of {own[0]}: its code is not compared" if own else ""
+    return f"already finished, not run again (force=true runs it again{why})"
+
+
+def targets(values: Any) -> list[str]:
+    """The classes in a configuration."""
+    if not isinstance(values, Mapping):
+        return []
+    return [*filter(None, [values.get("_target_")]), *(one for value in values.values() for one in targets(value))]
 
 
 def say(result: Mapping[str, Any], path: Path) -> None:

@@ -221,7 +221,9 @@ def test_changed_weights_in_a_file_are_another_run(lines: Path) -> None:
     (lines / "w.pt").write_bytes(b"one")
     line = f"--config-dir mine model=own {SHORT}"
     assert here(line, lines).code == 0
-    assert "not run again" in here(line, lines).out
+    again = here(line, lines).out
+    assert "not run again (force=true runs it again, as after an edit of " in again
+    assert ".Lines: its code is not compared)" in again
     (lines / "w.pt").write_bytes(b"two")
     assert "not run again" not in here(line, lines).out
     assert len(list(lines.glob("outputs/*/result.json"))) == 2
