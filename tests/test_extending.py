@@ -27,7 +27,8 @@ from budgetrun.training.views import fitted
 
 PAGES = [CHECKOUT / "docs" / "extending.md", *sorted((CHECKOUT / "docs" / "extending").glob("*.md"))]
 TEXT = "\n".join(page.read_text() for page in PAGES)
-FILES = dict(re.findall(r"^```(?:python|yaml)\n# (my/\S+)\n(.*?)^```$", TEXT, flags=re.M | re.S))
+PRINTED = r"^```(?:python|yaml)\n(# (my/\S+)\n.*?)^```$"
+FILES = {path: text for text, path in re.findall(PRINTED, TEXT, flags=re.M | re.S)}
 COMMANDS = re.findall(r"^python -m budgetrun (.*)$", TEXT, flags=re.M)
 
 
@@ -69,6 +70,12 @@ def test_every_kind_of_part_has_an_example_of_two_files_and_a_command() -> None:
                 f"my/conf {group}={option.removesuffix('.yaml')}"
             )
             assert re.findall(r"_target_: (my\.\w+)", text)[0].replace(".", "/") + ".py" in FILES
+
+
+def test_help_shows_the_comments_of_a_file_copied_as_it_is_printed(folder: Path) -> None:
+    page = here("--config-dir my/conf sampler=hardest --help", folder).out
+    assert page.startswith("sampler=hardest: the hardest examples of a pool\n")
+    assert re.search(r"sampler\.pool=3 +batches looked at for one trained on", page)
 
 
 def test_the_data_set_is_learnt_and_its_mean_is_measured(folder: Path) -> None:
@@ -261,7 +268,7 @@ MISTAKES = [
         "shapes.py",
         "import numpy as np",
         "import nump as np",
-        ["dataset._target_=my.shapes.Shapes", "No module named 'nump', in my/shapes.py:3"],
+        ["dataset._target_=my.shapes.Shapes", "No module named 'nump', in my/shapes.py:4"],
     ),
     ("dataset=shapes", "shapes.py", "@dataclass\n", "", ["my.shapes.Shapes is not a dataclass"]),
     (
