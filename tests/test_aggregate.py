@@ -511,6 +511,7 @@ def test_a_condition_that_nothing_meets_is_refused_with_the_values_there_are(
         ("--cols", "batchsize", "batch_size"),
         ("--metric", "test_acuracy", "test_accuracy"),
         ("--metric", "loss", "test_loss"),
+        ("--metric", "acc", "test_accuracy"),
         ("--rows", "padding", "aug.crop.padding"),
     ],
 )

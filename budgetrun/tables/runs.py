@@ -303,7 +303,8 @@ def need(runs: list[Run], names: Iterable[str], derived: Iterable[str] = ()) -> 
     for name in names:
         if name not in known:
             end = [k for k in known if k.endswith((f".{name}", f"_{name}"))]
-            close = end or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            within = sorted((k for k in known if name in k), key=len) if len(name) > 2 else []
+            close = end or within or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             meant = f"did you mean {close[0]}?" if close else f"runs have {', '.join(known)}"
             raise UserError(f"no run has {name}; {meant}")
 
