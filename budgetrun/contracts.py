@@ -118,7 +118,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         rules = {
-            "budget": (0 < self.budget <= 1, "greater than 0 and at most 1: the share of the full run to spend, 0.3 for 30%"),
+            "budget": (0 < self.budget <= 1, "greater than 0 and at most 1: the share of a full run, 0.3 for 30%"),
             "budget_unit": (self.budget_unit in UNITS, f"one of {', '.join(UNITS)}"),
             "seed": (0 <= self.seed < 2**63, "a whole number from 0"),
             "epochs": (0 < self.epochs <= MOST, f"greater than 0 and at most {MOST:,}"),
