@@ -381,7 +381,7 @@ def launched(jobs: list[Job], whole: DictConfig, context: HydraContext, task: Ta
         except BrokenExecutor:
             states = {job: job.folder.state().word for job in batch}
         left = [job for job in batch if not job.ended_since(ends[job.folder.path])]
-        begun += [job for job in left if job.found != INTERRUPTED == states[job]]
+        begun += [job for job in left if states[job] == INTERRUPTED != job.found]
         left.sort(key=lambda job: states[job] != MISSING)  # jobs that had begun go last: one of them is to blame
         alone.update(job.folder.path for job in left if len(batch) == 1)
         if left and alone[path := left[0].folder.path] == KILLED:
