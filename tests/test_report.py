@@ -757,6 +757,14 @@ def test_charts_that_are_too_many_for_a_page_are_left_out_and_counted(
 # ---- circumstances
 
 
+def test_what_tells_cells_apart_unseen_is_named_as_varied(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write(tmp_path, seed=seed, epochs=10.0)
+        write(tmp_path, seed=seed, epochs=40.0, sampler="is")
+    page = page_of(tmp_path)
+    assert page.fact("Varied") == ["sampler: is, uniform", "epochs: 10, 40, which no table shows"]
+
+
 def test_one_run_alone_makes_a_page(tmp_path: Path, charts: list[Drawn]) -> None:
     write(tmp_path, test_accuracy=0.25)
     page = page_of(tmp_path)
